@@ -1,0 +1,90 @@
+"""Check that a benchmark's files are there and whole, before hours are spent on them.
+
+    python -m avsbench_data.check --root avsbench_data/Single-source --dataset s4
+
+Names every missing, unreadable or wrong-shaped file with the way to mend it. Raw videos and masks are always
+checked; frames, sound and log-mels once preprocessing has made (or AVSBench's distribution has brought) some.
+Exit code 1 if anything is wrong.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import joblib
+from tqdm import tqdm
+
+from utils.audio import SAMPLE_RATE, read_wav
+from utils.cli import InputError, command
+from utils.dataset import read_frame, read_log_mel, read_mask
+from utils.layout import AVSBench, Clip
+from utils.video import probe
+
+
+def clip_problems(data: AVSBench, clip: Clip, raw: bool, features: bool) -> list[str]:
+    """What is wrong with one clip's files, a line each."""
+    remedy = f"python preprocess_{data.benchmark.name}.py --root {data.root}"
+    problems = []
+    for check, fix in _checks(data, clip, raw, features, remedy):
+        try:
+            check()
+        except InputError as error:
+            problems.append(f"{error}{'' if 'preprocess' in str(error) else f' — {fix}'}")
+    return problems
+
+
+def _checks(data: AVSBench, clip: Clip, raw: bool, features: bool, remedy: str) -> Iterator[tuple]:
+    if raw:
+        yield lambda: probe(data.video(clip)), "obtain the raw video again"
+    for path in data.masks(clip):
+        yield lambda path=path: read_mask(path, data.benchmark.name), "obtain gt_masks again"
+    if features:
+        for path in data.frames(clip):
+            yield lambda path=path: read_frame(path), f"run {remedy}"
+        yield lambda: _check_wav(data.wav(clip)), f"run {remedy}"
+        yield lambda: read_log_mel(data, clip), f"run {remedy}"
+
+
+def _check_wav(path: Path) -> None:
+    samples, rate = read_wav(path)
+    if rate != SAMPLE_RATE:
+        raise InputError(f"{path}: is at {rate} Hz, not 16000 Hz")
+    if len(samples) == 0:
+        raise InputError(f"{path}: holds no samples")
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="the folder that holds the meta CSV")
+    parser.add_argument("--dataset", choices=("s4", "ms3"), required=True)
+    parser.add_argument("--jobs", type=int, default=-1, help="processes (default -1: one a core)")
+    args = parser.parse_args(argv)
+    if args.jobs == 0:
+        parser.error("--jobs 0: give a number of processes, or -1 for one a core")
+    data = AVSBench(args.root, args.dataset)
+    folder = args.root / f"{args.dataset}_data"
+    raw = (folder / "raw_videos").is_dir()
+    features = any((folder / name).is_dir() for name in ("visual_frames", "audio_wav", "audio_log_mel"))
+    if not raw and not features:
+        raise InputError(f"{folder}: neither raw_videos nor visual_frames is there; see avsbench_data/README.md")
+    if not raw:
+        print("note: no raw_videos; the distributed frames, sound and log-mels are checked instead")
+    if not features:
+        print(f"note: not preprocessed yet; run python preprocess_{args.dataset}.py --root {args.root}")
+    work = (joblib.delayed(clip_problems)(data, clip, raw, features) for clip in data.clips)
+    found = joblib.Parallel(n_jobs=args.jobs, return_as="generator")(work)
+    bad = 0
+    for problems in tqdm(found, total=len(data.clips), desc=f"check {args.dataset}", unit="clip"):
+        bad += bool(problems)
+        for problem in problems:
+            tqdm.write(problem, file=sys.stdout)
+    counts = ", ".join(f"{len(data.split(split))} {split}" for split in ("train", "val", "test"))
+    print(f"{len(data.clips)} clips ({counts}): {f'{bad} with problems' if bad else 'all well'}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Visual backbones: frames -> four feature maps at strides 4, 8, 16 and 32.
+
+torchvision's ResNets and timm's PVT-v2, with the public ImageNet checkpoints of the original
+(`resnet50-19c8e357.pth`, `pvt_v2_b5.pth`) mapped to their names.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torchvision
+from torch import Tensor, nn
+
+# Widths of the four maps, finest first. The study uses resnet50 and pvt_v2_b5; the others are for small machines.
+WIDTHS: dict[str, tuple[int, int, int, int]] = {
+    "resnet18": (64, 128, 256, 512),
+    "resnet50": (256, 512, 1024, 2048),
+    "pvt_v2_b0": (32, 64, 160, 256),
+    "pvt_v2_b5": (64, 128, 320, 512),
+}
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNet without its classifier; (N, 3, H, W) -> four maps."""
+
+    def __init__(self, name: str):
+        super().__init__()
+        network: Any = torchvision.models.get_model(name, weights=None)
+        self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
+        self.layer1, self.layer2 = network.layer1, network.layer2
+        self.layer3, self.layer4 = network.layer3, network.layer4
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps after layer1 ... layer4."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            maps.append(x := layer(x))
+        return maps
+
+
+class PVT(nn.Module):
+    """timm's PVT-v2 without its classifier; (N, 3, H, W) -> four maps, each after its stage's norm.
+
+    Stochastic depth rises linearly to 0.1 as in the original.
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        network: Any = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=0.1)
+        self.patch_embed: nn.Module = network.patch_embed
+        self.stages: nn.Sequential = network.stages
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps after stages 1 ... 4."""
+        x = self.patch_embed(images)
+        maps = []
+        for stage in self.stages:
+            maps.append(x := stage(x))
+        return maps
+
+
+def build_backbone(name: str) -> nn.Module:
+    """A randomly initialised backbone by name. Raises ValueError on an unknown one."""
+    if name not in WIDTHS:
+        raise ValueError(f"unknown backbone '{name}'; choose from {', '.join(WIDTHS)}")
+    return PVT(name) if name.startswith("pvt") else ResNet(name)
+
+
+def rename_pvt_key(key: str) -> str:
+    """A key of the public PVT-v2 code -> timm's: `block2.0.attn.q.weight` -> `stages.1.blocks.0.attn.q.weight`."""
+    key = re.sub(r"^patch_embed1\.", "patch_embed.", key)
+    key = re.sub(r"^patch_embed(\d)\.", lambda m: f"stages.{int(m[1]) - 1}.downsample.", key)
+    key = re.sub(r"^block(\d)\.", lambda m: f"stages.{int(m[1]) - 1}.blocks.", key)
+    key = re.sub(r"^norm(\d)\.", lambda m: f"stages.{int(m[1]) - 1}.norm.", key)
+    return key.replace(".dwconv.dwconv.", ".dwconv.")
+
+
+def load_imagenet(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a public ImageNet checkpoint of the same architecture; its classifier is left out.
+
+    Raises RuntimeError naming missing, unexpected or misshapen keys.
+    """
+    kept = {key: value for key, value in state.items() if not key.startswith(("fc.", "head."))}
+    if isinstance(backbone, PVT):
+        kept = {rename_pvt_key(key): value for key, value in kept.items()}
+    # torchvision's older files have no num_batches_tracked, which nothing here uses.
+    counters = {k: v for k, v in backbone.state_dict().items() if k.endswith("num_batches_tracked")}
+    backbone.load_state_dict(counters | kept, strict=True)

@@ -1,0 +1,115 @@
+"""AVSBench's segmentor: a visual backbone, TPAVI at chosen stages, and a RefineNet-style decoder.
+
+Source: Zhou et al., "Audio-Visual Segmentation" (ECCV 2022); AVSBench, `model/{ResNet,PVT}_AVSModel.py`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from models.backbones import WIDTHS, build_backbone, rename_pvt_key
+from models.decoder import Atrous, Decoder
+from models.tpavi import TPAVI
+
+
+@dataclass
+class Segmentation:
+    """What a segmentor gives in training.
+
+    logits (B, 5, H, W). maps: the four fused maps, (B, 5, C, h, w), finest first, rectified, for the AVM
+    losses. audio: per stage the aligned audio feature (B, 5, C), None where the stage has no audio.
+    """
+
+    logits: Tensor
+    maps: list[Tensor]
+    audio: list[Tensor | None]
+
+
+class TPAVISegmentor(nn.Module):
+    """Frames and audio features -> mask logits.
+
+    backbone: a name of models.backbones.WIDTHS. stages: where TPAVI works, 0 (finest) to 3. attention: keys
+    from audio ("va", the published choice), from the frames themselves ("vv", no audio), or the mean of both.
+    channels: width of the fused maps. audio_features: size of an audio feature (VGGish: 128).
+    Everything has AVSBench's names but for the backbone; `load_reference` takes AVSBench's state dicts.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        stages: Sequence[int] = (0, 1, 2, 3),
+        attention: Literal["va", "vv", "both"] = "va",
+        channels: int = 256,
+        audio_features: int = 128,
+    ):
+        super().__init__()
+        if not set(stages) <= {0, 1, 2, 3}:
+            raise ValueError(f"stages {tuple(stages)} must be among 0, 1, 2, 3")
+        if attention not in ("va", "vv", "both"):
+            raise ValueError(f"attention '{attention}' must be va, vv or both")
+        self.stages, self.attention = tuple(sorted(set(stages))), attention
+        self.backbone = build_backbone(backbone)
+        for level, width in enumerate(WIDTHS[backbone], 1):
+            self.add_module(f"conv{level}", Atrous(width, channels))
+        for stage in self.stages:
+            self.add_module(f"tpavi_b{stage + 1}", TPAVI(channels, audio_features))
+            if attention == "vv":
+                del getattr(self, f"tpavi_b{stage + 1}").align_channel  # no audio, nothing to align
+        self.decoder = Decoder(channels)
+
+    def forward(self, frames: Tensor, audio: Tensor | None) -> Tensor:
+        """frames (B, 5, 3, H, W) normalised, H and W multiples of 32; audio (B, 5, A), None if attention is
+        "vv" -> logits (B, 5, H, W)."""
+        return self.segment(frames, audio).logits
+
+    def segment(self, frames: Tensor, audio: Tensor | None) -> Segmentation:
+        """As `forward`, with what the AVM losses need."""
+        batch, seconds = frames.shape[:2]
+        if frames.shape[-1] % 32 or frames.shape[-2] % 32:
+            raise ValueError(f"frames are {frames.shape[-1]}×{frames.shape[-2]}; both sides must be multiples of 32")
+        if audio is None and self.attention != "vv":
+            raise ValueError("this model listens: give it audio features, or build it with attention='vv'")
+        maps: list[Tensor] = []
+        aligned: list[Tensor | None] = [None] * 4
+        for stage, raw in enumerate(self.backbone(frames.flatten(0, 1))):
+            fused = getattr(self, f"conv{stage + 1}")(raw)
+            if stage in self.stages:
+                fused, aligned[stage] = self._attend(stage, fused.unflatten(0, (batch, seconds)), audio)
+                fused = fused.flatten(0, 1)
+            # The original rectifies these maps in place before its losses see them.
+            maps.append(fused.relu())
+        logits = self.decoder(maps).unflatten(0, (batch, seconds))
+        return Segmentation(logits, [m.unflatten(0, (batch, seconds)) for m in maps], aligned)
+
+    def _attend(self, stage: int, maps: Tensor, audio: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        block = getattr(self, f"tpavi_b{stage + 1}")
+        if self.attention == "both":
+            (seen, _), (heard, aligned) = block(maps, None), block(maps, audio)
+            return (seen + heard) / 2, aligned
+        return block(maps, None if self.attention == "vv" else audio)
+
+    def load_reference(self, state: Mapping[str, Tensor]) -> "TPAVISegmentor":
+        """Load a state dict in AVSBench's names, strictly; returns the model.
+
+        What AVSBench builds but never uses (the second ResNet branch, path4.resConfUnit1) is left out.
+        Raises RuntimeError naming missing, unexpected or misshapen keys.
+        """
+        renamed = {_rename(key): value for key, value in state.items() if not _UNUSED.match(key)}
+        self.load_state_dict(renamed, strict=True)
+        return self
+
+
+_UNUSED = re.compile(r"resnet\.layer\d_2\.|path4\.resConfUnit1\.")
+
+
+def _rename(key: str) -> str:
+    if key.startswith("resnet."):
+        return re.sub(r"\.(layer\d)_1\.", r".\1.", key.replace("resnet.", "backbone.", 1))
+    if key.startswith("encoder_backbone."):
+        return "backbone." + rename_pvt_key(key.removeprefix("encoder_backbone."))
+    if key.startswith(("path", "output_conv")):
+        return "decoder." + key
+    return key

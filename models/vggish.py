@@ -1,0 +1,49 @@
+"""VGGish: log-mel examples → 128-d audio features, after the final ReLU.
+
+The front end is utils.audio.log_mel (NumPy only), offered here under the name that users expect.
+Source: Hershey et al., "CNN Architectures for Large-Scale Audio Classification" (ICASSP 2017), as ported in
+AVSBench's `torchvggish`.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from utils.audio import EXAMPLE, MEL_BANDS, log_mel
+
+__all__ = ["VGGish", "log_mel"]
+
+
+class VGGish(nn.Module):
+    """The state dict has the 18 keys of `vggish-10086976.pth`, which loads with strict=True.
+
+    widths: channels after each of the four resolution levels. hidden: width of the two hidden layers.
+    features: size of the output. The defaults are the public network (72 M parameters).
+    """
+
+    def __init__(self, widths: Sequence[int] = (64, 128, 256, 512), hidden: int = 4096, features: int = 128):
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for width, repeats in zip(widths, (1, 1, 2, 2), strict=True):
+            for _ in range(repeats):
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+                channels = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        flat = (EXAMPLE // 16) * (MEL_BANDS // 16) * channels
+        self.embeddings = nn.Sequential(
+            nn.Linear(flat, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, features),
+            nn.ReLU(inplace=True),
+        )
+        self.output_size = features
+
+    def forward(self, examples: Tensor) -> Tensor:
+        """(N, 1, 96, 64) log-mel, axes (example, channel, time, mel) -> (N, features), non-negative."""
+        maps = self.features(examples)
+        # TensorFlow's order: time, mel, channel.
+        return self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))

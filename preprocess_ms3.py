@@ -1,0 +1,23 @@
+"""Turn AVSBench's raw MS3 videos into frames, 16 kHz sound and log-mel examples.
+
+    python preprocess_ms3.py --root avsbench_data/Multi-sources [--jobs N] [--overwrite]
+
+Reads ms3_meta_data.csv and ms3_data/raw_videos below the root; writes visual_frames, audio_wav and audio_log_mel
+beside them, and ms3_preprocess_report.csv. Finished clips are skipped, so the command can be repeated.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from utils import preprocess
+from utils.cli import command
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return preprocess.main("ms3", argv, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Training in several processes with the numbers of one: shares of a batch, and batch statistics over all shares."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def batches(count: int, size: int, seed: int) -> list[list[int]]:
+    """Shuffle 0 ... count-1 by the seed and cut it into batches; the last may be smaller."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    return [order[i : i + size] for i in range(0, count, size)]
+
+
+def share(batch: list[int], rank: int, world: int) -> list[int]:
+    """The part of a batch that one process works on. A batch with fewer videos than processes goes to all."""
+    return batch if len(batch) < world else batch[rank::world]
+
+
+def weight(local: int, whole: int, world: int) -> float:
+    """What a process's mean loss is multiplied by, so that averaging gradients over processes gives the gradient
+    of the whole batch's mean. A batch that went to all processes needs none."""
+    return 1.0 if whole < world else world * local / whole
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch normalisation over all processes on any device (torch's own needs a GPU)."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected at least two dimensions, got {input.dim()}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        axes = [axis for axis in range(input.dim()) if axis != 1]
+        local = input.new_tensor([input.numel() / input.shape[1]])
+        packed = torch.cat([input.sum(axes), local])
+        *total, count = all_reduce(packed).split([input.shape[1], 1])
+        mean = total[0] / count
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        centred = input - mean.view(shape)
+        variance = all_reduce(centred.square().sum(axes)) / count
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked += 1
+        scale = (variance + self.eps).rsqrt()
+        return centred * (scale * self.weight).view(shape) + self.bias.view(shape)
+
+
+def synchronise(module: nn.Module) -> nn.Module:
+    """Make every batch normalisation count all processes' samples; nothing changes in a single process."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return module
+    if torch.cuda.is_available():
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm):
+            twin = SyncBatchNorm(child.num_features, child.eps, child.momentum)
+            twin.load_state_dict(child.state_dict())
+            setattr(module, name, twin)
+        else:
+            synchronise(child)
+    return module

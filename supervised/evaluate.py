@@ -1,0 +1,190 @@
+"""Evaluate a trained run: M_J and M_F on the test split.
+
+    python -m supervised.evaluate --run runs/s4_tpavi_resnet50
+    python -m supervised.evaluate --run DIR --sound shuffled     every clip hears another clip: does it listen?
+    python -m supervised.evaluate --run DIR --sheets 8 --masks   pictures: frames, truth, prediction
+
+Writes metrics.json and per_frame.csv into the run folder (metrics_SPLIT_SOUND.json for other than test and real),
+and on request sheets/ and masks/. Also under torchrun, with the same numbers.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset, default_collate
+from tqdm import tqdm
+
+from models.checkpoints import load_checkpoint
+from supervised.losses import at_size
+from supervised.model import ListeningSegmentor
+from supervised.options import Options
+from utils.audio import LOG_OFFSET
+from utils.cli import InputError, command
+from utils.config import from_yaml
+from utils.dataset import AVSDataset, read_frame, read_log_mel
+from utils.figures import PREDICTION, TRUTH, sheet
+from utils.files import png_bytes, sha256, write_bytes
+from utils.layout import AVSBench
+from utils.metrics import Metrics
+from utils.results import write_per_frame, write_result
+
+Sound = Literal["real", "silent", "shuffled"]
+Show = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
+
+
+class OtherSound(AVSDataset):
+    """A split whose clips are silent, or hear each other."""
+
+    sound: Sound = "real"
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = super().__getitem__(index)
+        if self.sound == "silent":
+            item["log_mel"] = torch.full_like(item["log_mel"], float(np.log(LOG_OFFSET)))
+        elif self.sound == "shuffled":
+            item["log_mel"] = torch.from_numpy(read_log_mel(self.data, self.clips[other_clip(self, index)]))
+        return item
+
+
+def other_clip(dataset: AVSDataset, index: int) -> int:
+    """The clip that lends its sound: half the split further on, then the next of another category."""
+    count = len(dataset.clips)
+    turns = [(index + count // 2 + step) % count for step in range(count)]
+    others = [i for i in turns if i != index]
+    strangers = [i for i in others if dataset.clips[i].category != dataset.clips[index].category]
+    if not others:
+        raise InputError("a split of one clip has no other sound to shuffle in")
+    return (strangers or others)[0]
+
+
+def batched(dataset: AVSDataset, indices: Sequence[int], batch: int, workers: int) -> Iterator[dict[str, Any]]:
+    """Batches of the given clips in order."""
+    return iter(DataLoader(Subset(dataset, indices), batch, num_workers=workers, collate_fn=default_collate))
+
+
+@torch.no_grad()
+def evaluate(
+    model: torch.nn.Module,
+    dataset: AVSDataset,
+    accelerator: Accelerator,
+    *,
+    batch: int = 4,
+    workers: int = 0,
+    show: Show | None = None,
+    title: str = "evaluate",
+) -> Metrics:
+    """Evaluate every clip of a split once, shared among the processes; each gets the metrics of the whole split."""
+    was_training = model.training
+    model.eval()
+    mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
+    metrics = Metrics()
+    with tqdm(total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process) as bar:
+        for items in batched(dataset, mine, batch, workers):
+            moved = {key: items[key].to(accelerator.device) for key in ("frames", "log_mel")}
+            with accelerator.autocast():
+                logits = model(moved).logits
+            masks = items["masks"]
+            logits = at_size(logits.float(), masks).cpu()
+            for place, index in enumerate(items["index"].tolist()):
+                metrics.add(index, logits[place], masks[place])
+                if show:
+                    show(index, logits[place], masks[place])
+            bar.update(len(masks))
+    model.train(was_training)
+    if accelerator.num_processes > 1:
+        for part in gather_object([metrics.videos]):
+            metrics.videos.update(part)
+    return metrics
+
+
+def picture_writer(dataset: AVSDataset, out: Path, sheets: int, masks: bool) -> Show:
+    """Save the predicted masks of every clip and sheets of `sheets` clips, evenly spread over the split."""
+    chosen = set(np.linspace(0, len(dataset) - 1, sheets).round().astype(int).tolist()) if sheets else set()
+
+    def show(index: int, logits: Tensor, truth: Tensor) -> None:
+        clip = dataset.clips[index]
+        predicted = (logits > 0).numpy()
+        if masks:
+            for k, mask in enumerate(predicted, 1):
+                name = out / "masks" / clip.category / clip.name / f"{clip.name}_{k}.png"
+                write_bytes(name, png_bytes(mask.astype(np.uint8) * 255))
+        if index in chosen:
+            frames = [read_frame(path) for path in dataset.data.frames(clip)]
+            rows = [("truth", list(truth.numpy() > 0.5), TRUTH), ("prediction", list(predicted), PREDICTION)]
+            write_bytes(out / "sheets" / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(sheet(frames, rows)))
+
+    return show
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="the folder that supervised.train wrote")
+    parser.add_argument("--root", type=Path, help="the data, if it is elsewhere than in training")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_argument("--sound", choices=("real", "silent", "shuffled"), default="real")
+    parser.add_argument("--metric_batch", type=int, help="videos that share a threshold in M_F (default: the run's)")
+    parser.add_argument("--batch", type=int, default=4, help="videos at once; the numbers do not depend on it")
+    parser.add_argument("--sheets", type=int, default=0, metavar="N", help="picture sheets of N clips")
+    parser.add_argument("--masks", action="store_true", help="save every predicted mask as PNG")
+    args = parser.parse_args(argv)
+    for name in ("batch", "metric_batch"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    options = from_yaml(Options, args.run / "config.yaml")
+    checkpoint = args.run / "best.safetensors"
+    model = ListeningSegmentor(options.model)
+    load_checkpoint(model, checkpoint)
+    data = AVSBench(args.root or options.data.root, options.data.benchmark)
+    if args.split == "train" and data.benchmark.name == "s4":
+        print("note: S4 training clips are labelled in their first frame only; its prediction alone is scored")
+    dataset = OtherSound(data, args.split, image_size=options.data.image_size)
+    dataset.sound = args.sound
+    accelerator = make_accelerator(options)
+    model.to(accelerator.device)
+    show = picture_writer(dataset, args.run, args.sheets, args.masks) if args.sheets or args.masks else None
+    begin = time.perf_counter()
+    metrics = evaluate(
+        model, dataset, accelerator, batch=args.batch, workers=options.data.workers, show=show, title=args.split
+    )
+    if not accelerator.is_main_process:
+        return 0
+    numbers = metrics.result(args.metric_batch or options.metric_batch)
+    suffix = "" if (args.split, args.sound) == ("test", "real") else f"_{args.split}_{args.sound}"
+    write_per_frame(args.run / f"per_frame{suffix}.csv", metrics, dataset.clips)
+    write_result(
+        args.run / f"metrics{suffix}.json",
+        numbers,
+        split=args.split,
+        sound=args.sound,
+        seconds=round(time.perf_counter() - begin, 3),
+        image_size=options.data.image_size,
+        seed=options.train.seed,
+        checkpoints={checkpoint.name: sha256(checkpoint)},
+    )
+    print(
+        f"{args.run} · {args.split}, {args.sound} sound, {numbers['videos']} clips: M_J {numbers['m_j']:.4f}, "
+        f"M_F {numbers['m_f']:.4f} (batches of {numbers['metric_batch']}), whole set M_F "
+        f"{numbers['m_f_whole_set']:.4f}, data-set IoU {numbers['iou_dataset']:.4f}"
+    )
+    return 0
+
+
+def make_accelerator(options: Options) -> Accelerator:
+    """The device, precision and processes of a run."""
+    precision = {"fp32": "no"}.get(options.train.precision, options.train.precision)
+    return Accelerator(mixed_precision=precision, cpu=options.train.cpu or not torch.cuda.is_available())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

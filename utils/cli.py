@@ -1,0 +1,36 @@
+"""What every command shares: how bad input is told, and how a run ends.
+
+Exit codes: 0 done, 1 failed work or bad input, 2 bad usage (argparse's own), 130 interrupted.
+"""
+
+import functools
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used; the message is one line that says what and how to mend it."""
+
+
+class Main(Protocol):
+    """A script's entry: takes the command line (default: sys.argv), returns the exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
+
+def command(main: Main) -> Main:
+    """Wrap a script's `main(argv) -> exit code` so that bad input ends in one line, not in a traceback."""
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("interrupted; run the same command again to go on", file=sys.stderr)
+            return 130
+
+    return wrapped

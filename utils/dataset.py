@@ -1,0 +1,162 @@
+"""AVSBench as a torch data set: every loader of the original is one set of options here.
+
+    options                                                  the original's loader
+    images="imagenet", audio="log_mel"                       AVSBench, TPAVI rows, VGGish ablations
+    images="clip", audio="waveform", tile=5                  AudioCLIP rows
+    images="paths", audio="waveform", tile=5                 zero-shot points and heat-map boxes
+    images="paths", audio="waveform", sample_rate=48_000,
+        int16_round_trip=True                                zero-shot No-Prompt and Box-Prompt (as published)
+    fraction=0.2                                             the `*_partial` variants
+
+Source: AVSBench and Sam4AVS, `dataloader.py` of every folder (docs: avsbench_data/README.md).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from utils.audio import EXAMPLE, MEL_BANDS, five_seconds
+from utils.cli import InputError
+from utils.files import read_image
+from utils.layout import FRAME_SIZE, SECONDS, AVSBench, Clip
+
+STATISTICS = {  # mean and standard deviation of R, G, B
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+
+
+class AVSDataset(Dataset[dict[str, Any]]):
+    """The clips of one split.
+
+    data, split: which clips, in the order of the meta CSV. fraction: of the training clips, drawn as the
+    original draws them; val and test are always whole. images: how frames are normalised, or "paths".
+    audio: "log_mel", "waveform" or "none". sample_rate, tile, int16_round_trip: of the waveform, see
+    utils.audio.five_seconds. image_size: side of the frames given to the model; 224, the size on disk,
+    leaves them as they are. Masks keep their own size.
+
+    Each item is a dict:
+        index     int, place in the split
+        name, category   str (category is "" in MS3)
+        frames    float32 (5, 3, H, W), or five path strings
+        log_mel   float32 (5, 1, 96, 64), or
+        waveform  float32 (5, tile · sample_rate), in [-1, 1]
+        masks     float32 (M, 224, 224) of 0 and 1; M = 1 in S4 training, else 5
+    """
+
+    def __init__(
+        self,
+        data: AVSBench,
+        split: str,
+        *,
+        images: Literal["imagenet", "clip", "paths"] = "imagenet",
+        audio: Literal["log_mel", "waveform", "none"] = "log_mel",
+        sample_rate: int = 44_100,
+        tile: int = 1,
+        int16_round_trip: bool = False,
+        fraction: float = 1.0,
+        image_size: int = FRAME_SIZE[0],
+    ):
+        self.data, self.images, self.audio, self.image_size = data, images, audio, image_size
+        self.sample_rate, self.tile, self.int16_round_trip = sample_rate, tile, int16_round_trip
+        self.clips = data.split(split)
+        if split == "train" and fraction != 1.0:
+            self.clips = partial(self.clips, fraction)
+        if not self.clips:
+            raise InputError(f"{data.root}: no {split} clips in {data.benchmark.meta}")
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clip = self.clips[index]
+        item: dict[str, Any] = {"index": index, "name": clip.name, "category": clip.category}
+        paths = self.data.frames(clip)
+        item["frames"] = [str(p) for p in paths] if self.images == "paths" else self._frames(paths)
+        if self.audio == "log_mel":
+            item["log_mel"] = torch.from_numpy(read_log_mel(self.data, clip))
+        elif self.audio == "waveform":
+            track = five_seconds(
+                self.data.wav(clip), self.sample_rate, tile=self.tile, int16_round_trip=self.int16_round_trip
+            )
+            item["waveform"] = torch.from_numpy(track)
+        item["masks"] = torch.stack([read_mask(p, self.data.benchmark.name) for p in self.data.masks(clip)])
+        return item
+
+    def _frames(self, paths: Sequence[Path]) -> Tensor:
+        frames = np.stack([read_frame(path, self.image_size) for path in paths])
+        return normalise(torch.from_numpy(frames), self.images)
+
+
+def partial(clips: Sequence[Clip], fraction: float) -> list[Clip]:
+    """The fraction of the clips that the original's partial-data rows train on, in its (permuted) order."""
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction {fraction} is not in (0, 1]")
+    drawn = pd.Series(range(len(clips))).sample(frac=fraction, replace=False, random_state=0)
+    return [clips[position] for position in drawn]
+
+
+def normalise(frames: Tensor, statistics: str) -> Tensor:
+    """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32 with the named statistics."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in STATISTICS[statistics])
+    return (frames.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def read_frame(path: Path, size: int = FRAME_SIZE[0]) -> np.ndarray:
+    """Read a frame as (size, size, 3) RGB uint8; only a size other than that on disk resizes (area)."""
+    frame = read_image(path)
+    if frame.shape[:2] != FRAME_SIZE:
+        raise InputError(f"{path}: is {frame.shape[1]}×{frame.shape[0]}, not 224×224; preprocess the clip again")
+    if size == FRAME_SIZE[0]:
+        return frame
+    return cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA if size < 224 else cv2.INTER_LINEAR)
+
+
+def read_mask(path: Path, benchmark: str) -> Tensor:
+    """Read a ground-truth mask as (224, 224) float32 of 0 and 1.
+
+    The original decodes S4 masks to PIL mode "1" and MS3 masks to mode "P", whose index is divided by 255;
+    both give 0 and 1 on AVSBench's files. Raises InputError on a mask that gives anything else.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such mask")
+    try:
+        with Image.open(path) as image:
+            decoded = np.asarray(image.convert("1" if benchmark == "s4" else "P"))
+    except OSError as error:
+        raise InputError(f"{path}: not a readable image ({error})") from error
+    if decoded.shape != FRAME_SIZE:
+        raise InputError(f"{path}: is {decoded.shape[1]}×{decoded.shape[0]}, not 224×224")
+    if decoded.dtype != bool and not np.isin(decoded, (0, 255)).all():
+        raise InputError(f"{path}: not a black-and-white mask (save it in 8-bit grey, 0 and 255)")
+    return torch.from_numpy((decoded > 0).astype(np.float32))
+
+
+def read_log_mel(data: AVSBench, clip: Clip) -> np.ndarray:
+    """Read a clip's log-mel, ours or AVSBench's, as float32 (5, 1, 96, 64). Raises InputError."""
+    path = data.log_mel(clip)
+    if path.is_file():
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise InputError(f"{path}: not a readable .npy file ({error}); preprocess the clip again") from error
+    elif (path := data.legacy_log_mel(clip)).is_file():
+        from utils.legacy import read_pickled_tensor
+
+        array = read_pickled_tensor(path)
+    else:
+        name = data.benchmark.name
+        raise InputError(f"{data.log_mel(clip)}: no such file; run python preprocess_{name}.py --root {data.root}")
+    if array.shape != (SECONDS, 1, EXAMPLE, MEL_BANDS):
+        raise InputError(f"{path}: has shape {array.shape}, not (5, 1, 96, 64); preprocess the clip again")
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: holds NaN or infinity; preprocess the clip again")
+    return array.astype(np.float32)

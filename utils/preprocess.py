@@ -1,0 +1,135 @@
+"""Raw videos → frames, 16 kHz sound and log-mel examples on disk. S4 and MS3 alike.
+
+Each file is written atomically, and a clip whose files are all there and intact is skipped, so an interrupted
+run goes on where it stopped. One clip that cannot be read never stops the others.
+"""
+
+import argparse
+import csv
+import io
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import joblib
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from utils.audio import EXAMPLE, MEL_BANDS, SAMPLE_RATE, five_examples, log_mel
+from utils.cli import InputError
+from utils.files import npy_bytes, png_bytes, read_image, wav_bytes, write_bytes, write_text
+from utils.layout import BENCHMARKS, FRAME_SIZE, SECONDS, AVSBench, BenchmarkName, Clip
+from utils.video import read_clip
+
+
+@dataclass
+class Outcome:
+    """One row of the report."""
+
+    clip: str
+    split: str
+    category: str
+    status: str  # done, skipped or failed
+    reason: str = ""
+
+
+def frames_intact(data: AVSBench, clip: Clip) -> bool:
+    """Whether the five frames are there, whole, and 224×224."""
+    try:
+        return all(read_image(path).shape[:2] == FRAME_SIZE for path in data.frames(clip))
+    except InputError:
+        return False
+
+
+def sound_intact(data: AVSBench, clip: Clip) -> bool:
+    """Whether the wav is there, whole, and at 16 kHz."""
+    path = data.wav(clip)
+    try:
+        return len(soundfile.read(path)[0]) > 0 and soundfile.info(path).samplerate == SAMPLE_RATE
+    except (soundfile.SoundFileError, OSError):
+        return False
+
+
+def log_mel_intact(data: AVSBench, clip: Clip) -> bool:
+    """Whether our log-mel file, or AVSBench's pickled one, is there, whole, and (5, 1, 96, 64)."""
+    path = data.log_mel(clip)
+    try:
+        if path.is_file():
+            array = np.load(path, allow_pickle=False)
+        elif data.legacy_log_mel(clip).is_file():
+            from utils.legacy import read_pickled_tensor  # needs torch, which workers else start without
+
+            array = read_pickled_tensor(data.legacy_log_mel(clip))
+        else:
+            return False
+    except (InputError, ValueError, EOFError, OSError):
+        return False
+    return array.shape == (SECONDS, 1, EXAMPLE, MEL_BANDS) and bool(np.isfinite(array).all())
+
+
+def preprocess_clip(data: AVSBench, clip: Clip, overwrite: bool = False) -> Outcome:
+    """Make the frames, wav and log-mel of one clip; what goes wrong becomes the outcome's reason."""
+    outcome = Outcome(clip.name, clip.split, clip.category, "done")
+    try:
+        if not overwrite and all(f(data, clip) for f in (frames_intact, sound_intact, log_mel_intact)):
+            outcome.status = "skipped"
+            return outcome
+        media = read_clip(data.video(clip))
+        try:
+            examples = five_examples(log_mel(media.samples, SAMPLE_RATE))
+        except ValueError as error:
+            raise InputError(f"{data.video(clip)}: {error}") from error
+        for path, frame in zip(data.frames(clip), media.frames, strict=True):
+            write_bytes(path, png_bytes(frame))
+        write_bytes(data.wav(clip), wav_bytes(media.samples, SAMPLE_RATE))
+        write_bytes(data.log_mel(clip), npy_bytes(examples))
+    except InputError as error:
+        outcome.status, outcome.reason = "failed", str(error)
+    except OSError as error:
+        outcome.status, outcome.reason = "failed", f"cannot write: {error}"
+    return outcome
+
+
+def preprocess(data: AVSBench, jobs: int = -1, overwrite: bool = False) -> list[Outcome]:
+    """Preprocess every clip of the meta CSV in parallel; outcomes come in the order of the CSV."""
+    work = (joblib.delayed(preprocess_clip)(data, clip, overwrite) for clip in data.clips)
+    outcomes = joblib.Parallel(n_jobs=jobs, return_as="generator")(work)
+    return list(tqdm(outcomes, total=len(data.clips), desc=f"preprocess {data.benchmark.name}", unit="clip"))
+
+
+def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write the outcomes as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Outcome)])
+    writer.writeheader()
+    writer.writerows(asdict(outcome) for outcome in outcomes)
+    write_text(path, text.getvalue())
+
+
+def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None) -> int:
+    """The command line that preprocess_s4.py and preprocess_ms3.py share."""
+    parser = argparse.ArgumentParser(description=usage, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("avsbench_data") / BENCHMARKS[benchmark].root)
+    parser.add_argument("--jobs", type=int, default=-1, help="processes (default -1: one a core)")
+    parser.add_argument("--overwrite", action="store_true", help="make again what is already there")
+    args = parser.parse_args(argv)
+    if args.jobs == 0:
+        parser.error("--jobs 0: give a number of processes, or -1 for one a core")
+    data = AVSBench(args.root, benchmark)
+    begin = time.perf_counter()
+    outcomes = preprocess(data, args.jobs, args.overwrite)
+    seconds = time.perf_counter() - begin
+    report = args.root / f"{benchmark}_preprocess_report.csv"
+    write_report(report, outcomes)
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            print(f"failed: {outcome.clip}: {outcome.reason}")
+    count = Counter(outcome.status for outcome in outcomes)
+    print(
+        f"{len(outcomes)} clips in {seconds:.1f} s ({len(outcomes) / seconds:.1f} a second): "
+        f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed. Report: {report}"
+    )
+    return 1 if count["failed"] else 0

@@ -1,0 +1,101 @@
+"""What a run leaves behind: metrics.json, per_frame.csv, and the tables made of them.
+
+python -m utils.results runs/mini        one line for each result below the folder
+"""
+
+import argparse
+import csv
+import io
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from utils.cli import InputError, command
+from utils.files import write_text
+from utils.layout import Clip
+from utils.metrics import Metrics
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless")
+COLUMNS = ("m_j", "m_f", "metric_batch", "m_f_whole_set", "iou_dataset", "frames")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def commit() -> str:
+    """The commit of this checkout, with "+" if it has uncommitted changes; "unknown" outside git."""
+    here = Path(__file__).parent
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write_result(path: Path, numbers: dict[str, Any], **facts: Any) -> None:
+    """Write metrics.json: the numbers, the given facts, and the commit and versions that made them."""
+    result = {**numbers, **facts, "commit": commit(), "versions": versions()}
+    write_text(path, json.dumps(result, indent=2) + "\n")
+
+
+def write_per_frame(path: Path, metrics: Metrics, clips: Sequence[Clip]) -> None:
+    """Write one row per frame: IoU, F at probability 0.5, and pixels of the truth."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["name", "category", "second", "iou", "f_at_half", "truth_pixels"])
+    for index, counts in sorted(metrics.videos.items()):
+        half = counts.f()[:, 127]  # threshold 127 is 0.5
+        rows = zip(counts.iou().tolist(), half.tolist(), counts.positives.tolist(), strict=True)
+        for second, (iou, f, pixels) in enumerate(rows, 1):
+            clip = clips[index]
+            writer.writerow([clip.name, clip.category, second, f"{iou:.6f}", f"{f:.6f}", int(pixels)])
+    write_text(path, text.getvalue())
+
+
+def table(folder: Path) -> str:
+    """A Markdown table with a row for each metrics*.json below the folder. Raises InputError if there is none."""
+    files = sorted(folder.rglob("metrics*.json"))
+    if not files:
+        raise InputError(f"{folder}: no metrics.json below it")
+    rows = [["run", "split", "sound", *COLUMNS]]
+    for file in files:
+        result = json.loads(file.read_text())
+        values = [result.get(name, "") for name in COLUMNS]
+        shown = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in values]
+        rows.append([str(file.parent.relative_to(folder)), result.get("split", ""), result.get("sound", ""), *shown])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table of a folder of runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"))
+    parser.add_argument("--out", type=Path, help="also write the table to this file")
+    args = parser.parse_args(argv)
+    text = table(args.folder)
+    print(text)
+    if args.out:
+        write_text(args.out, text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

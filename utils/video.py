@@ -1,0 +1,118 @@
+"""Read a clip in one pass: the five frames of the study and the 16 kHz sound. FFmpeg through PyAV."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from utils.audio import SAMPLE_RATE
+from utils.cli import InputError
+from utils.layout import FRAME_SIZE, SECONDS
+
+
+@dataclass
+class ClipMedia:
+    """What preprocessing needs of a video."""
+
+    frames: list[np.ndarray]  # five (224, 224, 3) RGB uint8 frames, one a second
+    samples: np.ndarray  # int16 (n, channels) at 16 kHz, one or two channels
+
+
+def frame_indices(fps: float, seconds: int = SECONDS) -> list[int]:
+    """Which decoded frame stands for each second: the one 15/16 into it, at the rounded frame rate.
+
+    Source: AVSBench, `preprocess_s4.py` (Python's round: half to even). 25 fps gives 23, 48, 73, 98, 123.
+    """
+    rate = round(fps)
+    return [int(second * rate + 15 / 16 * rate) for second in range(seconds)]
+
+
+def read_clip(path: Path) -> ClipMedia:
+    """Decode the five frames and the whole sound of a clip, opening the file once.
+
+    Frames are resized plainly to 224×224 (bilinear, aspect not kept); a video that ends early repeats its
+    last frame. Decoding stops after the last frame that is needed, and only the chosen frames are converted
+    to RGB. Raises InputError, in one line, for a missing file, a file that is no video or that is truncated,
+    and for a clip without sound.
+    """
+    with _opened(path) as (container, video, audio):
+        return _decode(path, container, video, audio)
+
+
+def probe(path: Path) -> None:
+    """Read a clip without decoding it. Raises InputError as `read_clip` does, but for damage inside a packet."""
+    with _opened(path) as (container, video, _):
+        packets = sum(packet.size > 0 for packet in container.demux(video))
+        _check_complete(path, video, packets)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream]]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise InputError(f"{path}: has no video track")
+            if not container.streams.audio:
+                raise InputError(f"{path}: has no sound, which this task cannot do without")
+            video, audio = container.streams.video[0], container.streams.audio[0]
+            if not video.average_rate:
+                raise InputError(f"{path}: does not say its frame rate")
+            yield container, video, audio
+    except av.FFmpegError as error:
+        raise InputError(f"{path}: not a readable video ({error.strerror}); obtain it again") from error
+
+
+def _check_complete(path: Path, video: VideoStream, packets: int) -> None:
+    if packets < video.frames:  # 0 where the container does not say
+        raise InputError(f"{path}: truncated ({packets} of {video.frames} frames are there); obtain it again")
+
+
+def _decode(path: Path, container: InputContainer, video: VideoStream, audio: AudioStream) -> ClipMedia:
+    video.codec_context.thread_count = 1  # clips are decoded in parallel, one core each
+    assert video.average_rate  # _opened has seen to it
+    wanted = frame_indices(float(video.average_rate))
+    chosen: dict[int, av.VideoFrame] = {}
+    last: av.VideoFrame | None = None
+    decoded, packets = 0, 0
+    resampler = av.AudioResampler("s16", "mono" if audio.channels == 1 else "stereo", SAMPLE_RATE)
+    sound: list[np.ndarray] = []
+    for packet in container.demux(video, audio):
+        if packet.stream is audio:
+            for block in packet.decode():
+                assert isinstance(block, av.AudioFrame)
+                sound += [piece.to_ndarray() for piece in resampler.resample(block)]
+            continue
+        packets += packet.size > 0
+        if decoded > wanted[-1]:
+            continue
+        for frame in packet.decode():
+            assert isinstance(frame, av.VideoFrame)
+            last = frame
+            if decoded in wanted:
+                chosen[decoded] = frame
+            decoded += 1
+    sound += [piece.to_ndarray() for piece in resampler.resample(None)]
+    _check_complete(path, video, packets)
+    if last is None:
+        raise InputError(f"{path}: no frame could be decoded")
+    if not sound:
+        raise InputError(f"{path}: has a sound track with no sound in it")
+    frames = [_to_rgb(chosen.get(index, last)) for index in wanted]
+    samples = np.concatenate(sound, axis=1).reshape(-1, resampler.layout.nb_channels)
+    return ClipMedia(frames, samples)
+
+
+def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
+    # Bicubic chroma, as the ffmpeg program does by default.
+    rgb = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
+    height, width = FRAME_SIZE
+    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR)
