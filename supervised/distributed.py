@@ -1,9 +1,10 @@
 """Training in several processes with the numbers of one: shares of a batch, and batch statistics over all shares."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -24,6 +25,22 @@ def weight(local: int, whole: int, world: int) -> float:
     return 1.0 if whole < world else world * local / whole
 
 
+class _Sum(torch.autograd.Function):
+    """Sum over processes; the gradient of a sum that every process uses is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
 class SyncBatchNorm(_BatchNorm):
     """Batch normalisation over all processes on any device (torch's own needs a GPU)."""
 
@@ -37,11 +54,11 @@ class SyncBatchNorm(_BatchNorm):
         axes = [axis for axis in range(input.dim()) if axis != 1]
         local = input.new_tensor([input.numel() / input.shape[1]])
         packed = torch.cat([input.sum(axes), local])
-        *total, count = all_reduce(packed).split([input.shape[1], 1])
+        *total, count = _Sum.apply(packed).split([input.shape[1], 1])
         mean = total[0] / count
         shape = [1, -1] + [1] * (input.dim() - 2)
         centred = input - mean.view(shape)
-        variance = all_reduce(centred.square().sum(axes)) / count
+        variance = _Sum.apply(centred.square().sum(axes)) / count
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
             self.running_mean.lerp_(mean, self.momentum)

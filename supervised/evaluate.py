@@ -5,7 +5,8 @@
     python -m supervised.evaluate --run DIR --sheets 8 --masks   pictures: frames, truth, prediction
 
 Writes metrics.json and per_frame.csv into the run folder (metrics_SPLIT_SOUND.json for other than test and real),
-and on request sheets/ and masks/. Also under torchrun, with the same numbers.
+and on request sheets/ and masks/. Also under torchrun, with the same numbers; torchrun takes --run for an option
+of its own, so say --run_dir there.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_collate
 from tqdm import tqdm
@@ -129,7 +130,7 @@ def picture_writer(dataset: AVSDataset, out: Path, sheets: int, masks: bool) -> 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="the folder that supervised.train wrote")
+    parser.add_argument("--run", "--run_dir", type=Path, required=True, help="the folder that supervised.train wrote")
     parser.add_argument("--root", type=Path, help="the data, if it is elsewhere than in training")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--sound", choices=("real", "silent", "shuffled"), default="real")
@@ -183,7 +184,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_accelerator(options: Options) -> Accelerator:
     """The device, precision and processes of a run."""
     precision = {"fp32": "no"}.get(options.train.precision, options.train.precision)
-    return Accelerator(mixed_precision=precision, cpu=options.train.cpu or not torch.cuda.is_available())
+    return Accelerator(
+        mixed_precision=precision,
+        cpu=options.train.cpu or not torch.cuda.is_available(),
+        # Batch statistics are the same in every process already.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
 
 
 if __name__ == "__main__":

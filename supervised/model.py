@@ -12,6 +12,14 @@ from models.vggish import VGGish
 from supervised.options import ModelOptions
 
 
+def _keep_scale(layer: nn.Module) -> None:
+    # Under PyTorch's own initialisation activations shrink at every layer, until VGGish gives its biases and
+    # next to nothing of the sound.
+    if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+
+
 class ListeningSegmentor(nn.Module):
     """Frames and log-mel examples -> masks. Built with random weights; see `load_pretrained`."""
 
@@ -20,8 +28,10 @@ class ListeningSegmentor(nn.Module):
         self.options = options
         ear = options.ear
         self.ear = None if options.attention == "vv" else VGGish(ear.widths, ear.hidden, ear.features)
-        if self.ear is not None and not ear.train:
-            self.ear.requires_grad_(False)
+        if self.ear is not None:
+            self.ear.requires_grad_(ear.train)
+            if ear.weights == "random":
+                self.ear.apply(_keep_scale)
         self.segmentor = TPAVISegmentor(
             options.backbone, options.stages, options.attention, options.channels, ear.features
         )

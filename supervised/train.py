@@ -84,7 +84,7 @@ class Trainer:
             begin = time.perf_counter()
             row: dict[str, Any] = {"epoch": epoch, **self.epoch(epoch)}
             metrics = evaluate(
-                self.wrapped, self.val_set, self.accelerator, workers=self.options.data.workers, title="val"
+                self.model, self.val_set, self.accelerator, workers=self.options.data.workers, title="val"
             )
             numbers = metrics.result(metric_batch=1)
             row |= {"val_m_j": numbers["m_j"], "val_m_f": numbers["m_f"]}

@@ -96,9 +96,10 @@ def five_seconds(path: Path, sample_rate: int, *, tile: int = 1, int16_round_tri
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        track, _ = librosa.load(path, sr=sample_rate, mono=True)
-    except Exception as error:  # librosa passes on whatever its back ends raise
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
         raise InputError(f"{path}: not a readable sound file ({error})") from error
+    track = librosa.resample(samples.mean(axis=1), orig_sr=rate, target_sr=sample_rate)
     if len(track) < sample_rate:
         raise InputError(f"{path}: {len(track) / sample_rate:.2f} s of sound; at least one second is needed")
     whole = min(len(track) // sample_rate, SECONDS)

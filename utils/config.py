@@ -29,7 +29,7 @@ def option_parser(options: type, description: str | None, prog: str | None = Non
 def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] | None) -> tuple[T, Namespace]:
     """Parse; returns the options and the whole namespace (for arguments added by hand). Bad usage exits 2."""
     namespace = parser.parse_args(None if argv is None else list(argv))
-    built = parser.instantiate_classes(namespace)
+    built = parser.instantiate(namespace)
     fields = {name: getattr(built, name) for name in options.__dataclass_fields__}  # type: ignore[attr-defined]
     return options(**fields), namespace
 
@@ -50,7 +50,7 @@ def from_yaml(options: type[T], path: Path) -> T:
         namespace = parser.parse_path(str(path))
     except Exception as error:  # jsonargparse's errors have no common base that is public
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
-    built = parser.instantiate_classes(namespace)
+    built = parser.instantiate(namespace)
     return options(**{name: getattr(built, name) for name in options.__dataclass_fields__})  # type: ignore[attr-defined]
 
 

@@ -1,0 +1,302 @@
+"""A composed clip: things that drift over a calm background, some of them sounding, the others silent.
+
+The picture and the exact masks come from the same layers. A cast says what the things look and sound like:
+the built-in drawings, or a folder of pictures and recordings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import av
+import cv2
+import numpy as np
+import soundfile
+
+from avsbench_data import drawings, sounds
+from utils.cli import InputError
+from utils.layout import FRAME_SIZE, SECONDS, BenchmarkName
+
+RADIUS = (24.0, 58.0)  # of a thing, in pixels of a 224×224 frame
+VISIBLE = 0.02  # the least part of the frame that each thing shows in each second's labelled frame
+ATTEMPTS = 60  # at a scene in which every thing shows
+MOST = 4  # things in a scene
+SNR = (12.0, 30.0)  # dB, of the sounding things over the background noise
+
+
+class Cast(Protocol):
+    """What may appear in a scene."""
+
+    kinds: tuple[str, ...]
+
+    def sprite(self, kind: str, radius: float, rng: np.random.Generator) -> np.ndarray:
+        """Float32 (h, w, 4): RGB, 0 to 255, premultiplied by alpha; alpha, 0 to 1. Side about 2·radius."""
+
+    def sound(self, kind: str, samples: int, rng: np.random.Generator) -> np.ndarray:
+        """Float32 (samples,) at 44.1 kHz, of unit power."""
+
+
+class DrawnCast:
+    """The built-in kinds."""
+
+    kinds = tuple(drawings.DRAWINGS)
+    sprite = staticmethod(drawings.sprite)
+    sound = staticmethod(sounds.sound)
+
+
+class PictureCast:
+    """A folder of NAME.png, with alpha, and NAME.ogg or NAME.wav; a NAME is a kind.
+
+    Reads everything once, so that a file that cannot be used is named at once, by an InputError.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder")
+        pictures = sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
+        if not pictures:
+            raise InputError(f"{folder}: holds no NAME.png with a NAME.ogg or NAME.wav beside it")
+        self.kinds = tuple(path.stem for path in pictures)
+        for path in pictures:
+            _read_cutout(path)
+            _read_recording(self.recording(path.stem))
+
+    def picture(self, kind: str) -> Path:
+        """The picture of a kind."""
+        return self.folder / f"{kind}.png"
+
+    def recording(self, kind: str) -> Path:
+        """The recording of a kind."""
+        for suffix in (".ogg", ".wav"):
+            if (path := self.folder / f"{kind}{suffix}").is_file():
+                return path
+        raise InputError(f"{self.picture(kind)}: has no sound; put {kind}.ogg or {kind}.wav beside it")
+
+    def sprite(self, kind: str, radius: float, rng: np.random.Generator) -> np.ndarray:
+        """The picture, scaled to the area of a square of side 2·radius, or less if it is very long."""
+        cutout = _read_cutout(self.picture(kind))
+        height, width = cutout.shape[:2]
+        scale = min(2 * radius / (height * width) ** 0.5, 3.4 * radius / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR  # neither overshoots
+        mirrored = cutout[:, ::-1] if rng.random() < 0.5 else cutout
+        return cv2.resize(mirrored, size, interpolation=method)
+
+    def sound(self, kind: str, samples: int, rng: np.random.Generator) -> np.ndarray:
+        """The recording, over and over for as long as is asked."""
+        return sounds.looped(_read_recording(self.recording(kind)), samples, rng)
+
+
+@cache  # each process reads a file once
+def _read_cutout(path: Path) -> np.ndarray:
+    """A picture cut to what is opaque, as float32 premultiplied RGBA."""
+    bgra = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
+    if bgra is None:
+        raise InputError(f"{path}: not a readable picture")
+    if bgra.ndim != 3 or bgra.shape[2] != 4:
+        raise InputError(f"{path}: has no alpha channel, so what it shows cannot be told from its background")
+    rgba = cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA).astype(np.float32)
+    rgba /= 1 if bgra.dtype == np.uint8 else 257  # of 16 bits
+    rgba[..., 3] /= 255
+    if rgba[..., 3].max() <= 0.5:
+        raise InputError(f"{path}: is transparent everywhere")
+    rows, columns = np.nonzero(rgba[..., 3] > 0.05)
+    rgba[..., :3] *= rgba[..., 3:]
+    return rgba[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+@cache
+def _read_recording(path: Path) -> np.ndarray:
+    """A recording without its silent stretches, mono at 44.1 kHz, float32."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise InputError(f"{path}: not a readable sound file ({error})") from error
+    mono = np.nan_to_num(samples.mean(axis=1))
+    block = max(1, rate // 20)
+    blocks = np.pad(mono, (0, -len(mono) % block)).reshape(-1, block)
+    power = np.sqrt(np.square(blocks).mean(axis=1))
+    loud = power > 0.03 * power.max(initial=0)
+    if not loud.any():
+        raise InputError(f"{path}: has no sound in it")
+    mono = blocks[np.convolve(loud, np.ones(5), "same")[: len(loud)] > 0].ravel()  # with 0.1 s around it
+    if rate == sounds.RATE:
+        return mono
+    resampler = av.AudioResampler("fltp", "mono", sounds.RATE)  # librosa's compiles for seconds in each process
+    frame = av.AudioFrame.from_ndarray(mono[None], format="fltp", layout="mono")
+    frame.sample_rate = rate
+    return np.concatenate([f.to_ndarray()[0] for f in (*resampler.resample(frame), *resampler.resample(None))])
+
+
+@dataclass(frozen=True)
+class Role:
+    """One thing of a clip and the seconds in which it sounds: none for a distractor."""
+
+    kind: str
+    sounding: range
+
+
+def cast_roles(benchmark: BenchmarkName, lead: str, kinds: Sequence[str], rng: np.random.Generator) -> list[Role]:
+    """Who appears in a clip and who sounds when, the farthest first. Kinds differ; at least one is silent.
+
+    S4: the lead sounds all through. MS3: the lead and one or two others sound, each in a run of whole
+    seconds; one clip in ten may have seconds in which nothing sounds. Needs two kinds for S4, three for MS3.
+    """
+    others = [str(kind) for kind in rng.permutation([kind for kind in kinds if kind != lead])]
+    runs = [range(SECONDS)] if benchmark == "s4" else _runs(min(int(rng.integers(2, 4)), len(others)), rng)
+    silent = int(rng.integers(1, MOST - len(runs) + 1))
+    nobody = range(0)
+    roles = [Role(*role) for role in zip([lead, *others], runs + [nobody] * silent, strict=False)]
+    return [roles[i] for i in rng.permutation(len(roles))]
+
+
+def _runs(count: int, rng: np.random.Generator) -> list[range]:
+    gaps_allowed = rng.random() < 0.1
+    while True:
+        lengths = rng.integers(1, SECONDS + 1, count)
+        starts = [int(rng.integers(0, SECONDS - length + 1)) for length in lengths]
+        runs = [range(start, start + int(length)) for start, length in zip(starts, lengths, strict=True)]
+        if gaps_allowed or len(set().union(*runs)) == SECONDS:
+            return runs
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A sprite on its way through the scene. Lengths in pixels, x to the right and y down."""
+
+    sprite: np.ndarray
+    start: np.ndarray  # (x, y) of its centre at 0 s
+    end: np.ndarray  # and at 5 s
+    sway: float = 0.0  # how far it bobs up and down
+    tilt: float = 0.0  # degrees, about which it rocks
+    phase: float = 0.0  # of both, in turns
+
+    def centre(self, seconds: float) -> np.ndarray:
+        """(x, y) at a time."""
+        bob = self.sway * np.sin(2 * np.pi * (0.5 * seconds + self.phase))
+        return self.start + (self.end - self.start) * (seconds / SECONDS) + np.array([0, bob])
+
+    def layer(self, seconds: float, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
+        """Where it lies in a frame of (height, width), and its premultiplied RGBA pixels there."""
+        angle = np.radians(self.tilt + 5 * np.sin(2 * np.pi * (0.4 * seconds + self.phase)))
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        half = (np.array(self.sprite.shape[1::-1]) - 1) / 2
+        centre, reach = self.centre(seconds), np.abs(turn) @ half + 1
+        low = np.clip(np.floor(centre - reach), 0, size[::-1]).astype(int)
+        high = np.clip(np.ceil(centre + reach) + 1, low, size[::-1]).astype(int)
+        where = slice(low[1], high[1]), slice(low[0], high[0])
+        if (high == low).any():
+            return where, np.zeros((high[1] - low[1], high[0] - low[0], 4), np.float32)
+        matrix = np.column_stack([turn, centre - low - turn @ half])
+        return where, cv2.warpAffine(self.sprite, matrix, tuple(int(n) for n in high - low))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A background, (H, W, 3) float32, and the things before it, the farthest first."""
+
+    background: np.ndarray
+    things: Sequence[Thing]
+
+    def frame(self, seconds: float) -> np.ndarray:
+        """The picture at a time: (H, W, 3) RGB uint8."""
+        image = self.background.copy()
+        for thing in self.things:
+            where, pixels = thing.layer(seconds, image.shape[:2])
+            if not pixels.size:
+                continue
+            image[where] *= cv2.merge([1 - pixels[..., 3]] * 3)  # whole rows at a time: faster than broadcasting
+            image[where] += cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
+        return cv2.convertScaleAbs(image)  # rounds
+
+    def visible(self, seconds: float) -> np.ndarray:
+        """How much of each pixel each thing makes up: float32 (things, 224, 224), 0 to 1.
+
+        Resized as the preprocessing resizes the frame itself, so it holds for the frame that the models see.
+        """
+        shares = np.zeros((*self.background.shape[:2], len(self.things)), np.float32)
+        for number, thing in enumerate(self.things):
+            where, pixels = thing.layer(seconds, shares.shape[:2])
+            shares[where] *= 1 - pixels[..., 3:]
+            shares[where][..., number] = pixels[..., 3]
+        small = cv2.resize(shares, FRAME_SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.moveaxis(small.reshape(*FRAME_SIZE, -1), 2, 0)
+
+
+def draw_scene(
+    roles: Sequence[Role],
+    cast: Cast,
+    size: tuple[int, int],
+    moments: Sequence[float],
+    rng: np.random.Generator,
+) -> tuple[Scene, np.ndarray]:
+    """Place the things of a clip so that each one shows at each of the moments, in seconds.
+
+    size: height and width of the frame. Returns the scene, its things in the order of the roles, and what
+    `Scene.visible` says at the moments: float32 (moments, roles, 224, 224). Raises InputError when a thing is
+    too thin to show.
+    """
+    backdrop = drawings.background(*size, rng)
+    for attempt in range(ATTEMPTS):
+        things: list[Thing] = []
+        for role in roles:
+            smallest = RADIUS[0] + (RADIUS[1] - RADIUS[0]) * attempt / ATTEMPTS  # a thin thing must be large
+            radius = rng.uniform(smallest, RADIUS[1]) * (size[0] * size[1] / (FRAME_SIZE[0] * FRAME_SIZE[1])) ** 0.5
+            things.append(_place(cast.sprite(role.kind, radius, rng), radius, things, size, rng))
+        scene = Scene(backdrop, things)
+        visible = np.stack([scene.visible(moment) for moment in moments])
+        shows = (visible > 0.5).mean(axis=(2, 3)) >= VISIBLE
+        if shows.all():
+            return scene, visible
+    hidden = sorted({role.kind for role, ok in zip(roles, shows.all(axis=0), strict=True) if not ok})
+    raise InputError(f"{', '.join(hidden)}: too thin a picture to fill {VISIBLE:.0%} of a frame; leave it out")
+
+
+def _place(
+    sprite: np.ndarray,
+    radius: float,
+    others: Sequence[Thing],
+    size: tuple[int, int],
+    rng: np.random.Generator,
+) -> Thing:
+    """Send a thing on its way: of a few, the way that keeps clearest of the others."""
+    extent = np.array(size[::-1], float)
+    margin = np.minimum(0.75 * radius, 0.45 * extent)
+    best, clearest = None, -1.0
+    for _ in range(20):
+        start = rng.uniform(margin, extent - margin)
+        end = np.clip(start + rng.normal(0, 0.13, 2) * extent, margin, extent - margin)
+        thing = Thing(sprite, start, end, 0.06 * radius, float(rng.uniform(-12, 12)), float(rng.random()))
+        clear = min((_clearance(thing, other) for other in others), default=1.0)
+        if clear > clearest:
+            best, clearest = thing, clear
+        if clear > 0.7:  # touching now and then is welcome
+            break
+    assert best is not None
+    return best
+
+
+def _clearance(one: Thing, other: Thing) -> float:
+    """The least distance of two things, as a part of the sum of their radii; below 1 they may overlap."""
+    reach = sum(sum(thing.sprite.shape[:2]) / 4 for thing in (one, other))
+    gaps = (one.centre(moment) - other.centre(moment) for moment in (0, SECONDS / 2, SECONDS))
+    return min(float(np.linalg.norm(gap)) for gap in gaps) / reach
+
+
+def mix(roles: Sequence[Role], cast: Cast, rng: np.random.Generator) -> np.ndarray:
+    """A clip's sound: each role in its own seconds, over noise. Float32 (220500,) at 44.1 kHz, in [-1, 1]."""
+    track = np.zeros(SECONDS * sounds.RATE, np.float32)
+    heard = np.zeros(SECONDS, bool)
+    for role in roles:
+        if role.sounding:
+            when = slice(role.sounding.start * sounds.RATE, role.sounding.stop * sounds.RATE)
+            sound = cast.sound(role.kind, when.stop - when.start, rng)
+            track[when] += sounds.faded(sound) * np.float32(rng.uniform(0.6, 1.0))
+            heard[role.sounding] = True
+    power = float(np.sqrt(np.square(track).sum() / (heard.sum() * sounds.RATE)))
+    level = power * 10 ** (-rng.uniform(*SNR) / 20)
+    track += np.float32(level) * sounds.hiss(len(track), rng, rng.uniform(0, 0.7))
+    return track * np.float32(rng.uniform(0.4, 0.9) / np.abs(track).max())

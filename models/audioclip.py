@@ -1,0 +1,303 @@
+"""AudioCLIP: images, texts and sounds in one embedding space.
+
+CLIP's ResNet-50 and text transformer (open_clip's modules) beside the ESResNeXt-FBSP audio tower. The
+state-dict names are those of the published ``AudioCLIP-Full-Training.pt`` (861 entries).
+Source: Guzhov et al., "AudioCLIP: Extending CLIP to Image, Text and Audio" (ICASSP 2022); the dense image
+output follows SAM4AVS (BMVC 2023) and, with ``surgery``, Li et al., "CLIP Surgery" (2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transformer import QuickGELU, TextTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.esresnext import ESResNeXtFBSP
+
+SAMPLE_RATE = 44_100  # Hz, what the audio tower was trained on
+VOCABULARY = 49_408  # CLIP's byte-pair vocabulary
+PEAK_LIMIT = 4.0  # resampling may overshoot 1 a little; anything above this is not a waveform in [-1, 1]
+
+
+class Logits(NamedTuple):
+    """Scaled cosine similarities (rows, columns) of each pair of modalities; None where one is missing."""
+
+    audio_image: Tensor | None
+    audio_text: Tensor | None
+    image_text: Tensor | None
+
+
+class DenseAttentionPool(AttentionPool2d):
+    """CLIP's attention pool that can answer for every location, not for the mean token alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pooled embedding (N, output_dim) of a feature map (N, C, h, w)."""
+        return self._attend(x, queries=1)[:, 0]
+
+    def dense(self, x: Tensor, surgery: bool = False) -> tuple[Tensor, Tensor]:
+        """Embedding of every location (N, output_dim, h, w) and pooled embedding (N, output_dim)."""
+        tokens = self._attend(x, surgery=surgery)
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, x.shape[2:]), tokens[:, 0]
+
+    def _attend(self, x: Tensor, queries: int | None = None, surgery: bool = False) -> Tensor:
+        """Attention output of the first ``queries`` of the 1 + h·w tokens (all if None)."""
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = torch.cat((tokens.mean(dim=1, keepdim=True), tokens), dim=1)
+        tokens = tokens + self._positions(x.shape[2], x.shape[3]).to(x.dtype)
+
+        def heads(projected: Tensor) -> Tensor:
+            return projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+        value = heads(self.v_proj(tokens))
+        # CLIP Surgery: locations attend where their values agree. It holds for the mean token as well.
+        key = value if surgery else heads(self.k_proj(tokens))
+        query = value[:, :, :queries] if surgery else heads(self.q_proj(tokens[:, :queries]))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.c_proj(attended.transpose(1, 2).flatten(2))
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        """Position embeddings (1 + height·width, C), resized bilinearly for another grid than the trained."""
+        side = math.isqrt(len(self.positional_embedding) - 1)
+        if (height, width) == (side, side):
+            return self.positional_embedding
+        mean, grid = self.positional_embedding[:1], self.positional_embedding[1:]
+        grid = grid.T.unflatten(1, (side, side)).unsqueeze(0)
+        grid = F.interpolate(grid, (height, width), mode="bilinear", align_corners=False)
+        return torch.cat((mean, grid[0].flatten(1).T))
+
+
+class DenseResNet(ModifiedResNet):
+    """CLIP's ResNet with its four feature maps and the dense attention pool."""
+
+    def __init__(self, layers: Sequence[int], output_dim: int, heads: int, image_size: int, width: int) -> None:
+        super().__init__(list(layers), output_dim, heads, image_size, width)
+        self.attnpool = DenseAttentionPool(image_size // 32, width * 32, heads, output_dim)
+        self.init_parameters()
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """Feature maps of the four stages for images (N, 3, H, W), at strides 4, 8, 16 and 32."""
+        maps = [self.layer1(self.stem(x))]
+        for layer in (self.layer2, self.layer3, self.layer4):
+            maps.append(layer(maps[-1]))
+        return maps
+
+
+class AudioCLIP(nn.Module):
+    """Encoders of images, texts and sounds with a common embedding space.
+
+    The defaults are the published network (134 111 910 parameters); a miniature is the same class at other
+    sizes.
+
+    Args:
+        embed_dim: length of the embeddings.
+        image_size: side in pixels that the position embeddings are made for, a multiple of 32.
+        vision_layers: bottleneck blocks of the image tower's four stages.
+        vision_width: channels of its stem, even; it pools with ``vision_width / 2`` heads.
+        text: whether to have a text tower.
+        context_length, text_width, text_heads, text_layers: sizes of the text tower.
+        audio_n_fft, audio_hop, audio_win, audio_layers, audio_width, audio_groups, audio_width_per_group:
+            sizes of the audio tower, see :class:`~models.esresnext.ESResNeXtFBSP`.
+        fidelity: amplitude at which the audio tower gets waveforms. ``"corrected"`` scales [-1, 1] to the
+            range of 16-bit integers that its weights were trained on; ``"published"`` feeds [-1, 1] as the
+            segmentation study did, which leaves the tower some 8 bits of the sound.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 1024,
+        image_size: int = 224,
+        vision_layers: Sequence[int] = (3, 4, 6, 3),
+        vision_width: int = 64,
+        text: bool = True,
+        context_length: int = 77,
+        text_width: int = 512,
+        text_heads: int = 8,
+        text_layers: int = 12,
+        audio_n_fft: int = 2048,
+        audio_hop: int = 561,
+        audio_win: int = 1654,
+        audio_layers: Sequence[int] = (3, 4, 6, 3),
+        audio_width: int = 64,
+        audio_groups: int = 32,
+        audio_width_per_group: int = 4,
+        fidelity: Literal["published", "corrected"] = "corrected",
+    ) -> None:
+        super().__init__()
+        if fidelity not in ("published", "corrected"):
+            raise ValueError(f"fidelity must be 'published' or 'corrected', got {fidelity!r}")
+        self.fidelity = fidelity
+        self.embed_dim = embed_dim
+        self.visual = DenseResNet(vision_layers, embed_dim, vision_width // 2, image_size, vision_width)
+        self.audio = ESResNeXtFBSP(
+            embed_dim,
+            audio_n_fft,
+            audio_hop,
+            audio_win,
+            audio_layers,
+            audio_width,
+            audio_groups,
+            audio_width_per_group,
+        )
+        self.has_text = text
+        if text:
+            # The published names have the text tower's parts at the top level.
+            tower = TextTransformer(
+                context_length,
+                VOCABULARY,
+                text_width,
+                text_heads,
+                text_layers,
+                output_dim=embed_dim,
+                act_layer=QuickGELU,
+            )
+            self.token_embedding = tower.token_embedding
+            self.positional_embedding = tower.positional_embedding
+            self.transformer = tower.transformer
+            self.ln_final = tower.ln_final
+            self.text_projection = tower.text_projection
+        self.logit_scale = nn.Parameter(torch.tensor(1.0))
+        self.logit_scale_ai = nn.Parameter(torch.tensor(math.log(100)))
+        self.logit_scale_at = nn.Parameter(torch.tensor(math.log(100)))
+
+    def encode_audio(self, waveform: Tensor) -> Tensor:
+        """Embeddings (N, embed_dim), not normalised, of mono sounds.
+
+        Args:
+            waveform: (N, samples) or (N, 1, samples), floats in [-1, 1] at 44.1 kHz.
+
+        Raises:
+            ValueError: another shape (several channels are not mixed for you), integers, NaN or infinite
+                samples, or samples far outside [-1, 1].
+        """
+        if not waveform.is_floating_point():
+            raise ValueError(f"waveform must be floats in [-1, 1], got {waveform.dtype} (divide int16 by 32768)")
+        peak = waveform.detach().abs().max().item() if waveform.numel() else 0.0
+        if not math.isfinite(peak):
+            raise ValueError("waveform contains NaN or infinite samples")
+        if peak > PEAK_LIMIT:
+            raise ValueError(f"waveform must be in [-1, 1], but peaks at {peak:g} (divide int16 by 32768)")
+        # Scaling by a power of two is exact.
+        return self.audio(waveform.float() * 32768 if self.fidelity == "corrected" else waveform)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Embeddings (N, embed_dim), not normalised, of ``images`` as :meth:`image_pyramid` takes them."""
+        return self.visual(self._checked(images))
+
+    def image_pyramid(self, images: Tensor, surgery: bool = False) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Feature maps and location-wise embeddings of images.
+
+        Args:
+            images: (N, 3, H, W), floats normalised by CLIP's statistics, at least 32 pixels a side.
+            surgery: pool by value-value attention (CLIP Surgery), whose locations keep to their own content.
+                ``pooled`` then is its mean token, not CLIP's image embedding.
+
+        Returns:
+            ([x1, x2, x3, x4], dense, pooled): the stages' maps at strides 4, 8, 16, 32 (256, 512, 1024 and
+            2048 channels at the published sizes); dense embeddings (N, embed_dim, H/32, W/32); pooled
+            embeddings (N, embed_dim). No embedding is normalised.
+        """
+        maps = self.visual.pyramid(self._checked(images))
+        dense, pooled = self.visual.attnpool.dense(maps[-1], surgery=surgery)
+        return maps, dense, pooled
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (N, embed_dim), not normalised, of N texts.
+
+        Raises:
+            ValueError: a single string in place of a list, no text, or a text longer than the context.
+            RuntimeError: the model was built without a text tower.
+        """
+        if not self.has_text:
+            raise RuntimeError("this AudioCLIP has no text tower (text=False)")
+        tokens = tokenize(texts, len(self.positional_embedding)).to(self.positional_embedding.device)
+        # Causal attention: what follows the last end mark of the batch cannot change anything before it.
+        end = tokens.argmax(dim=1)
+        tokens = tokens[:, : int(end.max()) + 1]
+        length = tokens.shape[1]
+
+        x = self.token_embedding(tokens) + self.positional_embedding[:length]
+        mask = torch.full((length, length), -math.inf, dtype=x.dtype, device=x.device).triu(1)
+        x = self.ln_final(self.transformer(x, attn_mask=mask))
+        return x[torch.arange(len(x), device=x.device), end] @ self.text_projection
+
+    def forward(
+        self, waveform: Tensor | None = None, images: Tensor | None = None, texts: Sequence[str] | None = None
+    ) -> Logits:
+        """Encode what is given, each as its ``encode_`` method takes it, and compare; see :meth:`logits`."""
+        return self.logits(
+            None if waveform is None else self.encode_audio(waveform),
+            None if images is None else self.encode_image(images),
+            None if texts is None else self.encode_text(texts),
+        )
+
+    def logits(self, audio: Tensor | None = None, image: Tensor | None = None, text: Tensor | None = None) -> Logits:
+        """Scaled cosine similarities between raw embeddings (N, embed_dim) of two or three modalities."""
+        return Logits(
+            _similarity(audio, image, self.logit_scale_ai),
+            _similarity(audio, text, self.logit_scale_at),
+            _similarity(image, text, self.logit_scale),
+        )
+
+    def contrastive_loss(self, logits: Logits) -> Tensor:
+        """AudioCLIP's training loss (scalar) of square logits whose diagonal holds the true pairs.
+
+        The cross-entropies along rows and along columns, summed over the P pairs of modalities at hand and
+        divided by P! (as published), plus the norm penalty of the FBSP filters.
+
+        Raises:
+            ValueError: no pair of modalities, or logits that are not square.
+        """
+        pairs = [pair for pair in logits if pair is not None]
+        if not pairs or any(pair.shape[0] != pair.shape[1] for pair in pairs):
+            raise ValueError(f"expected square logits of one to three pairs, got {[tuple(p.shape) for p in pairs]}")
+        total = self.audio.fbsp.norm_penalty()
+        for pair in pairs:
+            target = torch.arange(len(pair), device=pair.device)
+            both_ways = F.cross_entropy(pair, target) + F.cross_entropy(pair.T, target)
+            total = total + both_ways / math.factorial(len(pairs))
+        return total
+
+    def _checked(self, images: Tensor) -> Tensor:
+        """The images in the tower's dtype; ValueError unless (N, 3, H, W) floats of 32 pixels or more."""
+        shape = tuple(images.shape)
+        if images.ndim != 4 or shape[1] != 3 or min(shape[2:]) < 32:
+            raise ValueError(f"images must be (N, 3, H, W) with H, W >= 32, got {shape}")
+        if not images.is_floating_point():
+            raise ValueError(f"images must be normalised floats, got {images.dtype}")
+        return images.to(self.visual.conv1.weight.dtype)
+
+
+def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
+    """CLIP token ids (N, context_length), zero-padded; a text that does not fit raises ValueError."""
+    if isinstance(texts, str) or len(texts) == 0:
+        raise ValueError(f"texts must be a list of at least one string, got {texts!r}")
+    tokenizer = _tokenizer()
+    ids = torch.zeros(len(texts), context_length, dtype=torch.long)
+    for row, text in zip(ids, texts, strict=True):
+        tokens = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+        # open_clip's own call would cut a long text; the original refuses it.
+        if len(tokens) > context_length:
+            raise ValueError(f"text of {len(tokens)} tokens exceeds the {context_length} of the context: {text!r}")
+        row[: len(tokens)] = torch.tensor(tokens)
+    return ids
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer()  # reads the vocabulary that ships with open_clip, once, when first needed
+
+
+def _similarity(rows: Tensor | None, columns: Tensor | None, log_scale: Tensor) -> Tensor | None:
+    if rows is None or columns is None:
+        return None
+    unit_rows = rows / rows.norm(dim=-1, keepdim=True)
+    unit_columns = columns / columns.norm(dim=-1, keepdim=True)
+    return log_scale.exp().clamp(1, 100) * unit_rows @ unit_columns.T

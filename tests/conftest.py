@@ -1,0 +1,50 @@
+"""Shared fixtures: a small composed benchmark, preprocessed once for the whole session."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avsbench_data import compose
+from utils import preprocess
+from utils.encode import write_video
+from utils.layout import AVSBench
+
+# Small networks on a shared machine lose more to waiting for each other's threads than a second thread gains.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with Single-source and Multi-sources, preprocessed. Read only: copy it to change it."""
+    out = tmp_path_factory.mktemp("composed")
+    assert compose.main(["--out", str(out), "--s4", "14", "--ms3", "8", "--seed", "3", "--jobs", "2"]) == 0
+    for benchmark, folder in (("s4", "Single-source"), ("ms3", "Multi-sources")):
+        outcomes = preprocess.preprocess(AVSBench(out / folder, benchmark), jobs=2)
+        assert {outcome.status for outcome in outcomes} == {"done"}
+    return out
+
+
+@pytest.fixture
+def benchmark_copy(composed: Path, tmp_path: Path) -> Path:
+    """A copy of the composed folder that a test may damage."""
+    return Path(shutil.copytree(composed, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Make a video whose frame n is a flat grey of level n % 250, with a 440 Hz tone; returns its path."""
+    folder = tmp_path_factory.mktemp("clips")
+
+    def make(name: str, fps: float = 25, seconds: float = 5.0, sound: bool = True, rate: int = 44_100) -> Path:
+        path = folder / name
+        levels = np.arange(round(fps * seconds)) % 250
+        frames = (np.full((48, 64, 3), level, np.uint8) for level in levels)
+        tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(rate * seconds)) / rate)
+        write_video(path, frames, fps, tone if sound else None, rate)
+        return path
+
+    return make

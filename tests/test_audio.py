@@ -1,0 +1,124 @@
+"""The VGGish front end and network, and the waveforms of AudioCLIP, against the original's figures and rules."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.vggish import VGGish, log_mel
+from tests import golden_values as golden
+from tests import plain
+from utils.audio import five_examples, five_seconds, mel_matrix, read_wav
+from utils.cli import InputError
+
+FOLDER = Path(__file__).parent / "golden"
+FIGURES = np.load(FOLDER / "vggish_seed1.npz")
+
+
+def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+@pytest.mark.parametrize(
+    "name, seconds, rate, channels",
+    [("w16", 5.0, 16_000, 1), ("w44", 5.0, 44_100, 1), ("w48stereo", 3.3, 48_000, 2)],
+)
+def test_log_mel_is_the_originals(name: str, seconds: float, rate: int, channels: int) -> None:
+    source = {"w16": "wav16k", "w44": "wav44k", "w48stereo": "wav48k"}[name]
+    samples = golden.audio(1, source, seconds, rate)
+    if channels == 2:
+        samples = np.stack([samples, samples], axis=1)
+    ours = log_mel(samples, rate)
+    assert ours.shape == FIGURES[name].shape and ours.dtype == np.float32
+    assert relative(ours, FIGURES[name]) < 1e-6
+
+
+def test_mel_matrix_is_the_originals() -> None:
+    np.testing.assert_allclose(mel_matrix(), FIGURES["mel_matrix"], atol=1e-7)
+    assert (mel_matrix()[0] == 0).all()
+
+
+def test_vggish_is_the_originals() -> None:
+    network = VGGish().eval()
+    keys = {name: list(value.shape) for name, value in network.state_dict().items()}
+    assert keys == json.loads((FOLDER / "vggish_keys.json").read_text())
+    assert sum(value.numel() for value in network.parameters()) == 72_141_184
+    network.load_state_dict(golden.fill(network.state_dict(), 1))
+    with torch.no_grad():
+        ours = network(torch.from_numpy(FIGURES["w16"])).numpy()
+    assert relative(ours, FIGURES["embedding"]) < 1e-5
+    assert ours.min() >= 0
+
+
+def test_log_mel_equals_the_plain_form() -> None:
+    samples = golden.audio(2, "short", 1.2, 16_000)
+    np.testing.assert_allclose(log_mel(samples, 16_000), plain.log_mel(samples.astype(np.float64)), atol=1e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 100_000))
+def test_number_of_examples(length: int) -> None:
+    frames = 1 + (length - 400) // 160 if length >= 400 else 0
+    assert len(log_mel(np.zeros(length), 16_000)) == frames // 96
+
+
+def test_silence_and_int16() -> None:
+    np.testing.assert_allclose(log_mel(np.zeros(80_000), 16_000), np.log(0.01), rtol=1e-6)
+    samples = (golden.audio(1, "wav16k", 5.0, 16_000) * 32767).astype(np.int16)
+    np.testing.assert_array_equal(log_mel(samples, 16_000), log_mel(samples / 32768.0, 16_000))
+    with pytest.raises(ValueError, match="shape"):
+        log_mel(np.zeros((2, 3, 4)), 16_000)
+
+
+def test_five_examples_pads_cuts_and_refuses() -> None:
+    examples = np.arange(7, dtype=np.float32)[:, None, None, None] * np.ones((7, 1, 96, 64), np.float32)
+    assert five_examples(examples[:2])[:, 0, 0, 0].tolist() == [0, 1, 1, 1, 1]
+    assert five_examples(examples)[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="shorter than one log-mel example"):
+        five_examples(examples[:0])
+
+
+def write_ramp(path: Path, seconds: float, rate: int = 8_000) -> np.ndarray:
+    samples = np.linspace(-0.9, 0.9, round(seconds * rate)).astype(np.float32)
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    return samples
+
+
+def test_five_seconds_rows_and_tiling(tmp_path: Path) -> None:
+    samples = write_ramp(tmp_path / "a.wav", 6.5)
+    rows = five_seconds(tmp_path / "a.wav", 8_000)
+    np.testing.assert_array_equal(rows, samples[:40_000].reshape(5, 8_000))
+    tiled = five_seconds(tmp_path / "a.wav", 8_000, tile=5)
+    assert tiled.shape == (5, 40_000)
+    np.testing.assert_array_equal(tiled[2, 8_000:16_000], rows[2])
+
+
+def test_five_seconds_replaces_the_incomplete_second(tmp_path: Path) -> None:
+    samples = write_ramp(tmp_path / "a.wav", 3.25)
+    rows = five_seconds(tmp_path / "a.wav", 8_000)
+    np.testing.assert_array_equal(rows[:3].ravel(), samples[:24_000])
+    for row in rows[3:]:
+        np.testing.assert_array_equal(row, samples[-8_000:])
+
+
+def test_int16_round_trip_truncates_towards_zero(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(8_000, 1.7 / 32767, np.float32), 8_000, subtype="FLOAT")
+    rows = five_seconds(tmp_path / "a.wav", 8_000, int16_round_trip=True)
+    np.testing.assert_allclose(rows, np.float32(1 / 32767))
+
+
+def test_sound_faults(tmp_path: Path) -> None:
+    (tmp_path / "no.wav").write_bytes(b"this is no sound")
+    for read in (read_wav, lambda path: five_seconds(path, 8_000)):
+        with pytest.raises(InputError, match=r"no\.wav: not a readable sound file"):
+            read(tmp_path / "no.wav")
+        with pytest.raises(InputError, match="no such file"):
+            read(tmp_path / "absent.wav")
+    write_ramp(tmp_path / "short.wav", 0.5)
+    with pytest.raises(InputError, match=r"0\.50 s of sound; at least one second"):
+        five_seconds(tmp_path / "short.wav", 8_000)

@@ -1,0 +1,291 @@
+"""Train and evaluate end to end, as a user calls them."""
+
+import json
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from models.backbones import WIDTHS
+from supervised import evaluate, train
+from supervised.distributed import batches, share, weight
+from supervised.losses import AVM
+from supervised.options import Options
+from utils import results
+from utils.config import from_yaml, to_yaml
+from utils.files import sha256
+
+REPOSITORY = Path(__file__).parent.parent
+CONFIGS = REPOSITORY / "supervised" / "configs"
+ROWS = [  # config, benchmark, backbone, share of the data, epochs; spec of the original's scripts
+    ("s4_tpavi_resnet50", "s4", "resnet50", 1.0, 15),
+    ("s4_tpavi_pvt", "s4", "pvt_v2_b5", 1.0, 15),
+    ("s4_tpavi_resnet50_20_percent", "s4", "resnet50", 0.2, 50),
+    ("s4_tpavi_resnet50_50_percent", "s4", "resnet50", 0.5, 30),
+    ("ms3_tpavi_resnet50", "ms3", "resnet50", 1.0, 30),
+    ("ms3_tpavi_pvt", "ms3", "pvt_v2_b5", 1.0, 30),
+    ("ms3_tpavi_resnet50_20_percent", "ms3", "resnet50", 0.2, 80),
+    ("ms3_tpavi_resnet50_50_percent", "ms3", "resnet50", 0.5, 50),
+]
+
+
+@pytest.mark.parametrize("name, benchmark, backbone, fraction, epochs", ROWS)
+def test_published_rows(name: str, benchmark: str, backbone: str, fraction: float, epochs: int) -> None:
+    options = from_yaml(Options, CONFIGS / f"{name}.yaml")
+    assert (options.data.benchmark, options.model.backbone, options.data.fraction) == (benchmark, backbone, fraction)
+    assert (options.train.epochs, options.train.batch, options.train.lr, options.train.seed) == (epochs, 4, 1e-4, 123)
+    assert options.metric_batch == 4 and options.model.channels == 256 and options.data.image_size == 224
+    expected = AVM("kl", 0.5, [0, 1, 2, 3]) if benchmark == "ms3" else AVM()
+    assert options.loss == expected
+    assert (options.model.attention, list(options.model.stages)) == ("va", [0, 1, 2, 3])
+    train.check(options)
+
+
+def test_every_config_is_a_valid_run() -> None:
+    files = sorted(CONFIGS.rglob("*.yaml"))
+    assert {file.stem for file in files if file.parent == CONFIGS} >= {row[0] for row in ROWS}
+    for file in files:
+        options = from_yaml(Options, file)
+        train.check(options)
+        assert options.model.backbone in WIDTHS
+
+
+def arguments(composed: Path, out: Path, *more: str, benchmark: str = "s4") -> list[str]:
+    folder = {"s4": "Single-source", "ms3": "Multi-sources"}[benchmark]
+    small = "--data.image_size 32 --data.workers 0 --model.backbone resnet18 --model.weights random --train.cpu true"
+    small += " --model.channels 8 --model.ear.weights random --model.ear.widths [4,4,4,8] --model.ear.hidden 16"
+    small += " --train.epochs 2 --train.batch 4 --train.lr 1e-3"
+    root = ["--data.root", str(composed / folder), "--data.benchmark", benchmark]
+    return [*small.split(), *root, "--out", str(out), *more]
+
+
+def read(run: Path, name: str = "metrics.json") -> dict:
+    return json.loads((run / name).read_text())
+
+
+@pytest.mark.parametrize("benchmark, more", [("s4", []), ("ms3", ["--loss.distance", "kl", "--loss.weight", "0.1"])])
+def test_train_then_evaluate(
+    composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], benchmark: str, more: list[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train.main(arguments(composed, run, *more, benchmark=benchmark)) == 0
+    log = pd.read_csv(run / "log.csv")
+    assert list(log["epoch"]) == [0, 1] and np.isfinite(log.to_numpy()).all()
+    assert (log["avm"] > 0).all() == (benchmark == "ms3")
+    np.testing.assert_allclose(log["loss"], log["bce"] + 0.1 * log["avm"], rtol=1e-5)
+    assert list((run / "tensorboard").iterdir())
+    assert evaluate.main(["--run", str(run), "--sheets", "1", "--masks"]) == 0
+    result = read(run)
+    assert result["metric_batch"] == 4 and result["frames"] == 5 * result["videos"]
+    assert 0 <= result["m_j"] <= 1 and result["m_f"] >= result["m_f_whole_set"] - 1e-9
+    assert result["checkpoints"] == {"best.safetensors": sha256(run / "best.safetensors")}
+    assert result["versions"]["torch"] == torch.__version__.split("+")[0] and result["seed"] == 123
+    frames = pd.read_csv(run / "per_frame.csv")
+    assert len(frames) == result["frames"] and frames["iou"].mean() == pytest.approx(result["m_j"], abs=1e-5)
+    masks = sorted((run / "masks").rglob("*.png"))
+    assert len(masks) == result["frames"]
+    assert set(np.unique(np.asarray(Image.open(masks[0])))) <= {0, 255}
+    (sheet,) = (run / "sheets").iterdir()
+    assert Image.open(sheet).size == (5 * 232, 3 * (232 + 26))
+    capsys.readouterr()
+    assert results.main([str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    assert f"{result['m_j']:.4f}" in table and "| run " in table
+
+
+def test_sound_ablation_tells_who_listens(composed: Path, tmp_path: Path) -> None:
+    for name, more in (("hears", []), ("deaf", ["--model.attention", "vv"])):
+        run = tmp_path / name
+        assert train.main(arguments(composed, run, "--train.epochs", "1", *more)) == 0
+        weights = load_file(run / "best.safetensors")
+        for key in weights:
+            if "W_z.1.weight" in key:  # open the gates of TPAVI, which start closed
+                weights[key].fill_(1.0)
+        save_file(weights, run / "best.safetensors")
+        for sound in ("real", "silent", "shuffled"):
+            assert evaluate.main(["--run", str(run), "--sound", sound]) == 0
+    names = ["metrics.json", "metrics_test_silent.json", "metrics_test_shuffled.json"]
+    deaf, hears = ({read(tmp_path / run, name)["m_f_whole_set"] for name in names} for run in ("deaf", "hears"))
+    assert len(deaf) == 1 and len(hears) == 3
+
+
+def test_evaluation_does_not_depend_on_the_batch(composed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train.main(arguments(composed, run, "--train.epochs", "1", benchmark="ms3")) == 0
+    seen = []
+    for batch in ("1", "3"):
+        assert evaluate.main(["--run", str(run), "--batch", batch, "--metric_batch", "1"]) == 0
+        seen.append(read(run))
+    for name in ("m_j", "m_f", "m_f_whole_set", "iou_dataset"):
+        assert seen[0][name] == pytest.approx(seen[1][name], abs=1e-5)
+
+
+def state(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "state.pt", weights_only=True)["model"]
+
+
+def test_resumed_run_equals_an_uninterrupted_one(
+    composed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train.main(arguments(composed, whole)) == 0
+    original = train.Trainer.epoch
+
+    def power_cut(self: train.Trainer, epoch: int) -> dict[str, float]:
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return original(self, epoch)
+
+    monkeypatch.setattr(train.Trainer, "epoch", power_cut)
+    assert train.main(arguments(composed, cut)) == 130
+    assert len(pd.read_csv(cut / "log.csv")) == 1
+    monkeypatch.undo()
+    assert train.main(arguments(composed, cut)) == 0
+    for name, value in state(whole).items():
+        assert torch.equal(value, state(cut)[name]), name
+    columns = ["epoch", "loss", "bce", "val_m_j", "val_m_f"]
+    pd.testing.assert_frame_equal(pd.read_csv(whole / "log.csv")[columns], pd.read_csv(cut / "log.csv")[columns])
+    capsys.readouterr()
+    assert train.main(arguments(composed, cut)) == 0
+    assert "all 2 epochs are done" in capsys.readouterr().out
+
+
+def test_best_checkpoint_is_the_first_best(composed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.3, 0.5, 0.5, 0.4])
+
+    class Scripted:
+        def result(self, metric_batch: int) -> dict[str, float]:
+            assert metric_batch == 1
+            return {"m_j": next(scores), "m_f": 0.0}
+
+    saved: list[bool] = []
+    save = train.Trainer.save
+    monkeypatch.setattr(train, "evaluate", lambda *_, **__: Scripted())
+    monkeypatch.setattr(train.Trainer, "save", lambda self, better: (saved.append(better), save(self, better)))
+    assert train.main(arguments(composed, tmp_path / "run", "--train.epochs", "4")) == 0
+    assert saved == [True, True, False, False]
+
+
+def test_frozen_ear_stays_as_it_was(composed: Path, tmp_path: Path) -> None:
+    for name, trained in (("frozen", "false"), ("trained", "true")):
+        run = tmp_path / name
+        assert train.main(arguments(composed, run, "--model.ear.train", trained, "--train.epochs", "1")) == 0
+        options = from_yaml(Options, run / "config.yaml")
+        train.set_seed(options.train.seed)
+        before = train.ListeningSegmentor(options.model).state_dict()
+        after = load_file(run / "best.safetensors")
+        moved = {key for key in after if not torch.equal(before[key], after[key])}
+        assert any(key.startswith("ear.") for key in moved) == (trained == "true")
+        assert "segmentor.conv1.conv2d_list.0.weight" in moved
+
+
+def test_pretrained_files_reach_the_model(composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from models.backbones import build_backbone
+
+    backbone = build_backbone("resnet18")
+    torch.save(backbone.state_dict() | {"fc.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}, tmp_path / "r.pth")
+    options = from_yaml(Options, CONFIGS / "mini" / "s4_tpavi.yaml")
+    options.model.weights = str(tmp_path / "r.pth")
+    model = train.ListeningSegmentor(options.model)
+    assert model.load_pretrained() == [str(tmp_path / "r.pth")]
+    assert torch.equal(model.segmentor.backbone.state_dict()["conv1.weight"], backbone.state_dict()["conv1.weight"])
+    assert train.main(arguments(composed, tmp_path / "a", "--model.weights", str(tmp_path / "none.pth"))) == 1
+    assert "none.pth: no such checkpoint; see pretrained/README.md" in capsys.readouterr().err
+    assert train.main(arguments(composed, tmp_path / "b", "--model.ear.weights", str(tmp_path / "r.pth"))) == 1
+    assert "does not fit VGGish" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more, code, message",
+    [
+        (["--data.image_size", "50"], 1, "not a multiple of 32"),
+        (["--train.batch", "0"], 1, "at least 1"),
+        (["--loss.distance", "kl", "--model.attention", "vv"], 1, "does not hear"),
+        (["--loss.distance", "kl", "--model.stages", "[3]"], 1, "must be among model.stages"),
+        (["--data.root", "nowhere"], 1, "nowhere/s4_meta_data.csv: no such file"),
+        (["--data.fraction", "1.5"], 1, "fraction 1.5"),
+        (["--train.epochs", "many"], 2, "train.epochs"),
+        (["--model.backbone", "alexnet"], 2, "alexnet"),
+        (["--train.speed", "9"], 2, "train.speed"),
+    ],
+)
+def test_bad_options(
+    composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], code: int, message: str
+) -> None:
+    try:
+        assert train.main(arguments(composed, tmp_path / "run", *more)) == code == 1
+    except SystemExit as stop:
+        assert stop.code == code == 2
+    errors = capsys.readouterr().err
+    assert message in errors and "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_options_do_not_overwrite_a_run(
+    composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train.main(arguments(composed, run, "--train.epochs", "1")) == 0
+    assert train.main(arguments(composed, run, "--train.epochs", "1", "--train.lr", "1e-5")) == 1
+    assert "holds a run with other options" in capsys.readouterr().err
+    (run / "best.safetensors").write_bytes(b"cut")
+    assert evaluate.main(["--run", str(run)]) == 1
+    assert "best.safetensors: damaged, or no checkpoint" in capsys.readouterr().err
+    assert evaluate.main(["--run", str(tmp_path)]) == 1
+    assert "is" in capsys.readouterr().err
+    (run / "config.yaml").write_text("train: {speed: 9}\n")
+    assert evaluate.main(["--run", str(run)]) == 1
+    assert "speed" in capsys.readouterr().err
+
+
+def test_options_survive_yaml(tmp_path: Path) -> None:
+    options = from_yaml(Options, CONFIGS / "ms3_tpavi_pvt.yaml")
+    (tmp_path / "config.yaml").write_text(to_yaml(options))
+    assert from_yaml(Options, tmp_path / "config.yaml") == options
+
+
+def test_shares_make_up_the_batch() -> None:
+    for count, size, world in ((10, 4, 2), (7, 3, 4), (5, 5, 3)):
+        for batch in batches(count, size, seed=1):
+            shares = [share(batch, rank, world) for rank in range(world)]
+            weights = [weight(len(part), len(batch), world) for part in shares]
+            assert sum(weights) == pytest.approx(world)
+            if len(batch) < world:
+                assert shares == [batch] * world
+            else:
+                assert sorted(chain(*shares)) == sorted(batch)
+    assert batches(9, 4, 1) == batches(9, 4, 1) != batches(9, 4, 2)
+    assert sorted(chain(*batches(9, 4, 1))) == list(range(9))
+
+
+@pytest.mark.parametrize(
+    "benchmark, more", [("s4", []), pytest.param("ms3", ["--loss.distance", "kl"], marks=pytest.mark.slow)]
+)
+def test_two_processes_train_and_evaluate_as_one(
+    composed: Path, tmp_path: Path, benchmark: str, more: list[str]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    extra = ["--train.epochs", "1", "--train.lr", "1e-4", "--model.ear.train", "true", *more]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    assert train.main(arguments(composed, one, *extra, benchmark=benchmark)) == 0
+    assert evaluate.main(["--run", str(one)]) == 0
+    for words in (
+        ["supervised.train", *arguments(composed, two, *extra, benchmark=benchmark)],
+        ["supervised.evaluate", "--run_dir", str(two)],
+    ):
+        run = subprocess.run([*launch, *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=400)
+        assert run.returncode == 0, run.stderr[-3000:]
+    logs = [pd.read_csv(run / "log.csv") for run in (one, two)]
+    for name in ("loss", "bce", "avm", "val_m_f"):
+        np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=2e-3, atol=1e-6)
+    results_ = [read(run) for run in (one, two)]
+    for name in ("m_j", "m_f", "m_f_whole_set", "iou_dataset"):
+        assert results_[0][name] == pytest.approx(results_[1][name], abs=2e-3), name
+    assert results_[0]["frames"] == results_[1]["frames"] and results_[0]["frames"] > 0
