@@ -34,7 +34,7 @@ from utils.config import from_yaml
 from utils.dataset import AVSDataset, read_frame, read_log_mel
 from utils.figures import PREDICTION, TRUTH, sheet
 from utils.files import png_bytes, sha256, write_bytes
-from utils.layout import AVSBench
+from utils.layout import FRAME_SIZE, AVSBench
 from utils.metrics import Metrics
 from utils.results import write_per_frame, write_result
 
@@ -45,7 +45,9 @@ Show = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks 
 class OtherSound(AVSDataset):
     """A split whose clips are silent, or hear each other."""
 
-    sound: Sound = "real"
+    def __init__(self, data: AVSBench, split: str, sound: Sound, image_size: int = FRAME_SIZE[0]):
+        super().__init__(data, split, image_size=image_size)
+        self.sound = sound
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = super().__getitem__(index)
@@ -149,8 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     data = AVSBench(args.root or options.data.root, options.data.benchmark)
     if args.split == "train" and data.benchmark.name == "s4":
         print("note: S4 training clips are labelled in their first frame only; its prediction alone is scored")
-    dataset = OtherSound(data, args.split, image_size=options.data.image_size)
-    dataset.sound = args.sound
+    dataset = OtherSound(data, args.split, args.sound, options.data.image_size)
     accelerator = make_accelerator(options)
     model.to(accelerator.device)
     show = picture_writer(dataset, args.run, args.sheets, args.masks) if args.sheets or args.masks else None

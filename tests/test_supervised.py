@@ -103,8 +103,9 @@ def test_train_then_evaluate(
 
 def test_other_sounds(composed: Path, tmp_path: Path) -> None:
     data = AVSBench(composed / "Single-source", "s4")
-    real, silent, shuffled = (evaluate.OtherSound(data, "test") for _ in range(3))
-    silent.sound, shuffled.sound = "silent", "shuffled"
+    real = evaluate.OtherSound(data, "test", "real")
+    silent = evaluate.OtherSound(data, "test", "silent")
+    shuffled = evaluate.OtherSound(data, "test", "shuffled")
     heard = [item["log_mel"] for item in real]
     lenders = [evaluate.other_clip(shuffled, i) for i in range(len(shuffled))]
     assert all(real.clips[a].category != real.clips[b].category for a, b in enumerate(lenders))
