@@ -70,9 +70,9 @@ def tpavi_ours() -> Work:
 
 
 def _clips() -> AVSBench:
-    """24 composed clips of 480×360 at 25 frames a second, made once and kept in the system's temporary folder."""
-    root = Path(tempfile.gettempdir()) / "avs_benchmark_clips"
-    arguments = ["--out", str(root), "--s4", "24", "--ms3", "0", "--size", "480x360", "--fps", "25"]
+    """48 composed clips of 480×360 at 25 frames a second, made once and kept in the system's temporary folder."""
+    root = Path(tempfile.gettempdir()) / "avs_benchmark_48_clips"
+    arguments = ["--out", str(root), "--s4", "48", "--ms3", "0", "--size", "480x360", "--fps", "25"]
     assert compose.main(arguments) == 0
     return AVSBench(root / "Single-source", "s4")
 

@@ -34,6 +34,7 @@ class Race:
     plain_calls: int = 1
     our_calls: int = 5
     tolerance: float = 1e-4  # relative, between the two values
+    memory: bool = True  # whether the work is done in the measured process itself
 
     def run(self, rounds: int = 2) -> tuple[Cost, Cost]:
         """Measure both in turns. Raises AssertionError if their values differ."""

@@ -1,5 +1,10 @@
-"""Load checkpoints: tensors only, strictly, with errors that name the file and the keys."""
+"""Load checkpoints: tensors only, strictly, with errors that name the file and the keys.
 
+What the study makes of each public file is in models/mappings.py.
+"""
+
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,26 +15,35 @@ from torch import Tensor, nn
 
 from utils.cli import InputError
 
+NAMED = 3  # keys of each kind that a message names before it only counts
 
-def read_state_dict(path: Path | str) -> dict[str, Tensor]:
+
+def read_state_dict(path: Path | str, inside: str | None = None) -> dict[str, Tensor]:
     """Read a state dict (.safetensors, .pth, .pt) to the CPU. Nothing but tensors is ever unpickled.
+
+    inside: for files known to be training checkpoints, the entry that holds the state dict ("state_dict" in
+        LAION-CLAP's, "model" in GroundingDINO's); a `module.` before every name is taken off there.
 
     Raises InputError for a missing, damaged or unsafe file, and for one that holds no plain state dict.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; see pretrained/README.md, or ask for 'random' weights")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: damaged, or no checkpoint ({_first_line(error)})") from error
-    except Exception as error:  # pickle.UnpicklingError among them: the file holds more than tensors
-        raise InputError(f"{path}: refused, for it holds more than tensors ({_first_line(error)})") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path}: not a plain state dict")
-    return dict(state)
+    content = _read(path)
+    if inside is not None:
+        if not isinstance(content, Mapping) or inside not in content:
+            raise InputError(f"{path}: no training checkpoint, for it has no entry '{inside}'")
+        content = content[inside]
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: not a plain state dict but a {type(content).__name__}")
+    if strange := [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
+        raise InputError(f"{path}: not a plain state dict; no tensors: {_few(strange)} (a training checkpoint?)")
+    state = dict(content)
+    if state and all(key.startswith("module.") for key in state):
+        if inside is None:
+            raise InputError(f"{path}: not a plain state dict; 'module.' before every name tells of a wrapped model")
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
 
 
 def load_checkpoint(
@@ -37,14 +51,86 @@ def load_checkpoint(
 ) -> None:
     """Load a checkpoint strictly, by `load` where the file's names must be mapped first.
 
-    Raises InputError that names missing, unexpected and misshapen keys.
+    Raises InputError that names missing, unexpected and misshapen keys; `module` then is as it was.
     """
     state = read_state_dict(path)
+    # Loaders that end in torch's own load_state_dict would copy what fits before they complain at length.
+    guard = module.register_load_state_dict_pre_hook(_refuse_misfit)
     try:
-        load(state) if load else module.load_state_dict(state, strict=True)
+        load(state) if load else fit(module, state)
     except RuntimeError as error:
-        raise InputError(f"{path}: does not fit {type(module).__name__}: {' '.join(str(error).split())}") from error
+        problem = " ".join(str(error).split())
+        raise InputError(f"{path}: does not fit {type(module).__name__}: {problem}") from error
+    finally:
+        guard.remove()
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def fit(
+    module: nn.Module, state: Mapping[str, Tensor], random: tuple[str, ...] = (), counters: bool = True
+) -> list[str]:
+    """Load `state`, all of it, into all of `module` but for what is meant to keep its random weights.
+
+    random: beginnings of the names that keep them. `state` must not have these.
+    counters: whether BatchNorm's num_batches_tracked, which nothing here uses, must be in `state` as well.
+
+    Returns the names that kept their random weights. Raises RuntimeError naming missing, unexpected and misshapen
+    keys, before anything is copied.
+    """
+    if problem := misfit(module, state, random, counters):
+        raise RuntimeError(problem)
+    own = module.state_dict()
+    module.load_state_dict({**own, **state}, strict=True)
+    return [key for key in own if key.startswith(random)]
+
+
+def misfit(module: nn.Module, state: Mapping[str, Tensor], random: tuple[str, ...] = (), counters: bool = True) -> str:
+    """What keeps `state` from fitting, as `fit` understands it: one line, empty if nothing does."""
+    own = {key: value for key, value in module.state_dict().items() if not key.startswith(random)}
+    missing = [key for key in own if key not in state and (counters or not key.endswith(".num_batches_tracked"))]
+    misshapen = [
+        f"{key} {tuple(state[key].shape)} for {tuple(value.shape)}"
+        for key, value in own.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    kinds = {"missing": missing, "unexpected": [key for key in state if key not in own], "misshapen": misshapen}
+    return "; ".join(f"{kind} {_few(keys)}" for kind, keys in kinds.items() if keys)
+
+
+def _refuse_misfit(module: nn.Module, state: Mapping[str, Tensor], *_: object) -> None:
+    # As in torch's own strict loading, files from before PyTorch 0.4.1 may do without counters.
+    if problem := misfit(module, state, counters=False):
+        raise RuntimeError(problem)
+
+
+def _read(path: Path) -> object:
+    """A file's content. Raises InputError if it is damaged, no checkpoint, or holds more than tensors."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():  # torch remarks on formats that it goes on to refuse
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if start.startswith(b"version https://git-lfs"):
+            raise InputError(f"{path}: a git-LFS pointer, not the checkpoint itself") from error
+        if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+            raise InputError(f"{path}: a web page, not a checkpoint; fetch it again") from error
+        if "TorchScript" in str(error):
+            raise InputError(f"{path}: a TorchScript program, not a state dict") from error
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        if named or ("Weights only load failed" in str(error) and start.startswith((b"PK", b"\x80"))):
+            what = named[1] if named else "a pickle of another kind"
+            raise InputError(f"{path}: refused, for it holds more than tensors ({what}), or is damaged") from error
+        if isinstance(error, SafetensorError | OSError | RuntimeError):
+            raise InputError(f"{path}: damaged, or no checkpoint ({reason})") from error
+        raise InputError(f"{path}: damaged, or no checkpoint") from error
+
+
+def _few(keys: list[str]) -> str:
+    return f"{len(keys)}: {', '.join(keys[:NAMED])}{', ...' if len(keys) > NAMED else ''}"

@@ -4,9 +4,9 @@
     python -m supervised.evaluate --run DIR --sound shuffled     every clip hears another clip: does it listen?
     python -m supervised.evaluate --run DIR --sheets 8 --masks   pictures: frames, truth, prediction
 
-Writes metrics.json and per_frame.csv into the run folder (metrics_SPLIT_SOUND.json for other than test and real),
-and on request sheets/ and masks/. Also under torchrun, with the same numbers; torchrun takes --run for an option
-of its own, so say --run_dir there.
+Writes metrics.json and per_frame.csv into the run folder, and on request sheets/ and masks/; all with _SPLIT_SOUND in
+their names for other than the test split and real sound. Also under torchrun, with the same numbers; torchrun takes
+--run for an option of its own, so say --run_dir there.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def evaluate(
     return metrics
 
 
-def picture_writer(dataset: AVSDataset, out: Path, sheets: int, masks: bool) -> Show:
+def picture_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, masks: bool) -> Show:
     """Save the predicted masks of every clip and sheets of `sheets` clips, evenly spread over the split."""
     chosen = set(np.linspace(0, len(dataset) - 1, sheets).round().astype(int).tolist()) if sheets else set()
 
@@ -118,12 +118,14 @@ def picture_writer(dataset: AVSDataset, out: Path, sheets: int, masks: bool) -> 
         predicted = (logits > 0).numpy()
         if masks:
             for k, mask in enumerate(predicted, 1):
-                name = out / "masks" / clip.category / clip.name / f"{clip.name}_{k}.png"
+                name = out / f"masks{suffix}" / clip.category / clip.name / f"{clip.name}_{k}.png"
                 write_bytes(name, png_bytes(mask.astype(np.uint8) * 255))
         if index in chosen:
             frames = [read_frame(path) for path in dataset.data.frames(clip)]
             rows = [("truth", list(truth.numpy() > 0.5), TRUTH), ("prediction", list(predicted), PREDICTION)]
-            write_bytes(out / "sheets" / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(sheet(frames, rows)))
+            write_bytes(
+                out / f"sheets{suffix}" / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(sheet(frames, rows))
+            )
 
     return show
 
@@ -144,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("batch", "metric_batch"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1")
+    suffix = "" if (args.split, args.sound) == ("test", "real") else f"_{args.split}_{args.sound}"
     options = from_yaml(Options, args.run / "config.yaml")
     checkpoint = args.run / "best.safetensors"
     model = ListeningSegmentor(options.model)
@@ -154,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = OtherSound(data, args.split, args.sound, options.data.image_size)
     accelerator = make_accelerator(options)
     model.to(accelerator.device)
-    show = picture_writer(dataset, args.run, args.sheets, args.masks) if args.sheets or args.masks else None
+    show = picture_writer(dataset, args.run, suffix, args.sheets, args.masks) if args.sheets or args.masks else None
     begin = time.perf_counter()
     metrics = evaluate(
         model, dataset, accelerator, batch=args.batch, workers=options.data.workers, show=show, title=args.split
@@ -162,7 +165,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not accelerator.is_main_process:
         return 0
     numbers = metrics.result(args.metric_batch or options.metric_batch)
-    suffix = "" if (args.split, args.sound) == ("test", "real") else f"_{args.split}_{args.sound}"
     write_per_frame(args.run / f"per_frame{suffix}.csv", metrics, dataset.clips)
     write_result(
         args.run / f"metrics{suffix}.json",

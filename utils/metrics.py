@@ -70,13 +70,8 @@ def count_frames(logits: Tensor, masks: Tensor) -> FrameCounts:
     """
     if logits.shape != masks.shape or logits.ndim != 3:
         raise ValueError(f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)} must both be (N, H, W)")
-    probabilities = logits.float().cpu().sigmoid().numpy()
-    truths = masks.to(torch.uint8).cpu()
-    if not torch.equal(truths.to(masks.dtype), masks.cpu()) or truths.max() > 1:
-        raise ValueError("masks must hold 0 and 1 only")
-    if np.isnan(probabilities.sum()):
-        raise ValueError("logits hold NaN")
-    rows = [_count(p, g) for p, g in zip(probabilities, truths.numpy(), strict=True)]
+    probabilities, truths = logits.float().cpu().sigmoid().numpy(), masks.float().cpu().numpy()
+    rows = [_count(p, g) for p, g in zip(probabilities, truths, strict=True)]
     return FrameCounts(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
 
 
@@ -91,15 +86,22 @@ def levels(probability: np.ndarray) -> np.ndarray:
     return level - cv2.compare(probability, following, cv2.CMP_GE)  # "true" is 255, which adds one
 
 
-def _count(probability: np.ndarray, truth: np.ndarray) -> tuple[Any, ...]:
-    """The fields of FrameCounts for one frame; truth is uint8, 0 or 1."""
-    level = levels(probability)
-    everywhere, inside = (cv2.calcHist([level], [0], mask, [256], [0, 256]) for mask in (None, truth))
-    # Pixels at or above threshold i are those of level i + 1 and more.
-    predicted, hit = (np.cumsum(h.ravel()[::-1].astype(np.float64))[::-1][1:] for h in (everywhere, inside))
-    chosen = (probability > 0.5).view(np.uint8)
+def _count(probability: np.ndarray, mask: np.ndarray) -> tuple[Any, ...]:
+    """The fields of FrameCounts for one frame."""
+    truth = (mask > 0).view(np.uint8)
     positives = cv2.countNonZero(truth)
-    intersection = cv2.countNonZero(cv2.bitwise_and(chosen, chosen, mask=truth))
+    low, high, _, _ = cv2.minMaxLoc(mask)
+    if low < 0 or high > 1 or cv2.sumElems(mask)[0] != positives:
+        raise ValueError("masks must hold 0 and 1 only")
+    if np.isnan(probability.sum()):
+        raise ValueError("logits hold NaN")
+    level = levels(probability)
+    # Levels start at 1, so cell 0 takes what is outside the truth and is left out.
+    everywhere, inside = (cv2.calcHist([image], [0], None, [256], [0, 256]) for image in (level, level * truth))
+    # Pixels at or above threshold i are those of level i + 1 and more.
+    predicted, hit = (np.cumsum(h.ravel()[:0:-1].astype(np.float64))[::-1] for h in (everywhere, inside))
+    chosen = (probability > 0.5).view(np.uint8)
+    intersection = cv2.countNonZero(chosen & truth)
     union = cv2.countNonZero(chosen) + positives - intersection
     if positives == 0:
         intersection, union = truth.size - union, truth.size

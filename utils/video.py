@@ -38,9 +38,9 @@ def read_clip(path: Path) -> ClipMedia:
     """Decode the five frames and the whole sound of a clip, opening the file once.
 
     Frames are resized plainly to 224×224 (bilinear, aspect not kept); a video that ends early repeats its
-    last frame. Decoding stops after the last frame that is needed, and only the chosen frames are converted
-    to RGB. Raises InputError, in one line, for a missing file, a file that is no video or that is truncated,
-    and for a clip without sound.
+    last frame. Only what the chosen frames depend on is decoded, and only they are converted to RGB.
+    Raises InputError, in one line, for a missing file, a file that is no video or that is truncated, and for
+    a clip without sound.
     """
     with _opened(path) as (container, video, audio):
         return _decode(path, container, video, audio)
@@ -77,38 +77,49 @@ def _check_complete(path: Path, video: VideoStream, packets: int) -> None:
 
 
 def _decode(path: Path, container: InputContainer, video: VideoStream, audio: AudioStream) -> ClipMedia:
-    video.codec_context.thread_count = 1  # clips are decoded in parallel, one core each
     assert video.average_rate  # _opened has seen to it
-    wanted = frame_indices(float(video.average_rate))
-    chosen: dict[int, av.VideoFrame] = {}
-    last: av.VideoFrame | None = None
-    decoded, packets = 0, 0
     resampler = av.AudioResampler("s16", "mono" if audio.channels == 1 else "stereo", SAMPLE_RATE)
     sound: list[np.ndarray] = []
+    packets: list[av.Packet] = []
     for packet in container.demux(video, audio):
-        if packet.stream is audio:
-            for block in packet.decode():
-                assert isinstance(block, av.AudioFrame)
-                sound += [piece.to_ndarray() for piece in resampler.resample(block)]
+        if packet.stream is video:
+            packets.append(packet)
             continue
-        packets += packet.size > 0
-        if decoded > wanted[-1]:
-            continue
-        for frame in packet.decode():
-            assert isinstance(frame, av.VideoFrame)
-            last = frame
-            if decoded in wanted:
-                chosen[decoded] = frame
-            decoded += 1
+        for block in packet.decode():
+            assert isinstance(block, av.AudioFrame)
+            sound += [piece.to_ndarray() for piece in resampler.resample(block)]
     sound += [piece.to_ndarray() for piece in resampler.resample(None)]
-    _check_complete(path, video, packets)
-    if last is None:
-        raise InputError(f"{path}: no frame could be decoded")
+    _check_complete(path, video, sum(packet.size > 0 for packet in packets))
     if not sound:
         raise InputError(f"{path}: has a sound track with no sound in it")
-    frames = [_to_rgb(chosen.get(index, last)) for index in wanted]
+    chosen = _choose(path, video, packets, frame_indices(float(video.average_rate)))
     samples = np.concatenate(sound, axis=1).reshape(-1, resampler.layout.nb_channels)
-    return ClipMedia(frames, samples)
+    return ClipMedia([_to_rgb(frame) for frame in chosen], samples)
+
+
+def _choose(path: Path, video: VideoStream, packets: list[av.Packet], wanted: list[int]) -> list[av.VideoFrame]:
+    """The frames of the given indices, in order of presentation; beyond the end, the last one.
+
+    Frames that no other refers to, which encoders make of up to half, are decoded only where they are wanted.
+    """
+    codec = video.codec_context
+    codec.thread_count = 1  # clips are decoded in parallel, one core each
+    shown = sorted(packet.pts for packet in packets if packet.size and packet.pts is not None and not packet.is_discard)
+    if not shown:
+        raise InputError(f"{path}: no frame could be decoded")
+    times = [shown[min(index, len(shown) - 1)] for index in wanted]
+    found: dict[int, av.VideoFrame] = {}
+    for packet in packets:
+        codec.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in times else "NONREF"
+        for frame in packet.decode():
+            assert isinstance(frame, av.VideoFrame)
+            if frame.pts in times:
+                found[frame.pts] = frame
+        if len(found) == len(set(times)):
+            break
+    if len(found) < len(set(times)):
+        raise InputError(f"{path}: damaged, a frame could not be decoded; obtain it again")
+    return [found[time] for time in times]
 
 
 def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
