@@ -202,3 +202,19 @@ def test_meta_data_columns_by_place(tmp_path: Path) -> None:
         AVSBench(tmp_path / "nowhere", "s4")
     with pytest.raises(InputError, match="unknown benchmark 's5'"):
         AVSBench(tmp_path, "s5")
+
+
+def test_frames_that_are_no_images(benchmark_copy: Path) -> None:
+    data = open_s4(benchmark_copy)
+    dataset = AVSDataset(data, "test")
+    frame = data.frames(dataset.clips[0])[1]
+    for content, message in ((b"no image", "not a readable image"), (b"", "not a readable image")):
+        frame.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            dataset[0]
+    Image.new("RGB", (320, 240)).save(frame)
+    with pytest.raises(InputError, match="is 320×240, not 224×224; preprocess the clip again"):
+        dataset[0]
+    frame.unlink()
+    with pytest.raises(InputError, match="no such file"):
+        dataset[0]

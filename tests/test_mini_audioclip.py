@@ -1,0 +1,359 @@
+"""The miniature AudioCLIP: its training from the command line, its pairs and measures, and the shipped weights."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from avsbench_data.scene import DrawnCast
+from models.audioclip import AudioCLIP
+from models.mini import MINI, load_mini_audioclip
+from pretrained import mini_audioclip as mini
+from pretrained.train_mini import main
+from utils.cli import InputError
+from utils.dataset import AVSDataset, normalise
+from utils.layout import AVSBench
+
+TINY = {
+    **mini.SIZES,
+    "embed_dim": 16,
+    "vision_width": 4,
+    "audio_n_fft": 256,
+    "audio_hop": 512,
+    "audio_win": 256,
+    "audio_width": 4,
+}
+QUICK = ["--sizes", json.dumps(TINY), "--rounds", "1", "--evaluation-seeds", "0", "--workers", "0"]
+
+
+def train(out: Path, *more: str, steps: int = 4) -> int:
+    return main(["audioclip", "--out", str(out), "--steps", str(steps), "--batch", "4", *QUICK, *more])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four steps, done in one go."""
+    out = tmp_path_factory.mktemp("mini") / "whole"
+    assert train(out) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def scenes() -> mini.ScenePairs:
+    return mini.ScenePairs(DrawnCast(), 5)
+
+
+# Training
+
+
+def test_a_run_leaves_weights_notes_and_curve(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(path.name for path in trained.iterdir()) == [f"audioclip.{s}" for s in ("json", "png", "safetensors")]
+    notes = json.loads((trained / "audioclip.json").read_text())
+    assert notes["model"] == TINY
+    assert notes["steps_done"] == notes["recipe"]["steps"] == 4
+    assert (notes["recipe"]["easy_until"], notes["recipe"]["mosaics_from"]) == (1, 3)
+    assert "no category" in notes["recipe"]["supervision"]
+    assert set(notes["figures"]) == {"one thing a frame, seed 0", "whole frames, seed 0"}
+    assert cv2.imread(str(trained / "audioclip.png")) is not None
+    assert sum(p.numel() for p in load_mini_audioclip(trained).parameters()) == notes["parameters"]
+    before = (trained / "audioclip.safetensors").read_bytes()
+    assert train(trained) == 0
+    assert "are done" in capsys.readouterr().out
+    assert (trained / "audioclip.safetensors").read_bytes() == before
+
+
+def test_stopped_by_the_clock_and_gone_on_with(trained: Path, tmp_path: Path) -> None:
+    for _ in range(4):  # each call manages one step
+        assert train(tmp_path, "--minutes", "1e-6") == 0
+    assert (tmp_path / "audioclip.safetensors").read_bytes() == (trained / "audioclip.safetensors").read_bytes()
+    assert not (tmp_path / "audioclip.state.pt").exists()
+
+
+def test_interrupted_and_gone_on_with(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss, calls = mini.contrastive_loss, iter(range(9))
+
+    def interrupted(model: AudioCLIP, frames: torch.Tensor, sounds: torch.Tensor, mosaic: bool) -> torch.Tensor:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return loss(model, frames, sounds, mosaic)
+
+    monkeypatch.setattr(mini, "contrastive_loss", interrupted)
+    assert train(tmp_path) == 130
+    assert json.loads((tmp_path / "audioclip.json").read_text())["steps_done"] == 2
+    assert train(tmp_path) == 0
+    assert (tmp_path / "audioclip.safetensors").read_bytes() == (trained / "audioclip.safetensors").read_bytes()
+
+
+def test_trains_on_clips_and_measures_on_their_test_split(composed: Path, trained: Path, tmp_path: Path) -> None:
+    for name, folder in (("s4", "Single-source"), ("ms3", "Multi-sources")):
+        out = tmp_path / name
+        assert train(out, "--data", str(composed / folder), "--start", str(trained), steps=1) == 0
+        notes = json.loads((out / "audioclip.json").read_text())
+        assert notes["recipe"]["easy_until"] == 0
+        assert notes["recipe"]["data"].startswith(f"{name} clips")
+        assert set(notes["figures"]) == {f"test clips, second {k}" for k in (0, 2, 4)}
+        assert main(["audioclip", "--out", str(out), "--evaluate", "--data", str(composed / folder)]) == 0
+
+
+# Pairs
+
+
+def test_pairs_depend_on_seed_and_place_alone(scenes: mini.ScenePairs) -> None:
+    one, same = scenes.item(3, 1, True), mini.ScenePairs(DrawnCast(), 5).item(3, 1, True)
+    assert np.array_equal(one.frame, same.frame)
+    assert np.array_equal(one.sound, same.sound)
+    others = [scenes.item(3, 2, True), scenes.item(4, 1, True), mini.ScenePairs(DrawnCast(), 6).item(3, 1, True)]
+    assert not any(np.array_equal(one.frame, other.frame) for other in others)
+    stream = mini.Stream(scenes, mini.Plan(5, easy_until=4, mosaics_from=5), batch=2, start=3)
+    alone, helped = (list(DataLoader(stream, batch_size=2, num_workers=n)) for n in (0, 1))
+    assert [tuple(frames.shape) for frames, _ in alone] == [(2, 128, 128, 3), (2, 224, 224, 3)]
+    assert torch.equal(alone[0][0][1], torch.from_numpy(one.frame))
+    assert all(torch.equal(a, b) for x, y in zip(alone, helped, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_nothing_that_is_trained_on_tells_the_kind(scenes: mini.ScenePairs) -> None:
+    sample = scenes.item(0, 0, False)
+    assert (sample.kind, sample.shown, sample.mask) == ("", (), None)
+
+
+@pytest.mark.parametrize("easy", [True, False])
+def test_scenes(scenes: mini.ScenePairs, easy: bool) -> None:
+    sample = scenes.draw("drum", np.random.default_rng(1), easy)
+    assert sample.frame.shape == (224, 224, 3)
+    assert sample.mask is not None
+    assert 0.02 < sample.mask.mean() < 0.25
+    assert "drum" in sample.shown
+    assert (len(sample.shown) == 1) == easy
+    red, green, blue = sample.frame[sample.mask].mean(axis=0)  # the drum is red
+    assert red > 1.15 * max(green, blue)
+    assert sample.sound.shape == (44_100,)
+    assert sample.sound.dtype == np.float32
+    assert np.abs(sample.sound).max() <= 1
+    power = np.abs(np.fft.rfft(sample.sound)) ** 2
+    assert power[9_000:].sum() < 1e-5 * power.sum()
+
+
+def test_clips_are_read_as_the_study_reads_them(composed: Path) -> None:
+    data = AVSBench(composed / "Single-source", "s4")
+    pairs = mini.ClipPairs(data, "test", 0, 1)
+    item = AVSDataset(data, "test", images="clip", audio="waveform", tile=5)[1]
+    sample = pairs.read(1, 3, mask=True)
+    assert torch.equal(normalise(torch.from_numpy(sample.frame[None]), "clip")[0], item["frames"][3])
+    assert np.array_equal(np.tile(sample.sound, 5), item["waveform"][3].numpy())
+    assert sample.mask is not None
+    assert np.array_equal(sample.mask, item["masks"][3].numpy() > 0)
+    assert sample.kind == item["category"]
+
+
+def test_a_batch_never_holds_a_clip_twice(composed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = AVSBench(composed / "Single-source", "s4")
+    pairs = mini.ClipPairs(data, "train", 0, 3)
+    read: list[int] = []
+    blank = mini.Sample(np.zeros((8, 8, 3), np.uint8), np.zeros(8, np.float32))
+
+    def note(index: int, second: int) -> mini.Sample:
+        read.append(index)
+        return blank
+
+    monkeypatch.setattr(pairs, "read", note)
+    whole = len(pairs.clips) // 3
+    for step in range(2 * whole):
+        for place in range(3):
+            pairs.item(step, place, False)
+    for epoch in (read[: 3 * whole], read[3 * whole :]):
+        assert len(set(epoch)) == 3 * whole
+
+
+def test_the_plan_has_its_stages_in_order() -> None:
+    plan = mini.Plan.of(1000)
+    assert (plan.easy_until, plan.mosaics_from) == (350, 700)
+    assert [plan.easy(step) for step in (0, 349, 350, 699, 700, 701, 702)] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert [plan.mosaic(step) for step in (0, 350, 699, 700, 701, 702)] == [False, False, False, True, False, True]
+    rates = [plan.rate(step) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / 50)
+    assert max(rates) == pytest.approx(1, abs=0.01)
+    assert rates[700] == 0.5
+    assert 0 < rates[999] < 1e-4
+    assert not any(mini.Plan.of(1000, easy=False).easy(step) for step in range(1000))
+
+
+def test_mosaics_and_back() -> None:
+    frames = torch.arange(8 * 2 * 3 * 1).reshape(8, 2, 3, 1)
+    mosaics = mini.by_four(frames)
+    assert mosaics.shape == (2, 4, 6, 1)
+    assert torch.equal(mosaics[1, :2, 3:], frames[5])  # to the right of the fifth
+    assert torch.equal(mosaics[1, 2:, :3], frames[6])
+    assert torch.equal(mini.quarters(mosaics.permute(0, 3, 1, 2)), frames.permute(0, 3, 1, 2))
+
+
+# Scores and measures
+
+
+def test_scores_are_the_pooled_and_the_highest_local_cosines(trained: Path, scenes: mini.ScenePairs) -> None:
+    model = load_mini_audioclip(trained)
+    samples = [scenes.draw(kind, np.random.default_rng(0), False) for kind in ("car", "bell", "bee")]
+    frames = torch.from_numpy(np.stack([s.frame for s in samples]))
+    sounds = torch.from_numpy(np.stack([s.sound for s in samples]))[:2]
+    with torch.inference_mode():
+        found = mini.compare(*mini.embed(model, sounds, frames))
+        audio = model.encode_audio(sounds)
+        images = normalise(frames, "clip")
+        pooled = F.cosine_similarity(audio[:, None], model.encode_image(images)[None], dim=-1)
+        torch.testing.assert_close(found["pooled"], pooled)
+        for name, surgery in (("surgery", True), ("dense", False)):
+            dense = model.image_pyramid(images, surgery=surgery)[1].flatten(2)
+            cosines = F.cosine_similarity(audio[:, None, :, None], dense[None], dim=2)
+            torch.testing.assert_close(found[name], cosines.amax(dim=2))
+
+
+def test_measures_of_a_perfect_and_a_blind_ear(
+    trained: Path, scenes: mini.ScenePairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_mini_audioclip(trained)
+    rounds = mini.scene_rounds(scenes, 1, 1, easy=False)
+    names = ("surgery", "dense", "pooled")
+    monkeypatch.setattr(mini, "compare", lambda audio, found: dict.fromkeys(names, torch.eye(len(audio))))
+    perfect = mini.measure(model, rounds, tile=1)
+    assert [perfect[f"retrieval_{name}"] for name in names] == [1, 1, 1]
+    assert perfect["shows"] == 1
+    assert perfect["even_choice"] < 1
+    assert perfect["chance"] == pytest.approx(1 / 14, abs=1e-4)
+    assert perfect["area"] == pytest.approx(np.mean([s.mask.mean() for s in rounds[0] if s.mask is not None]), abs=1e-4)
+    monkeypatch.setattr(mini, "compare", lambda audio, found: dict.fromkeys(names, torch.eye(len(audio)).roll(1, 0)))
+    assert mini.measure(model, rounds, tile=1)["retrieval_surgery"] == 0
+
+
+# What ships
+
+
+def test_the_shipped_weights_hear_what_they_see(scenes: mini.ScenePairs) -> None:
+    model = load_mini_audioclip()
+    assert not model.training
+    assert sum(path.stat().st_size for path in MINI.glob("audioclip.*")) < 5e6
+    alone = mini.measure(model, mini.scene_rounds(scenes, 77, 3, easy=True))
+    assert min(alone["retrieval_surgery"], alone["retrieval_pooled"]) >= 0.8
+    whole = mini.measure(model, mini.scene_rounds(scenes, 77, 3, easy=False))
+    assert whole["hit_surgery"] >= 2 * whole["area"]
+    assert whole["hit_surgery_bicubic"] >= 0.7
+
+
+def test_the_shipped_weights_take_a_second_and_the_study_s_five_alike(scenes: mini.ScenePairs) -> None:
+    model = load_mini_audioclip()
+    rng = np.random.default_rng(2)
+    sounds = torch.from_numpy(np.stack([scenes.draw(kind, rng, True, 64).sound for kind in scenes.cast.kinds]))
+    with torch.inference_mode():
+        cosines = F.cosine_similarity(model.encode_audio(sounds), model.encode_audio(sounds.repeat(1, mini.TILE)))
+    assert cosines.min() > 0.8
+    assert cosines.mean() > 0.95
+
+
+@pytest.mark.slow
+def test_the_shipped_weights_reach_their_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audioclip", "--evaluate", "--evaluation-seeds", "0"]) == 0
+    printed = capsys.readouterr().out
+    figures = json.loads((MINI / "audioclip.json").read_text())["figures"]
+    for name in ("retrieval_surgery", "hit_surgery"):
+        shown = next(line.split()[1:] for line in printed.splitlines() if line.startswith(name))
+        kept = [figures[f"{title}, seed 0"][name] for title in ("one thing a frame", "whole frames")]
+        assert [float(number) for number in shown] == pytest.approx(kept, abs=0.02)
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--data", "x", "--pictures", "y"],
+        ["--batch", "1"],
+        ["--steps", "0"],
+        ["--lr", "0"],
+        ["--minutes", "-1"],
+        ["--evaluate", "--start", "x"],
+        ["--steps", "many"],
+    ],
+)
+def test_contradictions_and_nonsense_are_bad_usage(arguments: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["audioclip", "--out", str(tmp_path), *arguments])
+    assert stop.value.code == 2
+
+
+def damaged_state(out: Path) -> list[str]:
+    (out / "audioclip.state.pt").write_bytes(b"x")
+    notes = json.loads((out / "audioclip.json").read_text())
+    (out / "audioclip.json").write_text(json.dumps({**notes, "figures": {}}))
+    return []
+
+
+def no_notes(out: Path) -> list[str]:
+    (out / "audioclip.json").unlink()
+    return []
+
+
+def broken_notes(out: Path) -> list[str]:
+    (out / "audioclip.json").write_text("{")
+    return []
+
+
+@pytest.mark.parametrize(
+    ("arrange", "message"),
+    [
+        (lambda out: ["--data", str(out)], "holds no s4_meta_data.csv"),
+        (lambda out: ["--pictures", str(out / "nowhere")], "no such folder"),
+        (lambda out: ["--start", str(out / "nowhere")], "no such file"),
+        (lambda out: ["--sizes", '{"embed_dim": -1}'], "--sizes"),
+        (lambda out: ["--sizes", "{"], "--sizes"),
+        (lambda out: ["--sizes", '{"depth": 3}'], "--sizes"),
+        (lambda out: ["--lr", "0.1"], "another recipe"),
+        (damaged_state, "damaged"),
+        (no_notes, "without its notes"),
+        (broken_notes, "unreadable"),
+    ],
+)
+def test_faults_are_told_in_one_line(
+    trained: Path,
+    tmp_path: Path,
+    arrange: Callable[[Path], list[str]],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for path in trained.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert train(tmp_path, *arrange(tmp_path)) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_too_few_clips_for_a_batch(composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path, "--data", str(composed / "Single-source"), "--batch", "500") == 1
+    assert "fewer than a --batch" in capsys.readouterr().err
+
+
+def test_load_names_what_is_wrong(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        load_mini_audioclip(tmp_path)
+    (tmp_path / "audioclip.json").write_text("[]")
+    with pytest.raises(InputError, match="sizes"):
+        load_mini_audioclip(tmp_path)
+    (tmp_path / "audioclip.json").write_text(json.dumps({"model": {**TINY, "embed_dim": 32}}))
+    (tmp_path / "audioclip.safetensors").write_bytes((trained / "audioclip.safetensors").read_bytes())
+    with pytest.raises(InputError, match="does not fit AudioCLIP"):
+        load_mini_audioclip(tmp_path)
