@@ -40,4 +40,5 @@ lint: .venv/ready
 	$(RUN) -m mypy
 
 bench: .venv/ready
-	$(RUN) -m benchmarks
+	$(RUN) -m benchmarks --out benchmarks/results.md
+	$(RUN) -m benchmarks.audioclip --threads 1
