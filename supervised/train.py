@@ -5,8 +5,8 @@
     torchrun --nproc_per_node 2 -m supervised.train --config FILE                 several processes, same numbers
 
 After every epoch the model is validated (M_J, all five frames); the best is kept. The run folder (default
-runs/NAME-OF-THE-CONFIG) gets config.yaml, log.csv, tensorboard/, best.safetensors and state.pt. The same command
-resumes a run that was interrupted. Then: python -m supervised.evaluate --run DIR
+runs/NAME-OF-THE-CONFIG) gets config.yaml, log.csv, curves.png, tensorboard/, best.safetensors and state.pt. The
+same command resumes a run that was interrupted. Then: python -m supervised.evaluate --run DIR
 """
 
 import io
@@ -33,6 +33,7 @@ from supervised.options import Options
 from utils.cli import InputError, command
 from utils.config import option_parser, parse_options, to_yaml
 from utils.dataset import AVSDataset
+from utils.figures import curves
 from utils.files import write_bytes, write_text
 from utils.layout import AVSBench
 
@@ -144,6 +145,7 @@ class Trainer:
         if improved:
             write_bytes(self.out / "best.safetensors", safetensors_bytes(model))
         write_text(self.out / "log.csv", pd.DataFrame(self.history).to_csv(index=False))
+        write_bytes(self.out / "curves.png", curves(self.history))
         buffer = io.BytesIO()
         state = {"model": model, "optimizer": self.optimizer.state_dict(), "history": self.history}
         torch.save(state, buffer)

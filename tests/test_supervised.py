@@ -82,6 +82,7 @@ def test_train_then_evaluate(
     assert (log["avm"] > 0).all() == (benchmark == "ms3")
     np.testing.assert_allclose(log["loss"], log["bce"] + 0.1 * log["avm"], rtol=1e-5)
     assert list((run / "tensorboard").iterdir())
+    assert Image.open(run / "curves.png").size == (960, 360)
     assert evaluate.main(["--run", str(run), "--sheets", "1", "--masks"]) == 0
     result = read(run)
     assert result["metric_batch"] == 4 and result["frames"] == 5 * result["videos"]

@@ -1,6 +1,7 @@
-"""Pictures of predictions: a sheet per clip, and saved masks."""
+"""Pictures: a sheet of predictions per clip, and the curves of a training."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -38,3 +39,21 @@ def _line(title: str, pictures: Sequence[np.ndarray], gap: int = 4) -> np.ndarra
     head = np.full((26, line.shape[1], 3), 255, np.uint8)
     cv2.putText(head, title, (gap, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (30, 30, 30), 1, cv2.LINE_AA)
     return np.concatenate([head, line], axis=0)
+
+
+def curves(history: Sequence[Mapping[str, float]]) -> bytes:
+    """A PNG of a training log: the loss, and M_J and M_F on val, by epoch. history: one row per epoch."""
+    from matplotlib.figure import Figure  # slow to import, and only training draws curves
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    panels = figure.subplots(1, 2)
+    epochs = [row["epoch"] + 1 for row in history]
+    panels[0].plot(epochs, [row["loss"] for row in history], color="0.2", marker=".")
+    for name, label in (("val_m_j", "M_J"), ("val_m_f", "M_F")):
+        panels[1].plot(epochs, [row[name] for row in history], marker=".", label=label)
+    panels[1].legend()
+    for panel, title in zip(panels, ("training loss", "val"), strict=True):
+        panel.set(title=title, xlabel="epoch")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
