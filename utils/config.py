@@ -29,9 +29,7 @@ def option_parser(options: type, description: str | None, prog: str | None = Non
 def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] | None) -> tuple[T, Namespace]:
     """Parse; returns the options and the whole namespace (for arguments added by hand). Bad usage exits 2."""
     namespace = parser.parse_args(None if argv is None else list(argv))
-    built = parser.instantiate(namespace)
-    fields = {name: getattr(built, name) for name in options.__dataclass_fields__}  # type: ignore[attr-defined]
-    return options(**fields), namespace
+    return _build(parser, options, namespace), namespace
 
 
 def to_yaml(options: Any) -> str:
@@ -50,6 +48,10 @@ def from_yaml(options: type[T], path: Path) -> T:
         namespace = parser.parse_path(str(path))
     except Exception as error:  # jsonargparse's errors have no common base that is public
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+    return _build(parser, options, namespace)
+
+
+def _build(parser: ArgumentParser, options: type[T], namespace: Namespace) -> T:
     built = parser.instantiate(namespace)
     return options(**{name: getattr(built, name) for name in options.__dataclass_fields__})  # type: ignore[attr-defined]
 
