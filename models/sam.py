@@ -1,0 +1,86 @@
+"""Segment Anything, built at any size: the published ViT-H, ViT-L and ViT-B, and the miniature.
+
+The modules are segment-anything's own, so the published checkpoints load as they are.
+Source: Kirillov et al., "Segment Anything" (2023), arXiv 2304.02643; segment-anything, `build_sam.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from torch import nn
+
+from models.checkpoints import load_checkpoint
+
+
+@dataclass(frozen=True)
+class SamSizes:
+    """What the sizes of SAM differ in.
+
+    width, depth, heads, global_blocks: of the image encoder; all but the global blocks attend within windows.
+    image_size: side in pixels that every image is scaled and padded to. patch: side of a token.
+    window: side of a window, in tokens. relative: whether attention has relative positions.
+    channels: of the image embedding, the prompts and the mask decoder. decoder_mlp, decoder_heads, iou_hidden: of
+    the mask decoder.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    global_blocks: Sequence[int]
+    image_size: int = 1024
+    patch: int = 16
+    window: int = 14
+    relative: bool = True
+    channels: int = 256
+    decoder_mlp: int = 2048
+    decoder_heads: int = 8
+    iou_hidden: int = 256
+
+
+SIZES = {
+    "vit_h": SamSizes(1280, 32, 16, (7, 15, 23, 31)),
+    "vit_l": SamSizes(1024, 24, 16, (5, 11, 17, 23)),
+    "vit_b": SamSizes(768, 12, 12, (2, 5, 8, 11)),
+}
+
+
+def build_sam(sizes: SamSizes | str, weights: Path | str = "random") -> Sam:
+    """A Sam in eval mode, its weights loaded strictly unless they are to be "random".
+
+    Raises InputError, naming the file and the keys, for weights that are missing, damaged or of another size;
+    KeyError for a name that is not in SIZES.
+    """
+    size = SIZES[sizes] if isinstance(sizes, str) else sizes
+    grid = size.image_size // size.patch
+    encoder = ImageEncoderViT(
+        img_size=size.image_size,
+        patch_size=size.patch,
+        embed_dim=size.width,
+        depth=size.depth,
+        num_heads=size.heads,
+        out_chans=size.channels,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=size.relative,
+        window_size=size.window,
+        global_attn_indexes=tuple(size.global_blocks),
+    )
+    prompts = PromptEncoder(
+        embed_dim=size.channels,
+        image_embedding_size=(grid, grid),
+        input_image_size=(size.image_size, size.image_size),
+        mask_in_chans=16,
+    )
+    decoder = MaskDecoder(
+        transformer_dim=size.channels,
+        transformer=TwoWayTransformer(
+            depth=2, embedding_dim=size.channels, mlp_dim=size.decoder_mlp, num_heads=size.decoder_heads
+        ),
+        iou_head_hidden_dim=size.iou_hidden,
+    )
+    sam = Sam(encoder, prompts, decoder)
+    if str(weights) != "random":
+        load_checkpoint(sam, weights)
+    return sam.eval().requires_grad_(False)
