@@ -36,7 +36,7 @@ def test_paths_are_avsbenchs() -> None:
     assert ms3.log_mel.format(**named) == "ms3_data/audio_log_mel/val/abc_1"
 
 
-@pytest.mark.parametrize("images, audio", [("imagenet", "log_mel"), ("clip", "waveform"), ("paths", "waveform")])
+@pytest.mark.parametrize("images, audio", [("imagenet", "log_mel"), ("clip", "waveform"), ("raw", "waveform")])
 @pytest.mark.parametrize("open_data", [open_s4, open_ms3])
 def test_variants(composed: Path, open_data, images, audio) -> None:
     data = open_data(composed)
@@ -50,19 +50,20 @@ def test_variants(composed: Path, open_data, images, audio) -> None:
             assert item["log_mel"].shape == (5, 1, 96, 64) and "waveform" not in item
         else:
             assert item["waveform"].shape == (5, 220_500) and item["waveform"].abs().max() <= 1
-        if images == "paths":
-            assert item["frames"] == [str(path) for path in data.frames(dataset.clips[0])]
+        with Image.open(data.frames(dataset.clips[0])[2]) as image:
+            pixels = torch.from_numpy(np.asarray(image))
+        if images == "raw":
+            assert torch.equal(item["frames"][2], pixels)
         else:
             mean, std = (torch.tensor(v)[:, None, None] for v in STATISTICS[images])
-            with Image.open(data.frames(dataset.clips[0])[2]) as image:
-                pixels = torch.from_numpy(np.asarray(image)).permute(2, 0, 1) / 255
+            pixels = pixels.permute(2, 0, 1) / 255
             torch.testing.assert_close(item["frames"][2], (pixels - mean) / std)
         assert item["name"] == dataset.clips[0].name and item["category"] == dataset.clips[0].category
 
 
 def test_no_prompt_waveform_and_collation(composed: Path) -> None:
     dataset = AVSDataset(
-        open_ms3(composed), "test", images="paths", audio="waveform", sample_rate=48_000, int16_round_trip=True
+        open_ms3(composed), "test", images="raw", audio="waveform", sample_rate=48_000, int16_round_trip=True
     )
     item = dataset[0]
     assert item["waveform"].shape == (5, 48_000)

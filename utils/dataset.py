@@ -3,8 +3,8 @@
     options                                                  the original's loader
     images="imagenet", audio="log_mel"                       AVSBench, TPAVI rows, VGGish ablations
     images="clip", audio="waveform", tile=5                  AudioCLIP rows
-    images="paths", audio="waveform", tile=5                 zero-shot points and heat-map boxes
-    images="paths", audio="waveform", sample_rate=48_000,
+    images="raw", audio="waveform"                           zero-shot points and heat-map boxes
+    images="raw", audio="waveform", sample_rate=48_000,
         int16_round_trip=True                                zero-shot No-Prompt and Box-Prompt (as published)
     fraction=0.2                                             the `*_partial` variants
 
@@ -38,7 +38,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
     """The clips of one split.
 
     data, split: which clips, in the order of the meta CSV. fraction: of the training clips, drawn as the
-    original draws them; val and test are always whole. images: how frames are normalised, or "paths".
+    original draws them; val and test are always whole. images: how frames are normalised, or "raw".
     audio: "log_mel", "waveform" or "none". sample_rate, tile, int16_round_trip: of the waveform, see
     utils.audio.five_seconds. image_size: side of the frames given to the model; 224, the size on disk,
     leaves them as they are. Masks keep their own size.
@@ -46,7 +46,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
     Each item is a dict:
         index     int, place in the split
         name, category   str (category is "" in MS3)
-        frames    float32 (5, 3, H, W), or five path strings
+        frames    float32 (5, 3, H, W), or, raw, uint8 (5, H, W, 3) RGB
         log_mel   float32 (5, 1, 96, 64), or
         waveform  float32 (5, tile · sample_rate), in [-1, 1]
         masks     float32 (M, 224, 224) of 0 and 1; M = 1 in S4 training, else 5
@@ -57,7 +57,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
         data: AVSBench,
         split: str,
         *,
-        images: Literal["imagenet", "clip", "paths"] = "imagenet",
+        images: Literal["imagenet", "clip", "raw"] = "imagenet",
         audio: Literal["log_mel", "waveform", "none"] = "log_mel",
         sample_rate: int = 44_100,
         tile: int = 1,
@@ -79,8 +79,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         clip = self.clips[index]
         item: dict[str, Any] = {"index": index, "name": clip.name, "category": clip.category}
-        paths = self.data.frames(clip)
-        item["frames"] = [str(p) for p in paths] if self.images == "paths" else self._frames(paths)
+        item["frames"] = self._frames(self.data.frames(clip))
         if self.audio == "log_mel":
             item["log_mel"] = torch.from_numpy(read_log_mel(self.data, clip))
         elif self.audio == "waveform":
@@ -92,8 +91,8 @@ class AVSDataset(Dataset[dict[str, Any]]):
         return item
 
     def _frames(self, paths: Sequence[Path]) -> Tensor:
-        frames = np.stack([read_frame(path, self.image_size) for path in paths])
-        return normalise(torch.from_numpy(frames), self.images)
+        frames = torch.from_numpy(np.stack([read_frame(path, self.image_size) for path in paths]))
+        return frames if self.images == "raw" else normalise(frames, self.images)
 
 
 def partial(clips: Sequence[Clip], fraction: float) -> list[Clip]:
