@@ -64,6 +64,8 @@ def test_each_map_is_that_of_its_pair_alone_bit_for_bit(pair: tuple[Tensor, Tens
     together = similarity_map(audio, dense, reverse=reverse, size=(30, 50))
     for i, one in enumerate(together):
         assert torch.equal(one, similarity_map(audio[[i]], dense[[i]], reverse=reverse, size=(30, 50))[0])
+    laid_out_otherwise = dense.to(memory_format=torch.channels_last)
+    assert torch.equal(together, similarity_map(audio, laid_out_otherwise, reverse=reverse, size=(30, 50)))
 
 
 @settings(deadline=None, max_examples=40)

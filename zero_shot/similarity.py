@@ -75,14 +75,14 @@ def similarity_map(
     """
     if audio.ndim != 2 or dense.ndim != 4 or audio.shape != dense.shape[:2]:
         raise ValueError(f"expected (N, D) sounds and (N, D, h, w) cells, got {_shape(audio)} and {_shape(dense)}")
-    audio, dense = audio.float(), dense.float()
+    audio, dense = audio.float(), dense.float().contiguous()
     if redundant is not None:
         if redundant.shape != audio.shape[1:]:
             raise ValueError(f"expected a redundant feature ({audio.shape[1]},), got {_shape(redundant)}")
         audio = audio - redundant.to(audio)
     if not (audio.isfinite().all() and dense.isfinite().all()):
         raise ValueError("embeddings hold NaN or infinity")
-    # Not a batched matrix product: that sums in another order for another N, and peaks hang on the last bit.
+    # Not a batched matrix product: that sums in another order for another N, and ties hang on the last bit.
     cosines = (audio[:, :, None, None] * F.normalize(dense, dim=1)).sum(dim=1)
     if reverse:
         cosines = 1 - cosines
