@@ -1,0 +1,108 @@
+"""Results kept on disk under the address of what they were made from, so that no work is done twice.
+
+The address of an entry is its kind, a digest of the parameters, and a digest of the content: other weights or
+another precision are another address, and nothing ever has to be invalidated. Entries are safetensors files.
+"""
+
+import contextlib
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from utils.cli import InputError
+from utils.files import write_bytes
+
+
+class Cache:
+    """A folder of tensors by content: `folder/kind/parameters/content`.
+
+    Any number of processes may fill and read it at the same time.
+    """
+
+    def __init__(self, folder: Path, kind: str, parameters: Mapping[str, Any]) -> None:
+        """kind: what an entry holds ("embedding"). parameters: everything but the content that its numbers depend on.
+
+        Nothing is read or written before the first `get` or `put`.
+        """
+        described = json.dumps(dict(parameters), sort_keys=True, default=str)
+        self.kind = kind
+        self.parameters = hashlib.sha256(described.encode()).hexdigest()
+        self.folder = Path(folder) / kind / self.parameters[:16]
+
+    def path(self, content: str) -> Path:
+        """Where the entry for a content, a hexadecimal digest, is or would be."""
+        return self.folder / content[:2] / f"{content}.safetensors"
+
+    def get(self, content: str) -> dict[str, Tensor] | None:
+        """The entry's tensors, on the CPU, or None.
+
+        A damaged entry, or one of another kind or content, is removed with a warning and counts as absent.
+        """
+        path = self.path(content)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                written = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterable)
+        except FileNotFoundError:  # another process has just removed it
+            return None
+        except (SafetensorError, OSError) as error:
+            return self._drop(path, f"damaged ({error})")
+        if written != self._label(content, written.get("sum", "")):
+            return self._drop(path, "an entry of another kind")
+        if written["sum"] != _sum(tensors):
+            return self._drop(path, "damaged (its content does not add up)")
+        return tensors
+
+    def put(self, content: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep tensors, whole or not at all. Raises InputError if the disk is full or the folder not writable."""
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        path = self.path(content)
+        try:
+            write_bytes(path, save(plain, self._label(content, _sum(plain))))
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise InputError(f"{path.parent}: cannot keep results here ({reason}); choose another cache") from error
+
+    def _label(self, content: str, total: str) -> dict[str, str]:
+        return {"kind": self.kind, "parameters": self.parameters, "content": content, "sum": total}
+
+    def _drop(self, path: Path, what: str) -> dict[str, Tensor] | None:
+        warnings.warn(f"{path}: {what}; made again", stacklevel=3)
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            path.unlink(missing_ok=True)
+        return None
+
+
+def content_key(array: np.ndarray) -> str:
+    """The hexadecimal sha256 of an array's type, shape and values."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def weights_key(module: nn.Module) -> str:
+    """The hexadecimal sha256 of a module's state dict: names, types, shapes and values.
+
+    It reads every weight, a second or two for SAM ViT-H: call it once and keep the result.
+    """
+    return _sum(module.state_dict())
+
+
+def _sum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

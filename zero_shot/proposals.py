@@ -1,0 +1,144 @@
+"""Every mask of a frame that SAM thinks well of: the records of `SamAutomaticMaskGenerator`, made cheaply.
+
+A grid of points prompts SAM; masks are kept by predicted IoU, by stability and by non-maximum suppression of their
+boxes. Here the predicted IoU decides before a mask is made.
+Source: segment-anything, `automatic_mask_generator.py`, with one crop and no removal of small regions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from segment_anything.utils.amg import batched_mask_to_box, build_point_grid, calculate_stability_score
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from utils.cache import Cache, content_key
+from utils.cli import InputError
+from zero_shot.fast_decoder import FastDecoder
+from zero_shot.segmenter import Embedded, Segmenter, chunks
+
+SPARSE = 2  # tokens of a point prompt: the point and the padding beside it
+
+
+@dataclass(frozen=True)
+class ProposalOptions:
+    """Which masks SAM proposes for a frame, in the order in which they are dropped.
+
+    Args:
+        points_per_side: side of the square grid of points; each is a prompt of its own and gives three masks.
+        pred_iou_thresh: the IoU that SAM predicts for a mask must be above this.
+        stability_score_thresh: the IoU of a mask cut higher with the mask cut lower must not be below this.
+        stability_score_offset: how much higher and lower, in logits.
+        box_nms_thresh: of two masks whose boxes have an IoU above this, the one of less predicted IoU is dropped.
+    """
+
+    points_per_side: int = 32
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.points_per_side < 1:
+            raise InputError(f"points_per_side is {self.points_per_side}; it must be 1 or more")
+
+
+def propose(segmenter: Segmenter, frames: Sequence[np.ndarray], options: ProposalOptions) -> list[list[dict[str, Any]]]:
+    """The proposals of frames, (H, W, 3) uint8 RGB of any sizes; none is an empty list.
+
+    Each is a record: segmentation, (H, W) bool; area in pixels; bbox, [left, top, width, height] with the width from
+    the first pixel to the last; predicted_iou; point_coords, [[x, y]]; stability_score; crop_box, the whole frame.
+    They come by descending predicted IoU.
+    """
+    cache = None
+    if segmenter.folder:
+        cache = Cache(segmenter.folder, "proposals", {**segmenter.parameters, **asdict(options)})
+    found: dict[str, dict[str, Tensor]] = {}
+    contents = [content_key(frame) for frame in frames]
+    for content in dict.fromkeys(contents):
+        if cache and (kept := cache.get(content)) is not None:
+            found[content] = kept
+    missing = {content: frame for content, frame in zip(contents, frames, strict=True) if content not in found}
+    for batch in chunks(list(missing.values()), segmenter.images_per_batch):
+        for embedded in segmenter.embed(batch):
+            found[embedded.content] = _find(segmenter, embedded, options)
+            if cache:
+                cache.put(embedded.content, found[embedded.content])
+    return [
+        _records(found[content], (frame.shape[0], frame.shape[1]))
+        for content, frame in zip(contents, frames, strict=True)
+    ]
+
+
+@torch.no_grad()
+def _find(segmenter: Segmenter, embedded: Embedded, options: ProposalOptions) -> dict[str, Tensor]:
+    """The surviving masks of a frame, on the CPU, in the form that a cache keeps."""
+    height, width = embedded.size
+    points = build_point_grid(options.points_per_side) * np.array([[width, height]])
+    encoder, decoder = segmenter.sam.prompt_encoder, FastDecoder(segmenter.sam.mask_decoder)
+    # In float64 up to the positional encoding, as in the stock generator.
+    placed = torch.as_tensor(segmenter.transform.apply_coords(points, embedded.size), device=segmenter.device)
+    labels = torch.ones(len(points), 1, dtype=torch.int, device=segmenter.device)
+    sparse, _ = encoder(points=(placed[:, None], labels), boxes=None, masks=None)
+    positions = encoder.get_dense_pe()
+    with segmenter.autocast():
+        image = decoder.share(embedded.features, encoder.no_mask_embed.weight[0], positions)
+    parts = [_judge(torch.empty(0, height, width), torch.empty(0), torch.empty(0, 2), options)]
+    for first in range(0, len(points), size := segmenter.prompts_per_batch(SPARSE, embedded.size)):
+        with segmenter.autocast():
+            decoded = decoder.decode(image, sparse[first : first + size])
+        scores = decoded.iou[:, 1:].float()
+        good = scores > options.pred_iou_thresh if options.pred_iou_thresh > 0 else torch.ones_like(scores)
+        for prompt, kind in (some.unbind(1) for some in good.nonzero().split(size)):
+            if not len(prompt):
+                continue
+            with segmenter.autocast():
+                low = decoder.masks(image, decoded, prompt, kind + 1)
+            logits = segmenter.upscale(low.float(), embedded)
+            asked = torch.as_tensor(points)[first + prompt.cpu()]
+            parts.append(_judge(logits, scores[prompt, kind], asked, options))
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    kept = batched_nms(found["box"].float(), found["score"], torch.zeros(len(found["box"])), options.box_nms_thresh)
+    return {name: tensor[kept] for name, tensor in found.items()}
+
+
+def _judge(logits: Tensor, score: Tensor, point: Tensor, options: ProposalOptions) -> dict[str, Tensor]:
+    """Of K masks, those that are stable enough, on the CPU, their pixels packed eight to a byte.
+
+    logits: (K, H, W). score: (K,) predicted IoU. point: (K, 2), on the CPU.
+    """
+    stability = calculate_stability_score(logits, 0.0, options.stability_score_offset)
+    if options.stability_score_thresh > 0:
+        stable = stability >= options.stability_score_thresh
+        logits, score, stability, point = logits[stable], score[stable], stability[stable], point[stable.cpu()]
+    masks = logits > 0.0
+    packed = np.packbits(masks.flatten(1).cpu().numpy(), axis=1)
+    return {
+        "mask": torch.from_numpy(packed),
+        "area": masks.sum((1, 2)).cpu(),
+        "box": batched_mask_to_box(masks).long().cpu(),
+        "score": score.cpu(),
+        "stability": stability.cpu(),
+        "point": point.double(),
+    }
+
+
+def _records(found: dict[str, Tensor], size: tuple[int, int]) -> list[dict[str, Any]]:
+    height, width = size
+    pixels = np.unpackbits(found["mask"].numpy(), axis=1, count=height * width).astype(bool).reshape(-1, height, width)
+    columns = [found[name].tolist() for name in ("area", "box", "score", "point", "stability")]
+    return [
+        {
+            "segmentation": mask,
+            "area": area,
+            "bbox": [left, top, right - left, bottom - top],
+            "predicted_iou": score,
+            "point_coords": [point],
+            "stability_score": stability,
+            "crop_box": [0, 0, width, height],
+        }
+        for mask, area, (left, top, right, bottom), score, point, stability in zip(pixels, *columns, strict=True)
+    ]

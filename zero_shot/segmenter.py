@@ -1,0 +1,213 @@
+"""SAM prompted by points and boxes: the numbers of `SamPredictor`, for many frames and prompts at a time.
+
+Images are encoded in batches and their embeddings kept on disk, where a cache is given.
+Source: segment-anything, `predictor.py` and `modeling/sam.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from segment_anything.modeling import Sam
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor
+from torch.nn import functional as F
+
+from utils.cache import Cache, content_key, weights_key
+
+Precision = Literal["fp32", "bf16"]
+VERSION = 1  # of the numbers: raise it when a change here alters what a cache holds
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An encoded frame.
+
+    features: (C, h, w) float32. size: (H, W) of the frame in pixels. scaled: its size as SAM saw it, before padding.
+    content: the key of its pixels.
+    """
+
+    features: Tensor
+    size: tuple[int, int]
+    scaled: tuple[int, int]
+    content: str
+
+
+class Segmenter:
+    """A Sam with its cache and its budget of memory."""
+
+    def __init__(
+        self, sam: Sam, *, cache: Path | None = None, precision: Precision = "fp32", memory_mib: int = 2048
+    ) -> None:
+        """Work is done on the device of `sam`.
+
+        cache: the folder to keep embeddings and proposals in; None keeps nothing.
+        precision: bf16 runs the encoder and the mask decoder under autocast; prompts and masks stay in float32.
+        memory_mib: what a batch of images or prompts may take, beyond the weights, in MiB (at least one is worked on).
+        """
+        self.sam = sam
+        self.precision = precision
+        self.memory = memory_mib * 2**20
+        self.folder = cache
+        self.parameters = _parameters(sam, precision) if cache else {}
+        self.embeddings = Cache(cache, "embedding", self.parameters) if cache else None
+        self.transform = ResizeLongestSide(sam.image_encoder.img_size)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.sam.device)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision, as a context."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    @torch.no_grad()
+    def embed(self, frames: Sequence[np.ndarray]) -> list[Embedded]:
+        """Encode frames, (H, W, 3) uint8 RGB of any sizes. Equal frames are encoded once."""
+        contents = [content_key(_checked(frame)) for frame in frames]
+        features: dict[str, Tensor] = {}
+        for content in dict.fromkeys(contents):
+            kept = self.embeddings.get(content) if self.embeddings else None
+            if kept is not None:
+                features[content] = kept["features"].to(self.device)
+        missing = {content: frame for content, frame in zip(contents, frames, strict=True) if content not in features}
+        for batch in chunks(list(missing), self.images_per_batch):
+            images = torch.stack([self._prepare(missing[content]) for content in batch])
+            with self.autocast():
+                encoded = self.sam.image_encoder(images).float()
+            for content, feature in zip(batch, encoded, strict=True):
+                features[content] = feature
+                if self.embeddings:
+                    self.embeddings.put(content, {"features": feature})
+        return [
+            Embedded(features[content], _size(frame), self._scaled(_size(frame)), content)
+            for content, frame in zip(contents, frames, strict=True)
+        ]
+
+    @torch.no_grad()
+    def prompt(
+        self,
+        embedded: Embedded,
+        *,
+        points: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        boxes: np.ndarray | None = None,
+        multimask: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Masks for the points, all in one prompt, or for each of K boxes, or for each box with all points.
+
+        points: (N, 2), x and y in pixels of the frame. labels: (N,), 1 foreground, 0 background.
+        boxes: (K, 4), left, top, right and bottom in pixels. multimask: three masks a prompt, or one.
+
+        Returns masks, (K, 3 or 1, H, W) bool, and their predicted IoU, (K, 3 or 1). K is 1 without boxes.
+        Raises ValueError for points without as many labels, and for no prompt at all.
+        """
+        if (points is None and boxes is None) or (0 if points is None else len(points)) != (
+            0 if labels is None else len(labels)
+        ):
+            raise ValueError("a prompt is points with a label each, boxes, or both")
+        corners = None if boxes is None else self._tensor(self.transform.apply_boxes(boxes, embedded.size))
+        count = 1 if corners is None else len(corners)
+        pair = None
+        if points is not None:
+            coordinates = self._tensor(self.transform.apply_coords(points, embedded.size))
+            marks = torch.as_tensor(np.asarray(labels), dtype=torch.int, device=self.device)
+            pair = coordinates.expand(count, -1, -1), marks.expand(count, -1)
+        sparse, dense = self.sam.prompt_encoder(points=pair, boxes=corners, masks=None)
+        positions = self.sam.prompt_encoder.get_dense_pe()
+        masks, scores = [], []
+        for few in sparse.split(self.prompts_per_batch(sparse.shape[1], embedded.size)):
+            with self.autocast():
+                low, score = self.sam.mask_decoder(
+                    embedded.features[None], positions, few, dense[: len(few)], multimask
+                )
+            masks.append(self.upscale(low.float(), embedded) > self.sam.mask_threshold)
+            scores.append(score.float())
+        return torch.cat(masks), torch.cat(scores)
+
+    def upscale(self, low: Tensor, embedded: Embedded) -> Tensor:
+        """Low-resolution logits (..., h, w) to the frame's pixels, (..., H, W): `Sam.postprocess_masks` in one step.
+
+        Its two bilinear scalings and the crop between them are linear and act on each axis alone, so they make one
+        matrix for the rows and one for the columns.
+        """
+        padded = self.sam.image_encoder.img_size
+        rows, columns = (
+            scaling(low.shape[axis], padded, embedded.scaled[axis], embedded.size[axis]).to(low.device)
+            for axis in (-2, -1)
+        )
+        return rows @ low @ columns.T
+
+    def _tensor(self, coordinates: np.ndarray) -> Tensor:
+        return torch.as_tensor(coordinates, dtype=torch.float32, device=self.device)
+
+    def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
+        return self.transform.get_preprocess_shape(*size, self.transform.target_length)
+
+    def _prepare(self, frame: np.ndarray) -> Tensor:
+        scaled = torch.as_tensor(self.transform.apply_image(frame), device=self.device)
+        return self.sam.preprocess(scaled.permute(2, 0, 1))
+
+    @property
+    def images_per_batch(self) -> int:
+        """Images to encode at a time: a global block's attention, three times over, and a block's tokens count."""
+        encoder = self.sam.image_encoder
+        tokens, width = encoder.pos_embed.shape[1] * encoder.pos_embed.shape[2], encoder.pos_embed.shape[3]
+        return self._fitting(3 * encoder.blocks[0].attn.num_heads * tokens**2 + 16 * tokens * width)
+
+    def prompts_per_batch(self, tokens: int, size: tuple[int, int] = (0, 0)) -> int:
+        """Prompts to decode at a time: image tokens, attention, upscaled channels and three masks of `size` count.
+
+        tokens: of the encoded points and boxes of one prompt.
+        """
+        h, w = self.sam.prompt_encoder.image_embedding_size
+        channels = self.sam.prompt_encoder.embed_dim
+        heads = self.sam.mask_decoder.transformer.num_heads
+        attention = 3 * heads * (1 + self.sam.mask_decoder.num_mask_tokens + tokens)
+        return self._fitting(h * w * (14 * channels + attention) + 6 * size[0] * size[1])
+
+    def _fitting(self, floats: int) -> int:
+        return max(1, self.memory // (4 * floats))
+
+
+def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Consecutive parts of at most `size` items."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+@lru_cache(maxsize=64)
+def scaling(low: int, padded: int, scaled: int, size: int) -> Tensor:
+    """(size, low): one axis of low-resolution logits to `padded`, cropped to `scaled`, then to `size` pixels."""
+    identity = torch.eye(low)[None]
+    fine = F.interpolate(identity, padded, mode="linear", align_corners=False)[..., :scaled]
+    return F.interpolate(fine, size, mode="linear", align_corners=False)[0].T.contiguous()
+
+
+def _checked(frame: np.ndarray) -> np.ndarray:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"a frame is (H, W, 3) uint8 RGB, not {frame.shape} {frame.dtype}")
+    return frame
+
+
+def _size(frame: np.ndarray) -> tuple[int, int]:
+    return frame.shape[0], frame.shape[1]
+
+
+def _parameters(sam: Sam, precision: Precision) -> dict[str, Any]:
+    """What the numbers depend on beside the frame, as part of a cache's address."""
+    encoder = sam.image_encoder
+    return {
+        "version": VERSION,
+        "weights": weights_key(sam),
+        "image_size": encoder.img_size,
+        "heads": [encoder.blocks[0].attn.num_heads, sam.mask_decoder.transformer.num_heads],
+        "windows": [block.window_size for block in encoder.blocks],
+        "colours": [*sam.pixel_mean.flatten().tolist(), *sam.pixel_std.flatten().tolist()],
+        "precision": precision,
+        "device": torch.device(sam.device).type,  # rounding differs
+    }
