@@ -11,25 +11,27 @@ TRUTH, PREDICTION = (64, 196, 99), (255, 120, 40)  # RGB: green, orange
 
 def overlay(frame: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """Tint the mask and draw its outline. frame (H, W, 3) uint8 RGB, mask (H, W) bool -> (H, W, 3) uint8."""
-    tinted = frame.astype(np.float32)
-    tinted[mask] = 0.5 * tinted[mask] + 0.5 * np.asarray(colour, np.float32)
-    picture = np.ascontiguousarray(tinted.round().astype(np.uint8))
-    outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    picture, area = np.ascontiguousarray(frame.copy()), mask.astype(np.uint8)
+    cv2.copyTo(cv2.addWeighted(frame, 0.5, np.full_like(frame, colour), 0.5, 0), area, picture)
+    outline, _ = cv2.findContours(area, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(picture, outline, -1, colour, 2)
     return picture
 
 
 def sheet(
-    frames: Sequence[np.ndarray], rows: Sequence[tuple[str, Sequence[np.ndarray], tuple[int, int, int]]]
+    frames: Sequence[np.ndarray],
+    rows: Sequence[tuple[str, Sequence[np.ndarray], tuple[int, int, int]]],
+    pictures: Sequence[tuple[str, Sequence[np.ndarray]]] = (),
 ) -> np.ndarray:
-    """One column per second: the frame, then the frame under the masks of each row.
+    """One column per second: the frame, other pictures of it, then the frame under the masks of each row.
 
-    frames: T of (H, W, 3) uint8 RGB. rows: (title, T masks (H, W) bool, colour). Returns uint8 RGB.
+    frames: T of (H, W, 3) uint8 RGB. rows: (title, T masks (H, W) bool, colour). pictures: (title, T of (H, W, 3)
+    uint8 RGB). Returns uint8 RGB.
     """
-    lines = [_line("frames", list(frames))]
+    lines = [_line(title, list(row)) for title, row in (("frames", frames), *pictures)]
     for title, masks, colour in rows:
-        pictures = [overlay(frame, mask, colour) for frame, mask in zip(frames, masks, strict=True)]
-        lines.append(_line(title, pictures))
+        tinted = [overlay(frame, mask, colour) for frame, mask in zip(frames, masks, strict=True)]
+        lines.append(_line(title, tinted))
     return np.concatenate(lines, axis=0)
 
 

@@ -1,0 +1,137 @@
+"""AudioCLIP as the zero-shot settings use it: sounds, frames and proposals as embeddings, computed once and cached."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.audioclip import AudioCLIP
+from models.checkpoints import load_checkpoint
+from models.mappings import load_audioclip
+from models.mini import MINI, load_mini_audioclip
+from utils.cache import Cache, content_key, weights_key
+from utils.cli import InputError
+from utils.dataset import normalise
+from zero_shot.options import AudioCLIPOptions, Fidelity
+from zero_shot.similarity import redundant_feature, similarity_map
+
+CHUNK = 64  # sounds, frames or crops that go through a tower at once
+
+
+class AudioVisual:
+    """One AudioCLIP, its options and its cache. All embeddings that leave it are on the CPU, in float32."""
+
+    def __init__(
+        self,
+        model: AudioCLIP,
+        options: AudioCLIPOptions,
+        *,
+        device: torch.device | str = "cpu",
+        cache: Path | None = None,
+        precision: Literal["fp32", "bf16"] = "fp32",
+    ):
+        if options.image_size % 32 or options.image_size < 32:
+            raise InputError(f"audioclip.image_size {options.image_size} is not a multiple of 32")
+        self.model, self.options, self.precision = model.to(device).eval(), options, precision
+        self.device, self.cache = torch.device(device), cache
+        self._facts = {"weights": weights_key(model), "precision": precision} if cache else {}
+        self._redundant: Tensor | None = None
+
+    def sounds(self, seconds: Tensor, tile: int) -> Tensor:
+        """Normalised embeddings (N, D) of waveforms (N, samples), each repeated `tile` times before it is heard."""
+        facts = {"fidelity": self.model.fidelity, "tile": tile}
+        tiled = lambda some: torch.stack([seconds[i] for i in some]).repeat(1, tile)  # noqa: E731
+        keys = [content_key(second) for second in seconds.numpy()] if self.cache else []
+        found = self._remembered("sound", facts, keys, len(seconds), lambda some: self.model.encode_audio(tiled(some)))
+        return F.normalize(found, dim=1)
+
+    def maps(self, frames: Sequence[np.ndarray], sounds: Tensor) -> Tensor:
+        """Similarity maps (N, H, W) of frames, (H, W, 3) uint8 RGB of one size, with sounds (N, D)."""
+        options, side = self.options, self.options.image_size
+        facts = {"surgery": options.surgery, "image_size": side}
+
+        def dense(some: Sequence[int]) -> Tensor:
+            images = _resized(normalise(torch.from_numpy(np.stack([frames[i] for i in some])), "clip"), side)
+            return self.model.image_pyramid(images.to(self.device), surgery=options.surgery)[1]
+
+        keys = [content_key(frame) for frame in frames] if self.cache else []
+        found = self._remembered("dense", facts, keys, len(frames), dense)
+        if self._redundant is None:
+            self._redundant = redundant_feature(self.model, options.noise).float().cpu()
+        return similarity_map(
+            sounds,
+            found,
+            redundant=self._redundant,
+            reverse=options.reverse,
+            size=frames[0].shape[:2],
+            mode=options.interpolation,
+        )
+
+    def pictures(self, content: str, facts: dict[str, Any], crops: Callable[[], Tensor]) -> Tensor:
+        """Normalised pooled embeddings (K, D) of the crops (K, 3, s, s) of a frame.
+
+        content and facts say what the crops are made of, so that cached embeddings spare making them.
+        """
+        store = self._store("crops", facts)
+        if store and (kept := store.get(content)) is not None:
+            return F.normalize(kept["embeddings"], dim=1)
+        images = crops()
+        parts = [
+            self._run(lambda part=part: self.model.encode_image(part.to(self.device))) for part in images.split(CHUNK)
+        ]
+        found = torch.cat(parts) if parts else torch.zeros(0, self.model.embed_dim)
+        if store:
+            store.put(content, {"embeddings": found})
+        return F.normalize(found, dim=1)
+
+    def _remembered(
+        self, kind: str, facts: dict[str, Any], keys: list[str], count: int, make: Callable[[list[int]], Tensor]
+    ) -> Tensor:
+        """What `make` gives for the items 0 ... count-1, stacked; only what the cache lacks is made."""
+        store = self._store(kind, facts)
+        found: dict[int, Tensor] = {}
+        if store:
+            for index, key in enumerate(keys):
+                if (kept := store.get(key)) is not None:
+                    found[index] = kept["embedding"]
+        lacking = [index for index in range(count) if index not in found]
+        for begin in range(0, len(lacking), CHUNK):
+            some = lacking[begin : begin + CHUNK]
+            for index, embedding in zip(some, self._run(lambda some=some: make(some)), strict=True):
+                found[index] = embedding
+                if store:
+                    store.put(keys[index], {"embedding": embedding})
+        return torch.stack([found[index] for index in range(count)])
+
+    def _store(self, kind: str, facts: dict[str, Any]) -> Cache | None:
+        return Cache(self.cache, kind, {**self._facts, **facts}) if self.cache else None
+
+    @torch.inference_mode()
+    def _run(self, work: Callable[[], Tensor]) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return work().float().cpu()
+
+
+def build_audioclip(options: AudioCLIPOptions, fidelity: Fidelity) -> AudioCLIP:
+    """The AudioCLIP that the options name, without a text tower. Raises InputError naming what is missing or wrong."""
+    amplitude: dict[str, Fidelity] = {"by_fidelity": fidelity, "unit": "published", "int16": "corrected"}
+    heard = amplitude[options.amplitude]
+    if options.weights == "mini" or Path(options.weights).is_dir():
+        model = load_mini_audioclip(MINI if options.weights == "mini" else options.weights)
+        model.fidelity = heard
+        return model
+    model = AudioCLIP(text=False, fidelity=heard)
+    if options.weights != "random":
+        load_checkpoint(model, options.weights, lambda state: load_audioclip(model, state))
+    return model
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    """Frames are 224 pixels a side, which the published sizes take as they are."""
+    if tuple(images.shape[2:]) == (side, side):
+        return images
+    return F.interpolate(images, (side, side), mode="bicubic", antialias=True)

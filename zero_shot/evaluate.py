@@ -1,0 +1,169 @@
+"""Evaluate a zero-shot row of the study: M_J and M_F, from AudioCLIP's similarity and Segment Anything.
+
+    python -m zero_shot.evaluate --config zero_shot/configs/s4_point_local.yaml [--fidelity published] [--data.root DIR]
+    python -m zero_shot.evaluate --config zero_shot/configs/mini/s4_point_local.yaml        the miniature, no download
+    python -m zero_shot.evaluate --config FILE --sheets 8 --masks     pictures: frames, truth, heat map, prompts, masks
+    torchrun --nproc_per_node 4 -m zero_shot.evaluate --config FILE   several processes, same numbers
+
+The run folder (default runs/zero_shot/NAME-OF-THE-CONFIG, with _published where that is asked for) gets config.yaml,
+metrics.json, per_frame.csv and what is asked for. Embeddings and proposals are kept in run.cache, so a run that was
+stopped loses little and another threshold costs almost nothing.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from utils.cli import InputError, command
+from utils.config import option_parser, parse_options, to_yaml
+from utils.dataset import AVSDataset
+from utils.files import png_bytes, sha256, write_bytes, write_text
+from utils.layout import AVSBench
+from utils.metrics import Metrics
+from utils.results import write_per_frame, write_result
+from zero_shot.build import build_setting, weight_files
+from zero_shot.figures import answer_sheet
+from zero_shot.options import Options
+from zero_shot.settings import Answer, Setting
+
+Show = Callable[[int, np.ndarray, list[Answer], np.ndarray], None]  # (place in the split, frames, answers, masks)
+
+
+def open_split(options: Options, setting: Setting) -> AVSDataset:
+    """The clips of the split, with frames and sounds as the setting wants them."""
+    dataset = AVSDataset(
+        AVSBench(options.data.root, options.data.benchmark),
+        options.data.split,
+        images="raw",
+        audio="none" if options.setting in ("foreground", "largest_proposal", "random_proposal") else "waveform",
+        sample_rate=setting.sample_rate,
+        int16_round_trip=setting.int16_round_trip,
+    )
+    if options.data.first:
+        dataset.clips = dataset.clips[: options.data.first]
+    return dataset
+
+
+def evaluate(
+    setting: Setting, dataset: AVSDataset, accelerator: Accelerator, batch: int, workers: int, show: Show | None = None
+) -> Metrics:
+    """Answer every clip once, shared among the processes; each gets the metrics of the whole split."""
+    mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
+    metrics = Metrics()
+    loader = DataLoader(Subset(dataset, mine), batch, num_workers=workers)
+    with tqdm(total=len(mine), desc="clips", unit="clip", disable=not accelerator.is_main_process) as bar:
+        for items in loader:
+            videos, seconds = items["frames"].shape[:2]
+            frames = list(items["frames"].flatten(0, 1).numpy())
+            sounds = items["waveform"].flatten(0, 1) if "waveform" in items else torch.zeros(len(frames), 0)
+            answers = setting.answer(frames, sounds)
+            for video in range(videos):
+                index, masks = int(items["index"][video]), items["masks"][video]
+                mine_now = slice(video * seconds, (video + 1) * seconds)
+                predicted = torch.from_numpy(np.stack([answer.mask for answer in answers[mine_now]])).float()
+                # S4 training clips are labelled in their first frame only.
+                metrics.add(index, predicted[: len(masks)], masks)
+                if show:
+                    show(index, items["frames"][video].numpy(), answers[mine_now], masks.numpy() > 0.5)
+            bar.update(videos)
+    if accelerator.num_processes > 1:
+        for part in gather_object([metrics.videos]):
+            metrics.videos.update(part)
+    return metrics
+
+
+def picture_writer(dataset: AVSDataset, out: Path, sheets: int, masks: bool) -> Show:
+    """Save the masks of every clip, and sheets of `sheets` clips, evenly spread over the split."""
+    chosen = set(np.linspace(0, len(dataset) - 1, sheets).round().astype(int).tolist()) if sheets else set()
+
+    def show(index: int, frames: np.ndarray, answers: list[Answer], truth: np.ndarray) -> None:
+        clip = dataset.clips[index]
+        if masks:
+            for k, answer in enumerate(answers, 1):
+                name = out / "masks" / clip.category / clip.name / f"{clip.name}_{k}.png"
+                write_bytes(name, png_bytes(answer.mask.astype(np.uint8) * 255))
+        if index in chosen:
+            sheet = answer_sheet(frames, answers, truth)
+            write_bytes(out / "sheets" / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(sheet))
+
+    return show
+
+
+def check(options: Options) -> None:
+    """Raise InputError for options that make no sense."""
+    if options.run.batch < 1 or options.metric_batch < 1 or options.run.memory < 1 or options.data.first < 0:
+        raise InputError("run.batch, run.memory and metric_batch must be at least 1, data.first at least 0")
+    if not 0 <= options.prompt.threshold <= 1 or not 0 <= options.retrieval.threshold <= 1:
+        raise InputError("prompt.threshold and retrieval.threshold must be between 0 and 1")
+    for name, side in (
+        ("audioclip.image_size", options.audioclip.image_size),
+        ("retrieval.crop_size", options.retrieval.crop_size),
+    ):
+        if side < 32 or side % 32:
+            raise InputError(f"{name} {side} is not a multiple of 32")
+    if options.audioclip.tile < 1 or options.grounding.top < 1:
+        raise InputError("audioclip.tile and grounding.top must be at least 1")
+
+
+def prepare_folder(out: Path, options: Options) -> None:
+    """Leave the options in the run folder; refuse one that holds the run of others."""
+    config, text = out / "config.yaml", to_yaml(options)
+    if config.is_file() and config.read_text(encoding="utf-8") != text:
+        raise InputError(f"{out} holds a run with other options ({config}); choose another --out")
+    write_text(config, text)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = option_parser(Options, __doc__, "python -m zero_shot.evaluate")
+    parser.add_argument("--out", type=Path | None, default=None, help="run folder")
+    parser.add_argument("--sheets", type=int, default=0, help="picture sheets of so many clips")
+    parser.add_argument("--masks", action="store_true", help="save every mask as PNG")
+    options, namespace = parse_options(parser, Options, argv)
+    check(options)
+    stem = Path(str(namespace.config[-1])).stem if namespace.config else f"{options.data.benchmark}_{options.setting}"
+    published = "_published" if options.fidelity == "published" else ""
+    out = Path(namespace.out or Path("runs/zero_shot") / f"{stem}{published}")
+    accelerator = Accelerator(cpu=options.run.cpu or not torch.cuda.is_available())
+    setting = build_setting(options, accelerator.device)
+    dataset = open_split(options, setting)
+    if accelerator.is_main_process:
+        prepare_folder(out, options)
+    show = (
+        picture_writer(dataset, out, namespace.sheets, namespace.masks) if namespace.sheets or namespace.masks else None
+    )
+    begin = time.perf_counter()
+    metrics = evaluate(setting, dataset, accelerator, options.run.batch, options.data.workers, show)
+    if not accelerator.is_main_process:
+        return 0
+    numbers = metrics.result(options.metric_batch)
+    write_per_frame(out / "per_frame.csv", metrics, dataset.clips)
+    write_result(
+        out / "metrics.json",
+        numbers,
+        setting=options.setting,
+        fidelity=options.fidelity,
+        split=options.data.split,
+        sound="real",
+        seconds=round(time.perf_counter() - begin, 3),
+        checkpoints={str(path): sha256(path) for path in weight_files(options)},
+    )
+    print(
+        f"{out} · {options.setting}, {options.fidelity}, {options.data.split}, {numbers['videos']} clips: "
+        f"M_J {numbers['m_j']:.4f}, M_F {numbers['m_f']:.4f} (batches of {numbers['metric_batch']}), whole set M_F "
+        f"{numbers['m_f_whole_set']:.4f}, data-set IoU {numbers['iou_dataset']:.4f}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""A sheet of what a zero-shot setting saw and answered: frames, heat map with prompts, truth and mask."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from utils.figures import PREDICTION, TRUTH, sheet
+from zero_shot.prompts import Prompt
+from zero_shot.settings import Answer
+
+POSITIVE, NEGATIVE, BOX = (255, 255, 255), (30, 30, 30), (255, 255, 0)  # RGB
+
+
+def heat_overlay(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The frame under its similarity map: frame (H, W, 3) uint8 RGB, heat (H, W) 0 to 1 -> (H, W, 3) uint8."""
+    colours = cv2.applyColorMap((heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)
+    return cv2.addWeighted(frame, 0.4, cv2.cvtColor(colours, cv2.COLOR_BGR2RGB), 0.6, 0)
+
+
+def draw_prompt(picture: np.ndarray, prompt: Prompt) -> np.ndarray:
+    """Points (positive white, negative black) and boxes (yellow) on a copy of a picture (H, W, 3)."""
+    drawn = np.ascontiguousarray(picture.copy())
+    if prompt.points is not None and prompt.labels is not None:
+        for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
+            centre = (round(float(x)), round(float(y)))
+            cv2.circle(drawn, centre, 4, POSITIVE if label else NEGATIVE, -1, cv2.LINE_AA)
+            cv2.circle(drawn, centre, 4, NEGATIVE if label else POSITIVE, 1, cv2.LINE_AA)
+    for x0, y0, x1, y1 in [] if prompt.boxes is None else prompt.boxes:
+        cv2.rectangle(drawn, (round(float(x0)), round(float(y0))), (round(float(x1)), round(float(y1))), BOX, 2)
+    return drawn
+
+
+def answer_sheet(frames: Sequence[np.ndarray], answers: Sequence[Answer], truth: np.ndarray) -> np.ndarray:
+    """One column a second; the truth's row has as many masks as there are labels. Returns uint8 RGB."""
+    shown = [
+        heat_overlay(frame, answer.heat) if answer.heat is not None else frame
+        for frame, answer in zip(frames, answers, strict=True)
+    ]
+    shown = [
+        draw_prompt(picture, answer.prompt) if answer.prompt is not None else picture
+        for picture, answer in zip(shown, answers, strict=True)
+    ]
+    nothing = np.zeros(frames[0].shape[:2], bool)
+    truths = [*truth, *[nothing] * (len(frames) - len(truth))]
+    masks = [answer.mask for answer in answers]
+    return sheet(frames, [("truth", truths, TRUTH), ("answer", masks, PREDICTION)], [("heat map and prompts", shown)])

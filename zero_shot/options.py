@@ -1,0 +1,190 @@
+"""The options of a zero-shot run; zero_shot/configs holds one YAML file for each row of the study."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from utils.layout import BenchmarkName
+from zero_shot.proposals import ProposalOptions
+
+SettingName = Literal[
+    "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
+]
+Fidelity = Literal["published", "corrected"]
+
+
+@dataclass
+class DataOptions:
+    """Which clips.
+
+    Args:
+        benchmark: s4 (one source) or ms3 (several).
+        root: the folder that holds the meta CSV.
+        split: test, as in the study; val to choose thresholds on.
+        first: only so many clips of it, from the first; 0 takes all.
+        workers: processes that read clips; 0 reads in the main process.
+    """
+
+    benchmark: BenchmarkName = "s4"
+    root: Path = Path("avsbench_data/Single-source")
+    split: Literal["train", "val", "test"] = "test"
+    first: int = 0
+    workers: int = min(4, os.cpu_count() or 1)
+
+
+@dataclass
+class AudioCLIPOptions:
+    """The network that says where a sound comes from.
+
+    Args:
+        weights: a public checkpoint; "mini" for the miniature that ships; a folder that holds another miniature
+            (audioclip.json and audioclip.safetensors); or "random".
+        surgery: pool by value-value attention (CLIP Surgery), whose locations keep to their own content.
+        reverse: take the foreground where sound and picture agree least, as all published rows do.
+        noise: a sound whose embedding is taken off every other first.
+        image_size: side in pixels at which it sees a frame, a multiple of 32; 224 gives a map of 7×7 cells.
+        interpolation: how the map is resized to the frame; the published rows use bilinear.
+        tile: how often each second is repeated before it is heard.
+        amplitude: of the waveform: unit is [-1, 1], int16 is 32768 times as loud; by_fidelity takes unit for
+            published and int16, which the network was trained on, for corrected.
+    """
+
+    weights: str = "pretrained/AudioCLIP-Full-Training.pt"
+    surgery: bool = True
+    reverse: bool = True
+    noise: Literal["none", "rand", "gausan", "zero"] = "none"
+    image_size: int = 224
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    tile: int = 5
+    amplitude: Literal["by_fidelity", "unit", "int16"] = "by_fidelity"
+
+
+@dataclass
+class SamOptions:
+    """Segment Anything.
+
+    Args:
+        size: vit_h is the study's; mini is the miniature.
+        weights: a public checkpoint; for mini the folder that holds sam.json and sam.safetensors, or "mini" for the
+            one that ships; or "random".
+        multimask: let it answer a point prompt with three masks, of which one is chosen.
+        choose: the mask of highest predicted IoU, or the largest.
+    """
+
+    size: Literal["vit_h", "vit_l", "vit_b", "mini"] = "vit_h"
+    weights: str = "pretrained/sam_vit_h_4b8939.pth"
+    multimask: bool = True
+    choose: Literal["max_score", "max_area"] = "max_score"
+
+
+@dataclass
+class PromptOptions:
+    """How the similarity map becomes a prompt.
+
+    Args:
+        points: of setting point: top is global (highest and lowest), peak local (all peaks and troughs), dense
+            everything above the threshold.
+        boxes: of setting heatmap_box: one box around all, one a component, or of one component: the one with the
+            highest point (single_maxscore) or the largest (single_maxarea).
+        threshold: of the map, 0 to 1; `top` needs none. Setting heatmap takes it for the mask itself.
+    """
+
+    points: Literal["top", "peak", "dense"] = "peak"
+    boxes: Literal["multi_box", "total_box", "single_maxscore", "single_maxarea"] = "single_maxarea"
+    threshold: float = 0.6
+
+
+@dataclass
+class RetrievalOptions:
+    """How setting no_prompt finds the proposal that sounds.
+
+    Args:
+        score: crop compares the sound with each proposal cut out, as published; map takes the mean of the
+            similarity map over the proposal.
+        rule: above keeps the proposals whose probability exceeds the threshold; best keeps the likeliest.
+        threshold: of the probability.
+        scale: of the cosines before the softmax.
+        crop_size: side in pixels at which AudioCLIP sees a proposal, a multiple of 32.
+        largest: leave out proposals that cover more than this part of the frame.
+    """
+
+    score: Literal["crop", "map"] = "crop"
+    rule: Literal["above", "best"] = "above"
+    threshold: float = 0.5
+    scale: float = 100.0
+    crop_size: int = 224
+    largest: float = 1.0
+
+
+@dataclass
+class GroundingOptions:
+    """How setting box_prompt turns a sound into words and words into boxes.
+
+    Args:
+        clap: folder of a CLAP model as transformers saves it.
+        detector: folder of a GroundingDINO model as transformers saves it.
+        labels: JSON list of the names that a sound may get.
+        top: names a second gets: the study takes 1 for S4, 2 for MS3.
+        threshold: least score of a box.
+    """
+
+    clap: Path = Path("pretrained/clap-htsat-unfused")
+    detector: Path = Path("pretrained/grounding-dino-base")
+    labels: Path = Path("zero_shot/data/audioset_labels.json")
+    top: int = 1
+    threshold: float = 0.3
+
+
+@dataclass
+class RunOptions:
+    """How it is run; none of this changes a number but for rounding.
+
+    Args:
+        batch: videos at once.
+        precision: fp32, or bf16 where rounding to 8 bits is acceptable.
+        memory: MiB that one step of SAM may take, about.
+        cache: folder of embeddings and proposals, which later runs with other thresholds take from there. A ViT-H
+            embedding takes 4 MB a frame.
+        use_cache: whether to.
+        cpu: stay on the CPU even where there is a GPU.
+    """
+
+    batch: int = 4
+    precision: Literal["fp32", "bf16"] = "fp32"
+    memory: int = 2048
+    cache: Path = Path("runs/cache")
+    use_cache: bool = True
+    cpu: bool = False
+
+
+@dataclass
+class Options:
+    """A zero-shot run.
+
+    Args:
+        setting: no_prompt, point, heatmap_box and box_prompt are the study's. heatmap thresholds the similarity map
+            without SAM; foreground, largest_proposal and random_proposal do not listen: the floors.
+        fidelity: published repeats the original's oddities, corrected does what was meant (docs/deviations.md).
+        data: which clips.
+        audioclip: the network that says where a sound comes from.
+        sam: the network that gives masks.
+        prompt: how the similarity map becomes a prompt.
+        retrieval: how no_prompt finds the proposal that sounds.
+        proposals: what counts as a proposal.
+        grounding: how box_prompt finds boxes.
+        run: how it is run.
+        metric_batch: videos that share one threshold in M_F.
+    """
+
+    setting: SettingName = "no_prompt"
+    fidelity: Fidelity = "corrected"
+    data: DataOptions = field(default_factory=DataOptions)
+    audioclip: AudioCLIPOptions = field(default_factory=AudioCLIPOptions)
+    sam: SamOptions = field(default_factory=SamOptions)
+    prompt: PromptOptions = field(default_factory=PromptOptions)
+    retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
+    proposals: ProposalOptions = field(default_factory=ProposalOptions)
+    grounding: GroundingOptions = field(default_factory=GroundingOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+    metric_batch: int = 1
