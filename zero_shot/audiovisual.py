@@ -1,6 +1,7 @@
 """AudioCLIP as the zero-shot settings use it: sounds, frames and proposals as embeddings, computed once and cached."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from utils.dataset import normalise
 from zero_shot.options import AudioCLIPOptions, Fidelity
 from zero_shot.similarity import redundant_feature, similarity_map
 
+VERSION = 1  # of the numbers: raise it when a change here alters what a cache holds
 CHUNK = 64  # sounds, frames or crops that go through a tower at once
 
 
@@ -38,15 +40,18 @@ class AudioVisual:
             raise InputError(f"audioclip.image_size {options.image_size} is not a multiple of 32")
         self.model, self.options, self.precision = model.to(device).eval(), options, precision
         self.device, self.cache = torch.device(device), cache
-        self._facts = {"weights": weights_key(model), "precision": precision} if cache else {}
+        self._facts = self._depends_on() if cache else {}
         self._redundant: Tensor | None = None
 
     def sounds(self, seconds: Tensor, tile: int) -> Tensor:
         """Normalised embeddings (N, D) of waveforms (N, samples), each repeated `tile` times before it is heard."""
         facts = {"fidelity": self.model.fidelity, "tile": tile}
-        tiled = lambda some: torch.stack([seconds[i] for i in some]).repeat(1, tile)  # noqa: E731
+
+        def heard(some: list[int]) -> Tensor:
+            return self.model.encode_audio(seconds[some].repeat(1, tile).to(self.device))
+
         keys = [content_key(second) for second in seconds.numpy()] if self.cache else []
-        found = self._remembered("sound", facts, keys, len(seconds), lambda some: self.model.encode_audio(tiled(some)))
+        found = self._remembered("sound", facts, keys, len(seconds), heard)
         return F.normalize(found, dim=1)
 
     def maps(self, frames: Sequence[np.ndarray], sounds: Tensor) -> Tensor:
@@ -80,9 +85,8 @@ class AudioVisual:
         if store and (kept := store.get(content)) is not None:
             return F.normalize(kept["embeddings"], dim=1)
         images = crops()
-        parts = [
-            self._run(lambda part=part: self.model.encode_image(part.to(self.device))) for part in images.split(CHUNK)
-        ]
+        encode = lambda part: self.model.encode_image(part.to(self.device))  # noqa: E731
+        parts = [self._run(partial(encode, part)) for part in images.split(CHUNK)]
         found = torch.cat(parts) if parts else torch.zeros(0, self.model.embed_dim)
         if store:
             store.put(content, {"embeddings": found})
@@ -101,11 +105,22 @@ class AudioVisual:
         lacking = [index for index in range(count) if index not in found]
         for begin in range(0, len(lacking), CHUNK):
             some = lacking[begin : begin + CHUNK]
-            for index, embedding in zip(some, self._run(lambda some=some: make(some)), strict=True):
+            for index, embedding in zip(some, self._run(partial(make, some)), strict=True):
                 found[index] = embedding
                 if store:
                     store.put(keys[index], {"embedding": embedding})
         return torch.stack([found[index] for index in range(count)])
+
+    def _depends_on(self) -> dict[str, Any]:
+        """What all embeddings depend on, as part of a cache's address; the shapes of the weights tell most sizes."""
+        return {
+            "version": VERSION,
+            "weights": weights_key(self.model),
+            "hop": self.model.audio.hop,
+            "heads": self.model.visual.attnpool.num_heads,
+            "precision": self.precision,
+            "device": self.device.type,  # rounding differs
+        }
 
     def _store(self, kind: str, facts: dict[str, Any]) -> Cache | None:
         return Cache(self.cache, kind, {**self._facts, **facts}) if self.cache else None

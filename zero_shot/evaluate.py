@@ -91,7 +91,7 @@ def picture_writer(dataset: AVSDataset, out: Path, sheets: int, masks: bool) -> 
                 name = out / "masks" / clip.category / clip.name / f"{clip.name}_{k}.png"
                 write_bytes(name, png_bytes(answer.mask.astype(np.uint8) * 255))
         if index in chosen:
-            sheet = answer_sheet(frames, answers, truth)
+            sheet = answer_sheet(list(frames), answers, truth)
             write_bytes(out / "sheets" / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(sheet))
 
     return show
