@@ -177,15 +177,7 @@ class AudioCLIP(nn.Module):
             ValueError: another shape (several channels are not mixed for you), integers, NaN or infinite
                 samples, or samples far outside [-1, 1].
         """
-        if not waveform.is_floating_point():
-            raise ValueError(f"waveform must be floats in [-1, 1], got {waveform.dtype} (divide int16 by 32768)")
-        peak = waveform.detach().abs().max().item() if waveform.numel() else 0.0
-        if not math.isfinite(peak):
-            raise ValueError("waveform contains NaN or infinite samples")
-        if peak > PEAK_LIMIT:
-            raise ValueError(f"waveform must be in [-1, 1], but peaks at {peak:g} (divide int16 by 32768)")
-        # Scaling by a power of two is exact.
-        return self.audio(waveform.float() * 32768 if self.fidelity == "corrected" else waveform)
+        return self.audio(at_amplitude(waveform, self.fidelity))
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Embeddings (N, embed_dim), not normalised, of ``images`` as :meth:`image_pyramid` takes them."""
@@ -273,6 +265,19 @@ class AudioCLIP(nn.Module):
         if not images.is_floating_point():
             raise ValueError(f"images must be normalised floats, got {images.dtype}")
         return images.to(self.visual.conv1.weight.dtype)
+
+
+def at_amplitude(waveform: Tensor, fidelity: Literal["published", "corrected"]) -> Tensor:
+    """A waveform as the audio tower gets it under a fidelity; ValueError as :meth:`AudioCLIP.encode_audio` says."""
+    if not waveform.is_floating_point():
+        raise ValueError(f"waveform must be floats in [-1, 1], got {waveform.dtype} (divide int16 by 32768)")
+    peak = waveform.detach().abs().max().item() if waveform.numel() else 0.0
+    if not math.isfinite(peak):
+        raise ValueError("waveform contains NaN or infinite samples")
+    if peak > PEAK_LIMIT:
+        raise ValueError(f"waveform must be in [-1, 1], but peaks at {peak:g} (divide int16 by 32768)")
+    # Scaling by a power of two is exact.
+    return waveform.float() * 32768 if fidelity == "corrected" else waveform
 
 
 def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:

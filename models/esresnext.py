@@ -92,6 +92,10 @@ class ESResNeXtFBSP(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Embeddings (N, embed_dim), not normalised, of a ``waveform`` as :meth:`spectrogram` takes it."""
+        return self.fc(self.pool(waveform))
+
+    def pool(self, waveform: Tensor) -> Tensor:
+        """The features (N, channels of the last stage) that ``fc`` projects, for such a ``waveform``."""
         x = self.spectrogram(waveform).squeeze(1).to(self.conv1.weight.dtype)
         x = F.max_pool2d(self.bn1(self.conv1(x)).relu(), 3, stride=2, padding=1)
         for s in range(1, 5):
@@ -99,7 +103,7 @@ class ESResNeXtFBSP(nn.Module):
             # In place would be wrong: the ReLU that made y needs it for its gradient.
             x = y * self.get_submodule(f"att{s}")(x, y.shape[-2:])
         pooled = F.adaptive_avg_pool2d(x, 1) * self.att5(x, (1, 1))
-        return self.fc(pooled.flatten(1))
+        return pooled.flatten(1)
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """Power in dB, the spectrum's low, middle and high third as three channels.

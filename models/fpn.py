@@ -1,0 +1,71 @@
+"""A semantic feature pyramid network (FPN): four maps of a backbone -> one logit map.
+
+Source: Lin et al., "Feature Pyramid Networks for Object Detection" (CVPR 2017); Kirillov et al., "Panoptic Feature
+Pyramid Networks" (CVPR 2019); as Sam4AVS (BMVC 2023) builds them, without normalisation in the neck and with 1×1
+convolutions in the head. Its names are kept.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GROUP = 4  # channels that a GroupNorm of the head normalises together: 32 groups at the published width
+
+
+class FeaturePyramid(nn.Module):
+    """The neck: brings four maps to one width and adds the coarser to the finer ones.
+
+    widths: channels of the maps, finest first. channels: of the outputs. upsample: how a coarser map gets the size
+    of the next finer one ("bilinear" in every published row).
+    """
+
+    def __init__(
+        self, widths: Sequence[int], channels: int = 256, upsample: Literal["bilinear", "nearest"] = "bilinear"
+    ):
+        super().__init__()
+        if upsample not in ("bilinear", "nearest"):
+            raise ValueError(f"upsample must be 'bilinear' or 'nearest', got {upsample!r}")
+        self.upsample = upsample
+        self.lateral_convs = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
+        self.fpn_convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in widths)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Maps (N, widths[i], H/2^i, W/2^i) -> as many of `channels`, at the same sizes."""
+        laterals = [conv(x) for conv, x in zip(self.lateral_convs, maps, strict=True)]
+        for level in range(len(laterals) - 1, 0, -1):
+            coarse = F.interpolate(laterals[level], scale_factor=2, mode=self.upsample)
+            laterals[level - 1] = laterals[level - 1] + coarse
+        return [conv(x) for conv, x in zip(self.fpn_convs, laterals, strict=True)]
+
+
+class SemanticHead(nn.Module):
+    """Brings the neck's four maps to the finest one's size, adds them and reads off one logit per pixel.
+
+    channels: of the neck's maps. width: of the head's, a multiple of 4.
+    """
+
+    def __init__(self, channels: int = 256, width: int = 128):
+        super().__init__()
+        if width % GROUP:
+            raise ValueError(f"width {width} is not a multiple of {GROUP}")
+        self.scale_heads = nn.ModuleList(_scale_head(level, channels, width) for level in range(4))
+        self.seg_conv = nn.Conv2d(width, 1, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Four maps (N, channels, h/2^i, w/2^i) -> logits (N, 4h, 4w)."""
+        total = sum(
+            (head(x) for head, x in zip(self.scale_heads[1:], maps[1:], strict=True)), self.scale_heads[0](maps[0])
+        )
+        return F.interpolate(self.seg_conv(total), scale_factor=4, mode="bilinear", align_corners=True)[:, 0]
+
+
+def _scale_head(level: int, channels: int, width: int) -> nn.Sequential:
+    """One unit for the two finest levels, two and three for the others; each but the finest doubles the size."""
+    layers: list[nn.Module] = []
+    for unit in range(max(1, level)):
+        layers += [nn.Conv2d(width if unit else channels, width, 1), nn.GroupNorm(width // GROUP, width), nn.ReLU()]
+        if level:
+            layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True))
+    return nn.Sequential(*layers)
