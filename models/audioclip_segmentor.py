@@ -97,12 +97,18 @@ class AudioCLIPSegmentor(nn.Module):
             heard = self.audio.pool(at_amplitude(flat, self.fidelity))
         return heard.unflatten(0, audio.shape[:2])
 
-    def segment(self, frames: Tensor, heard: Tensor | None) -> Segmentation:
-        """As `forward` from what `listen` returns; `maps` are the neck's, and no stage has an audio feature."""
+    def segment(self, frames: Tensor, heard: Tensor | None, labelled: int | None = None) -> Segmentation:
+        """As `forward`, from what `listen` returns; `maps` are the neck's, and no stage has an audio feature.
+
+        labelled: give only the first so many frames' logits and maps. Batch statistics are still those of all.
+        """
         if frames.shape[-1] % 32 or frames.shape[-2] % 32:
             raise ValueError(f"frames are {frames.shape[-1]}×{frames.shape[-2]}; both sides must be multiples of 32")
-        batch = frames.shape[:2]
         maps = self.visual.pyramid(frames.flatten(0, 1))
+        if labelled is not None:
+            maps = [x.unflatten(0, frames.shape[:2])[:, :labelled].flatten(0, 1) for x in maps]
+            heard = None if heard is None else heard[:, :labelled]
+        batch = (len(frames), -1)
         maps[3] = self._fuse(maps[3], None if heard is None else self.projection(heard.flatten(0, 1)))
         maps = self.neck(maps)
         logits = self.head(maps).unflatten(0, batch)

@@ -19,8 +19,9 @@ from models.tpavi import TPAVI
 class Segmentation:
     """What a segmentor gives in training.
 
-    logits (B, 5, H, W). maps: the four fused maps, (B, 5, C, h, w), finest first, rectified, for the AVM
-    losses. audio: per stage the aligned audio feature (B, 5, C), None where the stage has no audio.
+    logits (B, 5, H, W), or (B, M, H, W) where only M labelled frames were asked for. maps: the four fused maps,
+    (B, 5, C, h, w), finest first, rectified, for the AVM losses. audio: per stage the aligned audio feature
+    (B, 5, C), None where the stage has no audio.
     """
 
     logits: Tensor
@@ -65,8 +66,11 @@ class TPAVISegmentor(nn.Module):
         "vv" -> logits (B, 5, H, W)."""
         return self.segment(frames, audio).logits
 
-    def segment(self, frames: Tensor, audio: Tensor | None) -> Segmentation:
-        """As `forward`, with what the AVM losses need."""
+    def segment(self, frames: Tensor, audio: Tensor | None, labelled: int | None = None) -> Segmentation:
+        """As `forward`, with what the AVM losses need.
+
+        labelled: decode only the first so many frames, so that the logits are (B, labelled, H, W).
+        """
         batch, seconds = frames.shape[:2]
         if frames.shape[-1] % 32 or frames.shape[-2] % 32:
             raise ValueError(f"frames are {frames.shape[-1]}×{frames.shape[-2]}; both sides must be multiples of 32")
@@ -81,8 +85,9 @@ class TPAVISegmentor(nn.Module):
                 fused = fused.flatten(0, 1)
             # The original rectifies these maps in place before its losses see them.
             maps.append(fused.relu())
-        logits = self.decoder(maps).unflatten(0, (batch, seconds))
-        return Segmentation(logits, [m.unflatten(0, (batch, seconds)) for m in maps], aligned)
+        clips = [m.unflatten(0, (batch, seconds)) for m in maps]
+        decoded = maps if labelled is None else [m[:, :labelled].flatten(0, 1) for m in clips]
+        return Segmentation(self.decoder(decoded).unflatten(0, (batch, -1)), clips, aligned)
 
     def _attend(self, stage: int, maps: Tensor, audio: Tensor | None) -> tuple[Tensor, Tensor | None]:
         block = getattr(self, f"tpavi_b{stage + 1}")

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,48 +25,20 @@ from torch.utils.data import DataLoader, Subset, default_collate
 from tqdm import tqdm
 
 from models.checkpoints import load_checkpoint
+from supervised.features import open_clips
 from supervised.losses import at_size
 from supervised.model import ListeningSegmentor
 from supervised.options import Options
-from utils.audio import LOG_OFFSET
-from utils.cli import InputError, command
+from supervised.state import must_be_of_this_kind
+from utils.cli import command
 from utils.config import from_yaml
-from utils.dataset import AVSDataset, read_frame, read_log_mel
+from utils.dataset import AVSDataset, read_frame
 from utils.figures import PREDICTION, TRUTH, sheet
 from utils.files import png_bytes, sha256, write_bytes
-from utils.layout import FRAME_SIZE, AVSBench
 from utils.metrics import Metrics
 from utils.results import write_per_frame, write_result
 
-Sound = Literal["real", "silent", "shuffled"]
 Show = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
-
-
-class OtherSound(AVSDataset):
-    """A split whose clips are silent, or hear each other."""
-
-    def __init__(self, data: AVSBench, split: str, sound: Sound, image_size: int = FRAME_SIZE[0]):
-        super().__init__(data, split, image_size=image_size)
-        self.sound = sound
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item = super().__getitem__(index)
-        if self.sound == "silent":
-            item["log_mel"] = torch.full_like(item["log_mel"], float(np.log(LOG_OFFSET)))
-        elif self.sound == "shuffled":
-            item["log_mel"] = torch.from_numpy(read_log_mel(self.data, self.clips[other_clip(self, index)]))
-        return item
-
-
-def other_clip(dataset: AVSDataset, index: int) -> int:
-    """The clip that lends its sound: half the split further on, then the next of another category."""
-    count = len(dataset.clips)
-    turns = [(index + count // 2 + step) % count for step in range(count)]
-    others = [i for i in turns if i != index]
-    strangers = [i for i in others if dataset.clips[i].category != dataset.clips[index].category]
-    if not others:
-        raise InputError("a split of one clip has no other sound to shuffle in")
-    return (strangers or others)[0]
 
 
 def batched(dataset: AVSDataset, indices: Sequence[int], batch: int, workers: int) -> Iterator[dict[str, Any]]:
@@ -82,17 +54,23 @@ def evaluate(
     *,
     batch: int = 4,
     workers: int = 0,
+    heard: Tensor | None = None,
     show: Show | None = None,
     title: str = "evaluate",
 ) -> Metrics:
-    """Evaluate every clip of a split once, shared among the processes; each gets the metrics of the whole split."""
+    """Evaluate every clip of a split once, shared among the processes; each gets the metrics of the whole split.
+
+    heard: what the model makes of the clips' sounds, (clips, 5, A), where supervised.features.hear has it already.
+    """
     was_training = model.training
     model.eval()
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
     with tqdm(total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process) as bar:
         for items in batched(dataset, mine, batch, workers):
-            moved = {key: items[key].to(accelerator.device) for key in ("frames", "log_mel")}
+            moved = {name: v.to(accelerator.device) for name, v in items.items() if isinstance(v, Tensor)}
+            if heard is not None:
+                moved["heard"] = heard[items["index"]].to(accelerator.device)
             with accelerator.autocast():
                 logits = model(moved).logits
             masks = items["masks"]
@@ -149,12 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     suffix = "" if (args.split, args.sound) == ("test", "real") else f"_{args.split}_{args.sound}"
     options = from_yaml(Options, args.run / "config.yaml")
     checkpoint = args.run / "best.safetensors"
-    model = ListeningSegmentor(options.model)
+    model = ListeningSegmentor(options.model, options.fidelity)
+    must_be_of_this_kind(checkpoint, options.model)
     load_checkpoint(model, checkpoint)
-    data = AVSBench(args.root or options.data.root, options.data.benchmark)
-    if args.split == "train" and data.benchmark.name == "s4":
+    dataset = open_clips(options.data, model.inputs, args.split, root=args.root, sound=args.sound)
+    if args.split == "train" and options.data.benchmark == "s4":
         print("note: S4 training clips are labelled in their first frame only; its prediction alone is scored")
-    dataset = OtherSound(data, args.split, args.sound, options.data.image_size)
     accelerator = make_accelerator(options)
     model.to(accelerator.device)
     show = picture_writer(dataset, args.run, suffix, args.sheets, args.masks) if args.sheets or args.masks else None
@@ -172,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         split=args.split,
         sound=args.sound,
         seconds=round(time.perf_counter() - begin, 3),
+        fidelity=options.fidelity,
         image_size=options.data.image_size,
         seed=options.train.seed,
         checkpoints={checkpoint.name: sha256(checkpoint)},

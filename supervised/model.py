@@ -1,15 +1,155 @@
-"""What a supervised run trains: VGGish (frozen, unless asked) and the TPAVI segmentor, as one module."""
+"""What a run trains: either family's segmentor with the towers that it sees and hears by, as one module."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from models.audioclip_segmentor import AudioCLIPSegmentor
 from models.backbones import load_imagenet
-from models.checkpoints import load_checkpoint
+from models.esresnext import ESResNeXtFBSP
 from models.tpavi_segmentor import Segmentation, TPAVISegmentor
 from models.vggish import VGGish
-from supervised.options import ModelOptions
+from supervised.options import Fidelity, ModelOptions
+from supervised.weights import Start, load_file, load_tower, mini_sizes
+
+
+class Inputs(NamedTuple):
+    """What a model wants of utils.dataset: statistics of the frames, and kind of sound."""
+
+    images: Literal["imagenet", "clip"]
+    audio: Literal["log_mel", "waveform", "none"]
+
+
+class ListeningSegmentor(nn.Module):
+    """Frames and sounds -> masks. Built with random weights; see `load_pretrained`.
+
+    Towers that the options freeze get no gradient. Under fidelity "corrected" they stay in eval mode; under
+    "published" only the optimiser leaves them alone, and their batch normalisation goes on using and counting the
+    training batches, which changes what they compute.
+    """
+
+    def __init__(self, options: ModelOptions, fidelity: Fidelity = "corrected"):
+        super().__init__()
+        self.options, self.fidelity = options, fidelity
+        self.ear: VGGish | None = None
+        self.segmentor: TPAVISegmentor | AudioCLIPSegmentor
+        if options.segmentor == "tpavi":
+            if options.attention != "vv":
+                self.ear = self._vggish()
+            self.segmentor = TPAVISegmentor(
+                options.backbone, options.stages, options.attention, options.channels, options.ear.features
+            )
+        else:
+            fpn = options.fpn
+            vggish = self._vggish() if fpn.audio == "vggish" and fpn.fusion != "none" else None
+            self.segmentor = AudioCLIPSegmentor(
+                fpn.fusion,
+                fpn.upsample,
+                audioclip=mini_sizes(fpn.folder) if fpn.sizes == "mini" else None,
+                audio="vggish" if fpn.audio == "vggish" else "audioclip",
+                vggish=vggish,
+                channels=options.channels,
+                fidelity=fidelity,
+            )
+        for tower in self.frozen():
+            tower.requires_grad_(False)
+        if self.trains_projection:
+            self.segmentor.projection.requires_grad_(True)
+
+    def _vggish(self) -> VGGish:
+        ear = self.options.ear
+        network = VGGish(ear.widths, ear.hidden, ear.features)
+        if ear.weights == "random":
+            network.apply(_keep_scale)
+        return network
+
+    @property
+    def visual_tower(self) -> nn.Module:
+        """The image network."""
+        return self.segmentor.backbone if isinstance(self.segmentor, TPAVISegmentor) else self.segmentor.visual
+
+    @property
+    def audio_tower(self) -> VGGish | ESResNeXtFBSP | None:
+        """The sound network; None for a model that does not listen."""
+        return self.ear if isinstance(self.segmentor, TPAVISegmentor) else self.segmentor.audio
+
+    @property
+    def trains_projection(self) -> bool:
+        """Whether the last layer of a frozen audio tower is trained: ESRNXFBSP.pt has none that would fit."""
+        fpn = self.options.segmentor == "fpn" and self.options.fpn.audio == "esresnext"
+        return fpn and isinstance(self.audio_tower, ESResNeXtFBSP) and "audio" in self.options.freeze
+
+    @property
+    def inputs(self) -> Inputs:
+        """What it wants of the data set. Frames are normalised as the visual weights expect it; in the published
+        programs, as the loader for waveforms (CLIP) or that for log-mels (ImageNet) does."""
+        kind: Literal["log_mel", "waveform", "none"]
+        kind = "log_mel" if isinstance(self.audio_tower, VGGish) else "waveform" if self.audio_tower else "none"
+        if self.options.segmentor == "tpavi":
+            return Inputs("imagenet", kind)
+        if self.fidelity == "published":
+            return Inputs("imagenet" if kind == "log_mel" else "clip", kind)
+        return Inputs("imagenet" if self.options.fpn.visual == "resnet50" else "clip", kind)
+
+    @property
+    def hears_the_same(self) -> bool:
+        """Whether a sound gives the same features throughout a run, so that they need computing only once."""
+        tower = self.audio_tower
+        counts = self.fidelity == "published" and isinstance(tower, ESResNeXtFBSP)
+        return tower is not None and "audio" in self.options.freeze and not counts
+
+    def frozen(self) -> Iterator[nn.Module]:
+        """The towers that are not trained."""
+        if "visual" in self.options.freeze:
+            yield self.visual_tower
+        if "audio" in self.options.freeze and self.audio_tower is not None:
+            yield self.audio_tower
+
+    def train(self, mode: bool = True) -> "ListeningSegmentor":
+        """Switch mode; a frozen tower keeps to eval mode, unless fidelity is "published"."""
+        super().train(mode)
+        for tower in self.frozen():
+            if self.fidelity == "corrected":
+                tower.eval()
+            elif isinstance(tower, ESResNeXtFBSP):
+                tower.fbsp.eval()  # it counts nothing, and in eval mode builds its filters once
+        return self
+
+    def load_pretrained(self) -> list[Start]:
+        """Load the checkpoints that the options name; returns what each tower started from. Raises InputError."""
+        options, found = self.options, []
+        if isinstance(self.segmentor, TPAVISegmentor):
+            backbone = self.segmentor.backbone
+            found.append(load_file("visual", backbone, options.weights, lambda state: load_imagenet(backbone, state)))
+        else:
+            found.append(load_tower("visual", self.segmentor.visual, options.fpn.visual, options.fpn.folder))
+        if isinstance(self.audio_tower, VGGish):
+            found.append(load_file("audio", self.audio_tower, options.ear.weights, None))
+        elif self.audio_tower is not None:
+            found.append(load_tower("audio", self.audio_tower, options.fpn.audio, options.fpn.folder))
+        return found
+
+    def forward(self, batch: dict[str, Any], labelled: int | None = None) -> Segmentation:
+        """batch: frames (B, 5, 3, H, W), and heard (B, 5, A), what `listen` made of the sounds before, or the sounds
+        themselves: log_mel (B, 5, 1, 96, 64) or waveform (B, 5, samples), by `inputs`, as utils.dataset gives them.
+        labelled: give the logits of only so many frames, the first, which is all that a loss may read."""
+        heard = batch.get("heard")
+        if heard is None and self.audio_tower is not None:
+            heard = self.listen(batch[self.inputs.audio])
+        return self.segmentor.segment(batch["frames"], heard, labelled)
+
+    def listen(self, sounds: Tensor) -> Tensor:
+        """Sounds, as `forward` takes them -> features (B, 5, A), before AudioCLIP's or VGGish's projection."""
+        with torch.set_grad_enabled("audio" not in self.options.freeze and torch.is_grad_enabled()):
+            if isinstance(self.segmentor, AudioCLIPSegmentor):
+                heard = self.segmentor.listen(sounds)
+            else:
+                heard = None if self.ear is None else self.ear(sounds.flatten(0, 1)).unflatten(0, sounds.shape[:2])
+        if heard is None:
+            raise ValueError("this model does not listen")
+        return heard
 
 
 def _keep_scale(layer: nn.Module) -> None:
@@ -20,41 +160,12 @@ def _keep_scale(layer: nn.Module) -> None:
         nn.init.zeros_(layer.bias)
 
 
-class ListeningSegmentor(nn.Module):
-    """Frames and log-mel examples -> masks. Built with random weights; see `load_pretrained`."""
-
-    def __init__(self, options: ModelOptions):
-        super().__init__()
-        self.options = options
-        ear = options.ear
-        self.ear = None if options.attention == "vv" else VGGish(ear.widths, ear.hidden, ear.features)
-        if self.ear is not None:
-            self.ear.requires_grad_(ear.train)
-            if ear.weights == "random":
-                self.ear.apply(_keep_scale)
-        self.segmentor = TPAVISegmentor(
-            options.backbone, options.stages, options.attention, options.channels, ear.features
-        )
-
-    def load_pretrained(self) -> list[str]:
-        """Load the public checkpoints that the options name; returns their paths. Raises InputError."""
-        loaded = []
-        if self.options.weights != "random":
-            backbone = self.segmentor.backbone
-            load_checkpoint(backbone, self.options.weights, lambda state: load_imagenet(backbone, state))
-            loaded.append(self.options.weights)
-        if self.ear is not None and self.options.ear.weights != "random":
-            load_checkpoint(self.ear, self.options.ear.weights)
-            loaded.append(self.options.ear.weights)
-        return loaded
-
-    def forward(self, batch: dict[str, Any]) -> Segmentation:
-        """batch: frames (B, 5, 3, H, W) and log_mel (B, 5, 1, 96, 64) of utils.dataset."""
-        return self.segmentor.segment(batch["frames"], self.listen(batch["log_mel"]))
-
-    def listen(self, log_mel: Tensor) -> Tensor | None:
-        """(B, 5, 1, 96, 64) -> (B, 5, features); None for a model without audio."""
-        if self.ear is None:
-            return None
-        with torch.set_grad_enabled(self.options.ear.train and torch.is_grad_enabled()):
-            return self.ear(log_mel.flatten(0, 1)).unflatten(0, log_mel.shape[:2])
+def architecture(options: ModelOptions) -> dict[str, str]:
+    """What the weights of a model were trained for, beyond their shapes: kept beside them, and compared on loading."""
+    named: dict[str, object] = {"segmentor": options.segmentor}
+    if options.segmentor == "tpavi":
+        named |= {"backbone": options.backbone, "attention": options.attention, "stages": list(options.stages)}
+    else:
+        fpn = options.fpn
+        named |= {"fusion": fpn.fusion, "upsample": fpn.upsample, "vggish": fpn.audio == "vggish"}
+    return {name: str(value) for name, value in named.items()}

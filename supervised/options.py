@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from supervised.losses import AVM
+from utils.cli import InputError
 from utils.layout import BenchmarkName
+
+Fidelity = Literal["published", "corrected"]
+Tower = Literal["audio", "visual"]
+VisualWeights = Literal["audioclip-full", "audioclip-partial", "clip", "resnet50", "mini", "random"]
+AudioWeights = Literal["audioclip-full", "audioclip-partial", "esresnext", "vggish", "mini", "random"]
 
 
 @dataclass
@@ -20,14 +26,18 @@ class DataOptions:
         fraction: of the training clips, drawn as the study draws them.
         image_size: side of the frames given to the model, a multiple of 32; 224 is the size on disk. Metrics are
             always taken at the size of the masks.
+        tile: how often AudioCLIP hears each second in a row.
         workers: processes that read clips; 0 reads in the training process.
+        cache: a folder that keeps what frozen towers hear for later runs; without one it is kept in memory only.
     """
 
     benchmark: BenchmarkName = "s4"
     root: Path = Path("avsbench_data/Single-source")
     fraction: float = 1.0
     image_size: int = 224
+    tile: int = 5
     workers: int = min(8, os.cpu_count() or 1)
+    cache: Path | None = None
 
 
 @dataclass
@@ -39,55 +49,104 @@ class EarOptions:
         widths: channels of its four levels.
         hidden: width of its hidden layers.
         features: size of the audio feature.
-        train: train it along with the segmentor; the study keeps it frozen.
     """
 
     weights: str = "pretrained/vggish-10086976.pth"
     widths: Sequence[int] = field(default_factory=lambda: [64, 128, 256, 512])
     hidden: int = 4096
     features: int = 128
-    train: bool = False
+
+
+@dataclass
+class FPNOptions:
+    """The AudioCLIP segmentor with its semantic FPN.
+
+    Args:
+        fusion: how sound joins the coarsest map, see models.audioclip_segmentor; "none" does not listen.
+        upsample: in the neck; bilinear in every published row.
+        visual: what the image tower starts from. resnet50 leaves its stem and attention pool random.
+        audio: what the audio tower starts from. esresnext leaves its last layer random, and that layer is then
+            trained with the head even where the tower is frozen. vggish puts VGGish, by `ear`, in its place.
+        sizes: of AudioCLIP's towers: the published ones, or those of the miniature.
+        folder: where the files lie that `visual` and `audio` name, in mini/ those of the miniature.
+    """
+
+    fusion: Literal["concate", "normed_concate", "naive_concate", "score_fusion", "skip", "noprior", "none"] = "concate"
+    upsample: Literal["bilinear", "nearest"] = "bilinear"
+    visual: VisualWeights = "audioclip-full"
+    audio: AudioWeights = "audioclip-full"
+    sizes: Literal["published", "mini"] = "published"
+    folder: Path = Path("pretrained")
 
 
 @dataclass
 class ModelOptions:
-    """The TPAVI segmentor.
+    """The segmentor.
 
     Args:
-        backbone: resnet50 and pvt_v2_b5 are the study's; resnet18 and pvt_v2_b0 are for small machines.
-        weights: the backbone's ImageNet checkpoint, or "random".
-        stages: where TPAVI works, 0 (finest) to 3.
-        attention: keys from audio (va), from the frames themselves without any audio (vv), or both.
+        segmentor: tpavi is AVSBench's, fpn is Sam4AVS's.
+        freeze: towers that are not trained. Under `fidelity: published` their batch normalisation goes on counting.
         channels: width of the fused maps.
-        ear: the audio network.
+        ear: VGGish, the audio tower of tpavi, and of fpn where `fpn.audio` says so.
+        backbone: of tpavi; resnet50 and pvt_v2_b5 are the study's, resnet18 and pvt_v2_b0 are for small machines.
+        weights: of tpavi: the backbone's ImageNet checkpoint, or "random".
+        stages: of tpavi: where TPAVI works, 0 (finest) to 3.
+        attention: of tpavi: keys from audio (va), from the frames themselves without any audio (vv), or both.
+        fpn: everything else of fpn.
     """
 
+    segmentor: Literal["tpavi", "fpn"] = "tpavi"
+    freeze: Sequence[Tower] = field(default_factory=lambda: ["audio"])
+    channels: int = 256
+    ear: EarOptions = field(default_factory=EarOptions)
     backbone: Literal["resnet18", "resnet50", "pvt_v2_b0", "pvt_v2_b5"] = "resnet50"
     weights: str = "pretrained/resnet50-19c8e357.pth"
     stages: Sequence[int] = field(default_factory=lambda: [0, 1, 2, 3])
     attention: Literal["va", "vv", "both"] = "va"
-    channels: int = 256
-    ear: EarOptions = field(default_factory=EarOptions)
+    fpn: FPNOptions = field(default_factory=FPNOptions)
 
 
 @dataclass
 class TrainOptions:
-    """How it is trained: Adam at a constant rate, as AVSBench does.
+    """How it is trained. As it stands this is the study's recipe: Adam at a constant rate. configs/recipes/modern.yaml
+    has another, for a second --config.
 
     Args:
         epochs: passes over the training clips.
         batch: videos per step, over all processes together.
-        lr: learning rate.
-        seed: of the initial weights, the order of the clips and stochastic depth.
+        lr: learning rate of the head: everything but the backbone.
+        backbone_lr_mult: the backbone's is so many times that. The backbone is tpavi's visual one, and AudioCLIP's
+            towers in fpn.
+        optimizer: adamw decays weights by `weight_decay` (times the learning rate).
+        weight_decay: of adamw only.
+        warmup: steps over which the learning rate rises linearly to its value.
+        schedule: of the learning rate after that: constant, or half a cosine down to 0 at the last step.
+        clip: largest norm of the gradient; 0 leaves it.
+        ema: decay per step of a moving average of the weights, which then is validated and kept; 0 has none.
         precision: fp32, or mixed precision.
+        channels_last: lay maps out channel by channel at each pixel, which GPUs' tensor cores prefer.
+        compile: have torch compile the model; it takes minutes first.
+        seed: of the initial weights, the order of the clips and stochastic depth.
+        save_minutes: how often the state is saved within an epoch, for a killed run to go on from; 0 saves it after
+            every step.
         cpu: stay on the CPU even where there is a GPU.
     """
 
     epochs: int = 15
     batch: int = 4
     lr: float = 1e-4
-    seed: int = 123
+    backbone_lr_mult: float = 1.0
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = 5e-4
+    warmup: int = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip: float = 0.0
+    ema: float = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    seed: int = 123
+    save_minutes: float = 10.0
     cpu: bool = False
 
 
@@ -96,15 +155,40 @@ class Options:
     """A supervised run.
 
     Args:
+        fidelity: published repeats the original's oddities, corrected does what was meant (docs/deviations.md).
         data: which clips.
         model: the segmentor.
         loss: the audio-visual mapping term beside the cross-entropy.
         train: how it is trained.
-        metric_batch: videos that share one threshold in M_F on the test split.
+        metric_batch: videos that share one threshold in M_F on the test split: 4 in tpavi's rows, 1 in fpn's.
     """
 
+    fidelity: Fidelity = "corrected"
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     loss: AVM = field(default_factory=AVM)
     train: TrainOptions = field(default_factory=TrainOptions)
     metric_batch: int = 4
+
+
+def check(options: Options) -> None:
+    """Raise InputError for options that contradict each other."""
+    data, model, train, loss = options.data, options.model, options.train, options.loss
+    if data.image_size % 32 or data.image_size < 32:
+        raise InputError(f"data.image_size {data.image_size} is not a multiple of 32")
+    if min(train.batch, train.epochs) < 1:
+        raise InputError("train.batch and train.epochs must be at least 1")
+    if data.tile < 1:
+        raise InputError("data.tile must be at least 1")
+    if not 0 <= train.ema < 1:
+        raise InputError(f"train.ema {train.ema} is not in [0, 1)")
+    if min(train.warmup, train.clip, train.save_minutes, train.weight_decay) < 0:
+        raise InputError("train.warmup, clip, weight_decay and save_minutes must not be negative")
+    if loss.distance == "none":
+        return
+    if model.segmentor == "fpn":
+        raise InputError("loss.distance compares maps with sounds stage by stage; the fpn segmentor has no such sounds")
+    if model.attention == "vv":
+        raise InputError("loss.distance compares masks with sound, which model.attention vv does not hear")
+    if not set(loss.stages) <= set(model.stages):
+        raise InputError("loss.stages must be among model.stages: elsewhere there is no audio feature")

@@ -2,40 +2,46 @@
 
     python -m supervised.train --config supervised/configs/s4_tpavi_resnet50.yaml [--out DIR]
     python -m supervised.train --config FILE --data.root DIR --train.epochs 3      any option by name
+    python -m supervised.train --config FILE --config supervised/configs/recipes/modern.yaml
     torchrun --nproc_per_node 2 -m supervised.train --config FILE                 several processes, same numbers
+    torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:PORT -m supervised.train ...
+                                                                                  on each of two machines
 
 After every epoch the model is validated (M_J, all five frames); the best is kept. The run folder (default
-runs/NAME-OF-THE-CONFIG) gets config.yaml, log.csv, curves.png, tensorboard/, best.safetensors and state.pt. The
-same command resumes a run that was interrupted. Then: python -m supervised.evaluate --run DIR
+runs/NAME-OF-THE-CONFIG) gets config.yaml, initial_weights.json, log.csv, curves.png, tensorboard/, best.safetensors
+and state.pt. The same command goes on with a run that was killed, at whatever step, to the same result.
+Then: python -m supervised.evaluate --run DIR
 """
 
-import io
+import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from supervised import optim, state
 from supervised.distributed import batches, share, synchronise, weight
 from supervised.evaluate import evaluate, make_accelerator
+from supervised.features import hear, open_clips
 from supervised.losses import segmentation_loss
-from supervised.model import ListeningSegmentor
-from supervised.options import Options
+from supervised.model import ListeningSegmentor, architecture
+from supervised.options import Options, check
 from utils.cli import InputError, command
 from utils.config import option_parser, parse_options, to_yaml
-from utils.dataset import AVSDataset
 from utils.figures import curves
 from utils.files import write_bytes, write_text
-from utils.layout import AVSBench
 
 
 class Trainer:
@@ -43,55 +49,80 @@ class Trainer:
 
     def __init__(self, options: Options, out: Path):
         check(options)
+        state.must_be_the_same_run(out / "config.yaml", options)
         self.options, self.out = options, out
         self.accelerator: Accelerator = make_accelerator(options)
-        data = AVSBench(options.data.root, options.data.benchmark)
-        size = options.data.image_size
-        self.train_set = AVSDataset(data, "train", fraction=options.data.fraction, image_size=size)
-        self.val_set = AVSDataset(data, "val", image_size=size)
         set_seed(options.train.seed)
-        self.model = ListeningSegmentor(options.model)
-        self.model.load_pretrained()
+        self.model = ListeningSegmentor(options.model, options.fidelity)
+        inputs = self.model.inputs
+        again = (out / "state.pt").is_file()
+        self.start = [] if again else self.model.load_pretrained()
+        self.sets = {split: open_clips(options.data, inputs, split) for split in ("train", "val")}
         synchronise(self.model)
-        learnt = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(learnt, lr=options.train.lr)
-        self.history: list[dict[str, Any]] = []
-        self.resume()
+        if options.train.channels_last:
+            optim.channels_last(self.model)
+        self.model.to(self.accelerator.device)
+        self.optimizer = optim.build_optimizer(self.model, options.train, options.fidelity)
+        self.learnt = [p for p in self.model.parameters() if p.requires_grad]
+        self.average = optim.average(self.model, options.train.ema)
+        self.progress = state.Progress()
+        self.saved_at = time.monotonic()
+        if again:
+            self.resume()
+        self.heard: dict[str, Tensor] = {}
+        if self.model.hears_the_same and self.progress.epoch < options.train.epochs:
+            for split, clips in self.sets.items():
+                self.heard[split] = hear(
+                    self.model,
+                    clips,
+                    self.accelerator,
+                    workers=options.data.workers,
+                    cache=options.data.cache,
+                    title=f"listen to {split}",
+                )
+                clips.audio = "none"
         self.wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        if options.train.compile:
+            self.wrapped = torch.compile(self.wrapped)
 
     @property
-    def best(self) -> float:
-        """The best M_J on val so far; -1 before the first epoch."""
-        return max((row["val_m_j"] for row in self.history), default=-1.0)
+    def judged(self) -> ListeningSegmentor:
+        """The model that is validated and kept: the moving average where there is one."""
+        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
 
     def resume(self) -> None:
-        """Go on from state.pt if there is one; refuse a folder that another configuration made."""
-        config, state = self.out / "config.yaml", self.out / "state.pt"
-        if config.is_file() and config.read_text() != to_yaml(self.options):
-            raise InputError(f"{self.out} holds a run with other options ({config}); choose another --out")
-        if state.is_file():
-            saved = torch.load(state, map_location="cpu", weights_only=True)
-            self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.history = saved["history"]
+        """Go on from state.pt."""
+        self.progress, saved = state.load_state(self.out / "state.pt")
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
 
     def run(self) -> None:
         """Train the epochs that are left."""
-        main = self.accelerator.is_main_process
+        main, progress = self.accelerator.is_main_process, self.progress
         if main:
-            write_text(self.out / "config.yaml", to_yaml(self.options))
-        board = SummaryWriter(self.out / "tensorboard", purge_step=len(self.history)) if main else None
-        for epoch in range(len(self.history), self.options.train.epochs):
-            begin = time.perf_counter()
+            self.begin()
+        board = SummaryWriter(self.out / "tensorboard", purge_step=progress.epoch) if main else None
+        for epoch in range(progress.epoch, self.options.train.epochs):
+            begin = time.perf_counter() - progress.seconds
             row: dict[str, Any] = {"epoch": epoch, **self.epoch(epoch)}
             metrics = evaluate(
-                self.model, self.val_set, self.accelerator, workers=self.options.data.workers, title="val"
+                self.judged,
+                self.sets["val"],
+                self.accelerator,
+                workers=self.options.data.workers,
+                heard=self.heard.get("val"),
+                title="val",
             )
             numbers = metrics.result(metric_batch=1)
             row |= {"val_m_j": numbers["m_j"], "val_m_f": numbers["m_f"]}
             row["seconds"] = round(time.perf_counter() - begin, 2)
-            improved = row["val_m_j"] > self.best
-            self.history.append(row)
+            improved = row["val_m_j"] > progress.best
+            progress.history.append(row)
+            progress.epoch, progress.step, progress.sums, progress.seconds = epoch + 1, 0, {}, 0.0
             if main:
                 self.save(improved)
                 assert board is not None
@@ -105,63 +136,108 @@ class Trainer:
             board.close()
         self.accelerator.wait_for_everyone()
 
+    def begin(self) -> None:
+        """Write down the options and what the towers start from."""
+        with state.told_of_full_disks(self.out):
+            write_text(self.out / "config.yaml", to_yaml(self.options))
+            if self.start:
+                record = {start.tower: start.record() for start in self.start}
+                write_text(self.out / "initial_weights.json", json.dumps(record, indent=1) + "\n")
+        for start in self.start:
+            tqdm.write(str(start))
+
     def epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the training clips; returns the mean losses over its videos."""
-        train, rank, world = self.options.train, self.accelerator.process_index, self.accelerator.num_processes
+        """One pass over the training clips, or what is left of it; returns the mean losses over its videos."""
+        train, progress, begin = self.options.train, self.progress, time.perf_counter()
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
         # The order depends on seed and epoch alone, so a resumed run and any number of processes see the same.
-        seed = train.seed * 100_003 + epoch
-        whole = batches(len(self.train_set), train.batch, seed)
-        set_seed(seed + rank)
+        whole = batches(len(self.sets["train"]), train.batch, train.seed * 100_003 + epoch)
+        left = whole[progress.step :]
         loader = DataLoader(
-            self.train_set,
-            batch_sampler=[share(batch, rank, world) for batch in whole],
+            self.sets["train"],
+            batch_sampler=[share(batch, rank, world) for batch in left],
             num_workers=self.options.data.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
         self.wrapped.train()
-        sums = {"loss": 0.0, "bce": 0.0, "avm": 0.0}
-        bar = tqdm(loader, desc=f"epoch {epoch + 1}", unit="step", disable=not self.accelerator.is_main_process)
-        for items, batch in zip(bar, whole, strict=True):
-            moved = {k: items[k].to(self.accelerator.device) for k in ("frames", "log_mel", "masks")}
-            with self.accelerator.autocast():
-                output = self.wrapped(moved)
-            local = len(moved["masks"])
-            loss = segmentation_loss(output, moved["masks"], self.options.loss, max(len(batch), local))
-            factor = weight(local, len(batch), world)
-            self.optimizer.zero_grad()
-            self.accelerator.backward(loss.total * factor)
-            self.optimizer.step()
-            terms = torch.stack([loss.total, loss.bce, loss.avm]).detach() * factor
-            for name, value in zip(sums, self.accelerator.reduce(terms, "mean").tolist(), strict=True):
-                sums[name] += value * len(batch)
-            bar.set_postfix(loss=f"{terms[0].item():.4f}")
-            if not torch.isfinite(terms[0]):
-                raise InputError(f"the loss is {terms[0].item()} in epoch {epoch + 1}; lower --train.lr")
-        return {name: total / len(self.train_set) for name, total in sums.items()}
+        earlier = progress.seconds
+        bar = tqdm(
+            loader,
+            desc=f"epoch {epoch + 1}",
+            unit="step",
+            initial=progress.step,
+            total=len(whole),
+            disable=not self.accelerator.is_main_process,
+        )
+        for items, batch in zip(bar, left, strict=True):
+            # Chance depends on the place alone as well, so that it needs no saving.
+            place = np.random.SeedSequence([train.seed, epoch, progress.step, rank])
+            torch.manual_seed(int(place.generate_state(1)[0]))
+            optim.set_rate(
+                self.optimizer,
+                optim.rate(epoch * len(whole) + progress.step, train.epochs * len(whole), train),
+                train,
+            )
+            terms = self.step(items, batch)
+            bar.set_postfix(loss=f"{terms['loss']:.4f}")
+            for name, value in terms.items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + value * len(batch)
+            progress.step += 1
+            progress.seconds = earlier + time.perf_counter() - begin
+            if self.accelerator.is_main_process and time.monotonic() - self.saved_at >= 60 * train.save_minutes:
+                self.save_state()
+        return {name: total / len(self.sets["train"]) for name, total in progress.sums.items()}
+
+    def step(self, items: dict[str, Any], batch: list[int]) -> dict[str, float]:
+        """One step on this process's share of a batch; returns the whole batch's losses."""
+        device, world = self.accelerator.device, self.accelerator.num_processes
+        moved = {name: value.to(device) for name, value in items.items() if isinstance(value, Tensor)}
+        if "train" in self.heard:
+            moved["heard"] = self.heard["train"][items["index"]].to(device)
+        local, labelled = moved["masks"].shape[:2]
+        with self.accelerator.autocast():
+            output = self.wrapped(moved, labelled if self.options.loss.distance == "none" else None)
+        loss = segmentation_loss(output, moved["masks"], self.options.loss, max(len(batch), local))
+        factor = weight(local, len(batch), world)
+        terms = torch.stack([loss.total, loss.bce, loss.avm]).detach() * factor
+        values = self.accelerator.reduce(terms, "mean").tolist()
+        if not np.isfinite(values[0]):
+            raise InputError(
+                f"the loss is {values[0]} at step {self.progress.step + 1} of epoch {self.progress.epoch + 1}; "
+                f"lower --train.lr. {self.out} keeps the last good state"
+            )
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss.total * factor)
+        if self.options.train.clip:
+            self.accelerator.clip_grad_norm_(self.learnt, self.options.train.clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return dict(zip(("loss", "bce", "avm"), values, strict=True))
 
     def save(self, improved: bool) -> None:
         """Write the best model, the log and the resumable state, each atomically, the state last."""
-        model = {name: value.contiguous().cpu() for name, value in self.model.state_dict().items()}
         if improved:
-            write_bytes(self.out / "best.safetensors", safetensors_bytes(model))
-        write_text(self.out / "log.csv", pd.DataFrame(self.history).to_csv(index=False))
-        write_bytes(self.out / "curves.png", curves(self.history))
-        buffer = io.BytesIO()
-        state = {"model": model, "optimizer": self.optimizer.state_dict(), "history": self.history}
-        torch.save(state, buffer)
-        write_bytes(self.out / "state.pt", buffer.getvalue())
+            best = {name: value.contiguous().cpu() for name, value in self.judged.state_dict().items()}
+            state.must_be_finite(best, f"after epoch {self.progress.epoch}")
+            with state.told_of_full_disks(self.out):
+                write_bytes(self.out / "best.safetensors", safetensors_bytes(best, architecture(self.options.model)))
+        with state.told_of_full_disks(self.out):
+            write_text(self.out / "log.csv", pd.DataFrame(self.progress.history).to_csv(index=False))
+            write_bytes(self.out / "curves.png", curves(self.progress.history))
+        self.save_state()
 
-
-def check(options: Options) -> None:
-    """Raise InputError for options that contradict each other."""
-    if options.data.image_size % 32 or options.data.image_size < 32:
-        raise InputError(f"data.image_size {options.data.image_size} is not a multiple of 32")
-    if options.train.batch < 1 or options.train.epochs < 1:
-        raise InputError("train.batch and train.epochs must be at least 1")
-    if options.loss.distance != "none" and options.model.attention == "vv":
-        raise InputError("loss.distance compares masks with sound, which model.attention vv does not hear")
-    if options.loss.distance != "none" and not set(options.loss.stages) <= set(options.model.stages):
-        raise InputError("loss.stages must be among model.stages: elsewhere there is no audio feature")
+    def save_state(self) -> None:
+        """Write state.pt, whole or not at all."""
+        kept: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state.must_be_finite(kept["model"], f"after step {self.progress.step} of epoch {self.progress.epoch + 1}")
+        if self.average is not None:
+            kept["average"] = self.average.state_dict()
+        if self.accelerator.scaler is not None:
+            kept["scaler"] = self.accelerator.scaler.state_dict()
+        with state.told_of_full_disks(self.out):
+            state.save_state(self.out / "state.pt", self.progress, kept)
+        self.saved_at = time.monotonic()
 
 
 @command
@@ -171,13 +247,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path | None, default=None, help="run folder")
     options, namespace = parse_options(parser, Options, argv)
     config = Path(str(namespace.config[0])) if namespace.config else None
-    out = namespace.out or Path("runs") / (config.stem if config else options.data.benchmark)
-    trainer = Trainer(options, Path(out))
-    if len(trainer.history) >= options.train.epochs:
+    out = Path(namespace.out or Path("runs") / (config.stem if config else options.data.benchmark))
+    trainer = Trainer(options, out)
+    if trainer.progress.epoch >= options.train.epochs:
         print(f"{out}: all {options.train.epochs} epochs are done")
     trainer.run()
     if trainer.accelerator.is_main_process:
-        print(f"best val M_J {trainer.best:.4f}. Next: python -m supervised.evaluate --run {out}")
+        print(f"best val M_J {trainer.progress.best:.4f}. Next: python -m supervised.evaluate --run {out}")
     return 0
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from models.backbones import WIDTHS
 from supervised import evaluate, train
 from supervised.distributed import batches, share, weight
+from supervised.features import Clips, other_clip
 from supervised.losses import AVM
 from supervised.options import Options
 from utils import results
@@ -104,11 +105,11 @@ def test_train_then_evaluate(
 
 def test_other_sounds(composed: Path, tmp_path: Path) -> None:
     data = AVSBench(composed / "Single-source", "s4")
-    real = evaluate.OtherSound(data, "test", "real")
-    silent = evaluate.OtherSound(data, "test", "silent")
-    shuffled = evaluate.OtherSound(data, "test", "shuffled")
+    real = Clips(data, "test", "real")
+    silent = Clips(data, "test", "silent")
+    shuffled = Clips(data, "test", "shuffled")
     heard = [item["log_mel"] for item in real]
-    lenders = [evaluate.other_clip(shuffled, i) for i in range(len(shuffled))]
+    lenders = [other_clip(shuffled, i) for i in range(len(shuffled))]
     assert all(real.clips[a].category != real.clips[b].category for a, b in enumerate(lenders))
     for i, lender in enumerate(lenders):
         assert torch.equal(shuffled[i]["log_mel"], heard[lender])
@@ -189,15 +190,15 @@ def test_best_checkpoint_is_the_first_best(composed: Path, tmp_path: Path, monke
 
 
 def test_frozen_ear_stays_as_it_was(composed: Path, tmp_path: Path) -> None:
-    for name, trained in (("frozen", "false"), ("trained", "true")):
+    for name, freeze in (("frozen", "[audio]"), ("trained", "[]")):
         run = tmp_path / name
-        assert train.main(arguments(composed, run, "--model.ear.train", trained, "--train.epochs", "1")) == 0
+        assert train.main(arguments(composed, run, "--model.freeze", freeze, "--train.epochs", "1")) == 0
         options = from_yaml(Options, run / "config.yaml")
         train.set_seed(options.train.seed)
         before = train.ListeningSegmentor(options.model).state_dict()
         after = load_file(run / "best.safetensors")
         moved = {key for key in after if not torch.equal(before[key], after[key])}
-        assert any(key.startswith("ear.") for key in moved) == (trained == "true")
+        assert any(key.startswith("ear.") for key in moved) == (name == "trained")
         assert "segmentor.conv1.conv2d_list.0.weight" in moved
 
 
@@ -209,7 +210,7 @@ def test_pretrained_files_reach_the_model(composed: Path, tmp_path: Path, capsys
     options = from_yaml(Options, CONFIGS / "mini" / "s4_tpavi.yaml")
     options.model.weights = str(tmp_path / "r.pth")
     model = train.ListeningSegmentor(options.model)
-    assert model.load_pretrained() == [str(tmp_path / "r.pth")]
+    assert [start.file for start in model.load_pretrained()] == [tmp_path / "r.pth", None]
     assert torch.equal(model.segmentor.backbone.state_dict()["conv1.weight"], backbone.state_dict()["conv1.weight"])
     assert train.main(arguments(composed, tmp_path / "a", "--model.weights", str(tmp_path / "none.pth"))) == 1
     assert "none.pth: no such checkpoint; see pretrained/README.md" in capsys.readouterr().err
@@ -287,7 +288,7 @@ def test_two_processes_train_and_evaluate_as_one(
     composed: Path, tmp_path: Path, benchmark: str, more: list[str]
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    extra = ["--train.epochs", "1", "--train.lr", "1e-4", "--model.ear.train", "true", *more]
+    extra = ["--train.epochs", "1", "--train.lr", "1e-4", "--model.freeze", "[]", *more]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     assert train.main(arguments(composed, one, *extra, benchmark=benchmark)) == 0
     assert evaluate.main(["--run", str(one)]) == 0

@@ -80,15 +80,21 @@ class AVSDataset(Dataset[dict[str, Any]]):
         clip = self.clips[index]
         item: dict[str, Any] = {"index": index, "name": clip.name, "category": clip.category}
         item["frames"] = self._frames(self.data.frames(clip))
+        item |= self.sound(index)
+        item["masks"] = torch.stack([read_mask(p, self.data.benchmark.name) for p in self.data.masks(clip)])
+        return item
+
+    def sound(self, index: int) -> dict[str, Tensor]:
+        """What an item holds of its clip's sound."""
+        clip = self.clips[index]
         if self.audio == "log_mel":
-            item["log_mel"] = torch.from_numpy(read_log_mel(self.data, clip))
-        elif self.audio == "waveform":
+            return {"log_mel": torch.from_numpy(read_log_mel(self.data, clip))}
+        if self.audio == "waveform":
             track = five_seconds(
                 self.data.wav(clip), self.sample_rate, tile=self.tile, int16_round_trip=self.int16_round_trip
             )
-            item["waveform"] = torch.from_numpy(track)
-        item["masks"] = torch.stack([read_mask(p, self.data.benchmark.name) for p in self.data.masks(clip)])
-        return item
+            return {"waveform": torch.from_numpy(track)}
+        return {}
 
     def _frames(self, paths: Sequence[Path]) -> Tensor:
         frames = torch.from_numpy(np.stack([read_frame(path, self.image_size) for path in paths]))

@@ -1,0 +1,86 @@
+"""The optimiser of a run: which weights at which rate, the rate's course, and the weights' moving average."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from models.esresnext import ESResNeXtFBSP
+from supervised.model import ListeningSegmentor
+from supervised.options import Fidelity, TrainOptions
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+def build_optimizer(model: ListeningSegmentor, options: TrainOptions, fidelity: Fidelity) -> torch.optim.Adam:
+    """Adam or AdamW over what the model trains, in the groups of `groups`."""
+    parts = groups(model, options, fidelity)
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(parts, lr=options.lr)
+    return torch.optim.Adam(parts, lr=options.lr, weight_decay=0.0)
+
+
+def groups(model: ListeningSegmentor, options: TrainOptions, fidelity: Fidelity) -> list[dict[str, Any]]:
+    """Parameter groups: head and backbone, each with and without weight decay; empty ones are left out.
+
+    The backbone is tpavi's visual one, or AudioCLIP's towers; VGGish, its projector, and an audio layer that
+    starts random (from ESRNXFBSP.pt) belong to the head. AdamW does not decay what normalises; in the published
+    program it would, for it looks for "norm" in the names, and none has it. Source: Sam4AVS, `train.py`.
+    """
+    backbone = {id(p) for p in model.visual_tower.parameters()}
+    if isinstance(model.audio_tower, ESResNeXtFBSP):
+        backbone |= {id(p) for p in model.audio_tower.parameters()}
+        if model.trains_projection:
+            backbone -= {id(p) for p in model.audio_tower.fc.parameters()}
+    spared: set[int] = set()
+    if fidelity == "corrected":
+        spared = {id(p) for layer in model.modules() if isinstance(layer, NORMS) for p in layer.parameters()}
+    found: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            part = "backbone" if id(parameter) in backbone else "head"
+            found.setdefault((part, id(parameter) not in spared), []).append(parameter)
+    adamw = options.optimizer == "adamw"
+    return [
+        {
+            "params": parameters,
+            "lr": options.lr * (options.backbone_lr_mult if part == "backbone" else 1.0),
+            "weight_decay": options.weight_decay if adamw and decays else 0.0,
+            "name": part,
+        }
+        for (part, decays), parameters in sorted(found.items(), key=lambda item: item[0])
+    ]
+
+
+def rate(step: int, steps: int, options: TrainOptions) -> float:
+    """What the learning rates are multiplied by at a step of 0 ... steps-1."""
+    if step < options.warmup:
+        return (step + 1) / (options.warmup + 1)
+    if options.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - options.warmup) / max(1, steps - 1 - options.warmup)))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float, options: TrainOptions) -> None:
+    """Give each group its learning rate times `factor`."""
+    for group in optimizer.param_groups:
+        multiple = options.backbone_lr_mult if group["name"] == "backbone" else 1.0
+        group["lr"] = options.lr * multiple * factor
+
+
+def average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """An exponential moving average of weights and statistics, or None for decay 0. `update_parameters` moves it."""
+    if decay == 0:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def channels_last(model: nn.Module) -> None:
+    """Lay out the weights of two-dimensional convolutions so that maps pass through channel by channel at each pixel.
+
+    (Module.to would try the three-dimensional ones as well, and fail.)"""
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
