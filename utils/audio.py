@@ -81,6 +81,11 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
         raise InputError(f"{path}: not a readable sound file ({error})") from error
 
 
+def quantised(track: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] (clipped) after a trip through 16 bits, as float32. Source: as `five_seconds`."""
+    return (np.clip(track, -1.0, 1.0) * 32767.0).astype(np.int16).astype(np.float32) / np.float32(32767.0)
+
+
 def five_seconds(path: Path, sample_rate: int, *, tile: int = 1, int16_round_trip: bool = False) -> np.ndarray:
     """A clip's sound, cut into five seconds: float32 (5, tile · sample_rate) in [-1, 1].
 
@@ -106,5 +111,5 @@ def five_seconds(path: Path, sample_rate: int, *, tile: int = 1, int16_round_tri
     parts = [track[: whole * sample_rate]] + [track[-sample_rate:]] * (SECONDS - whole)
     track = np.concatenate(parts)
     if int16_round_trip:
-        track = (np.clip(track, -1.0, 1.0) * 32767.0).astype(np.int16).astype(np.float32) / np.float32(32767.0)
+        track = quantised(track)
     return np.tile(track.reshape(SECONDS, sample_rate), (1, tile)).astype(np.float32)

@@ -25,7 +25,7 @@ def write_video(
     path: Path,
     frames: Iterable[np.ndarray],
     fps: Fraction | float,
-    samples: np.ndarray | None = None,
+    samples: np.ndarray | Iterable[np.ndarray] | None = None,
     sample_rate: int = 44_100,
     quality: int = 18,
 ) -> None:
@@ -34,7 +34,7 @@ def write_video(
     frames: (H, W, 3) RGB uint8, all of one size, taken one at a time; yuv420p halves the chroma, so an odd
     height or width is made even by repeating the last row or column.
     fps: frames a second. samples: (n,) or (n, channels) at sample_rate Hz, one or two channels, int16 or
-    floats in [-1, 1] (clipped); None for a silent video.
+    floats in [-1, 1] (clipped), or blocks of such samples, taken as the frames come; None for a silent video.
     quality: x264's constant rate factor, 0 (lossless) to 51; 18 is visually clean.
     One thread encodes, and the same input gives the same bytes: callers work on many clips in parallel processes.
     Raises ValueError without frames, and for frames or samples of another shape or type.
@@ -44,7 +44,7 @@ def write_video(
     if first is None:
         raise ValueError(f"{path}: no frames to write")
     rate = frame_rate(fps)
-    sound = None if samples is None else _to_float(samples)
+    sound = None if samples is None else _Sound([samples] if isinstance(samples, np.ndarray) else samples)
     height, width = first.shape[:2]
     with (
         atomic_path(path) as temporary,
@@ -54,7 +54,7 @@ def write_video(
         video.height, video.width, video.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
         video.thread_count = 1
         if sound is not None:
-            layout = "mono" if len(sound) == 1 else "stereo"
+            layout = "mono" if sound.channels == 1 else "stereo"
             audio = container.add_stream("aac", rate=sample_rate, layout=layout, options=AAC)
         written = 0
         # The sound goes in beside the frames, so that the muxer need not hold back a long video.
@@ -64,12 +64,36 @@ def write_video(
             container.mux(video.encode(_video_frame(frame)))
             if sound is not None:
                 until = int(count / rate * sample_rate)
-                container.mux(_audio_packets(audio, sound[:, written:until], written))
+                container.mux(_audio_packets(audio, sound.take(until - written), written))
                 written = until
         container.mux(video.encode(None))
         if sound is not None:
-            container.mux(_audio_packets(audio, sound[:, written:], written))
+            while (rest := sound.take(sample_rate)).shape[1]:
+                container.mux(_audio_packets(audio, rest, written))
+                written += rest.shape[1]
             container.mux(audio.encode(None))
+
+
+class _Sound:
+    """Blocks of samples, handed out in other lengths; channels is 1 or 2."""
+
+    def __init__(self, blocks: Iterable[np.ndarray]):
+        self._blocks = map(_to_float, blocks)
+        self._held = next(self._blocks, np.zeros((1, 0), np.float32))
+        self.channels = len(self._held)
+
+    def take(self, count: int) -> np.ndarray:
+        """The next samples, (channels, count); fewer, then none, when the sound has ended."""
+        parts, lacking = [], count
+        while lacking > 0:
+            if self._held.shape[1] == 0 and (following := next(self._blocks, None)) is not None:
+                self._held = following
+            elif self._held.shape[1] == 0:
+                break
+            parts.append(self._held[:, :lacking])
+            self._held = self._held[:, lacking:]
+            lacking -= parts[-1].shape[1]
+        return np.concatenate(parts, axis=1) if parts else np.zeros((self.channels, 0), np.float32)
 
 
 def _video_frame(frame: np.ndarray) -> av.VideoFrame:

@@ -43,6 +43,12 @@ def png_bytes(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", ordered)[1].tobytes()
 
 
+def jpeg_bytes(image: np.ndarray, quality: int = 85) -> bytes:
+    """Encode an (H, W, 3) RGB uint8 image for people to look at; quality 0 to 100."""
+    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", ordered, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
 def wav_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
     """Encode int16 samples, (n,) or (n, channels), as a PCM16 WAV file."""
     buffer = io.BytesIO()

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from utils.audio import SAMPLE_RATE
@@ -54,21 +55,31 @@ def probe(path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream]]:
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream | None]]:
+    """A file, its video track, and its sound track if it has one. Raises InputError for what is no video."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
+            kind, video, audio = container.format.name, container.streams.best("video"), container.streams.best("audio")
+            # FFmpeg also opens pictures, text (as a terminal shows it) and the covers of songs.
+            if kind in ("tty", "image2") or kind.endswith("_pipe"):
+                raise InputError(f"{path}: not a video (FFmpeg takes it for {kind})")
+            if not isinstance(video, VideoStream) or video.disposition & Disposition.attached_pic:
                 raise InputError(f"{path}: has no video track")
-            if not container.streams.audio:
-                raise InputError(f"{path}: has no sound, which this task cannot do without")
-            video, audio = container.streams.video[0], container.streams.audio[0]
-            if not video.average_rate:
-                raise InputError(f"{path}: does not say its frame rate")
-            yield container, video, audio
+            yield container, video, audio if isinstance(audio, AudioStream) and audio.codec_context else None
     except av.FFmpegError as error:
         raise InputError(f"{path}: not a readable video ({error.strerror}); obtain it again") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream]]:
+    with opened(path) as (container, video, audio):
+        if audio is None:
+            raise InputError(f"{path}: has no sound, which this task cannot do without")
+        if not video.average_rate:
+            raise InputError(f"{path}: does not say its frame rate")
+        yield container, video, audio
 
 
 def _check_complete(path: Path, video: VideoStream, packets: int) -> None:
@@ -94,7 +105,7 @@ def _decode(path: Path, container: InputContainer, video: VideoStream, audio: Au
         raise InputError(f"{path}: has a sound track with no sound in it")
     chosen = _choose(path, video, packets, frame_indices(float(video.average_rate)))
     samples = np.concatenate(sound, axis=1).reshape(-1, resampler.layout.nb_channels)
-    return ClipMedia([_to_rgb(frame) for frame in chosen], samples)
+    return ClipMedia([study_size(to_rgb(frame)) for frame in chosen], samples)
 
 
 def _choose(path: Path, video: VideoStream, packets: list[av.Packet], wanted: list[int]) -> list[av.VideoFrame]:
@@ -122,8 +133,13 @@ def _choose(path: Path, video: VideoStream, packets: list[av.Packet], wanted: li
     return [found[time] for time in times]
 
 
-def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
+def to_rgb(frame: av.VideoFrame) -> np.ndarray:
+    """A decoded frame as (H, W, 3) uint8 RGB, at its own size."""
     # Bicubic chroma, as the ffmpeg program does by default.
-    rgb = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
+    return frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
+
+
+def study_size(rgb: np.ndarray) -> np.ndarray:
+    """Resize a picture to the study's 224×224: bilinear, aspect not kept."""
     height, width = FRAME_SIZE
     return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR)

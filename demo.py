@@ -1,0 +1,55 @@
+"""Show what makes the sound in a video of yours: masks, the video with them on it, and a page to look at.
+
+    python demo.py VIDEO                                  the miniature, which knows fourteen drawn things
+    python demo.py VIDEO --config zero_shot/configs/s4_point_local.yaml           the public weights
+    python demo.py VIDEO --every frame --heat --prompts   a mask for every frame; heat maps and prompts as pictures
+    python demo.py VIDEO --prompt.threshold 0.5 --out DIR           any option of zero_shot.evaluate
+
+Any container, codec, length, size and frame rate. DIR (default runs/demo/NAME-OF-THE-VIDEO) gets index.html, which a
+browser opens from the disk; overlay.mp4, the video with its sound and the masks; masks/ as PNG of the video's size.
+python -m pretrained.fetch audioclip-full sam-vit-h gets the public weights.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from utils.cli import command
+from utils.config import option_parser, parse_options
+from utils.stream import open_video
+from zero_shot.build import build_setting
+from zero_shot.demo import check_folder, run
+from zero_shot.evaluate import check
+from zero_shot.options import Options
+
+MINIATURE = Path(__file__).parent / "zero_shot" / "configs" / "mini" / "s4_no_prompt.yaml"
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = option_parser(Options, __doc__, "python demo.py")
+    parser.add_argument("video", type=Path, help="a video file")
+    parser.add_argument("--out", type=Path | None, default=None, help="folder for what is made")
+    parser.add_argument("--every", type=Literal["second", "frame"], default="second", help="how often a mask is made")
+    parser.add_argument("--heat", action="store_true", help="save the similarity maps as pictures")
+    parser.add_argument("--prompts", action="store_true", help="save the frames with SAM's prompts as pictures")
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not any(word == "--config" or word.startswith("--config=") for word in given):
+        given = ["--config", str(MINIATURE), *given]
+    options, namespace = parse_options(parser, Options, given)
+    check(options)
+    video = open_video(namespace.video)
+    out = namespace.out or Path("runs/demo") / video.path.stem
+    check_folder(out, video)
+    device = "cuda" if torch.cuda.is_available() and not options.run.cpu else "cpu"
+    setting = build_setting(options, device)
+    run(setting, options, video, out, namespace.every, heat=namespace.heat, prompts=namespace.prompts)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The sound of any video in step with its frames, block by block, and second by second as the study hears it."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import av
+import numpy as np
+import soxr
+
+from utils.audio import SAMPLE_RATE, quantised
+from utils.stream import Video, decoded
+from utils.video import opened
+
+SILENT = 1 / 32768  # of full scale: the last bit of 16, which codecs leave behind in silence
+EDGE = 800  # samples, 50 ms: what a sound spreads beyond its beginning and end, coded and resampled
+
+
+def read_sound(video: Video, rate: int) -> Iterator[np.ndarray]:
+    """The sound from the first frame on, at `rate` Hz: blocks of int16 (n, channels), one or two channels.
+
+    A track that starts late, or has holes of a tenth of a second or more, is silent there. Nothing without a track.
+    """
+    if not video.sound_rate:
+        return
+    graph, kind, given = None, None, 0
+    with opened(video.path) as (container, _, audio):
+        assert audio is not None
+        for frame in decoded(container, audio):
+            assert isinstance(frame, av.AudioFrame)
+            if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                for block in _pulled(graph):  # of what was before: broadcasts change between programmes
+                    given += len(block)
+                    yield block
+                graph = _resampling(frame, rate, video.channels, video.origin + given / rate)
+            assert graph is not None
+            graph.push(frame)
+            for block in _pulled(graph, more=True):
+                given += len(block)
+                yield block
+        yield from _pulled(graph)
+
+
+def read_seconds(video: Video, sample_rate: int, *, int16_round_trip: bool = False) -> Iterator[np.ndarray | None]:
+    """The sound of each second as the study hears it: float32 (sample_rate,) in [-1, 1], or None where it is silent.
+
+    To 16 kHz and 16 bits, channels averaged, then to sample_rate by soxr, as utils.audio.five_seconds does to a file.
+    A sound that ends within a second gives the last sample_rate samples up to its end, and repeats if it has not as
+    many; but if it covers less than half of what the video shows in that second, the second is silent. So are those
+    that follow, which are left out.
+    """
+    resampler = soxr.ResampleStream(SAMPLE_RATE, sample_rate, 1, dtype="float32", quality="HQ")
+    heard, ready, before = np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
+    silent: list[bool] = []
+    begun = 0  # seconds
+    blocks = ((block.astype(np.float32) / 32768).mean(axis=1) for block in read_sound(video, SAMPLE_RATE))
+    for block, last in _with_last(blocks):
+        heard = np.concatenate([heard, block])
+        while len(heard) >= SAMPLE_RATE or (last and len(heard)):
+            part, heard = heard[:SAMPLE_RATE], heard[SAMPLE_RATE:]
+            covered = len(part) >= 0.5 * min(1.0, video.duration - begun) * SAMPLE_RATE
+            inner = part[EDGE:-EDGE] if len(part) > 4 * EDGE else part
+            silent.append(not covered or bool(np.abs(inner).max() <= SILENT))
+            begun += 1
+        ready = np.concatenate([ready, resampler.resample_chunk(block, last=last)])
+        while silent and (len(ready) >= sample_rate or (last and len(ready))):
+            second, ready = ready[:sample_rate], ready[sample_rate:]
+            if len(second) < sample_rate:
+                second = np.resize(np.concatenate([before, second])[-sample_rate:], sample_rate)
+            before = second
+            yield None if silent.pop(0) else quantised(second) if int16_round_trip else second
+
+
+def _with_last(blocks: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
+    """Each block, and whether it is the last."""
+    held = next(blocks, None)
+    while held is not None:
+        following = next(blocks, None)
+        yield held, following is None
+        held = following
+
+
+def _resampling(frame: av.AudioFrame, rate: int, channels: int, start: float) -> av.filter.Graph:
+    """From frames like this one to int16 at `rate`, from `start` seconds of the file's clock on."""
+    graph = av.filter.Graph()
+    source = graph.add_abuffer(
+        sample_rate=frame.sample_rate,
+        format=frame.format.name,
+        layout=frame.layout.name,
+        channels=frame.layout.nb_channels,
+        time_base=frame.time_base,
+    )
+    steps = [
+        source,
+        graph.add("aresample", f"{rate}:async=1:first_pts={round(start * frame.sample_rate)}"),
+        graph.add("aformat", f"sample_fmts=s16:channel_layouts={'mono' if channels == 1 else 'stereo'}"),
+        graph.add("abuffersink"),
+    ]
+    for before, after in pairwise(steps):
+        before.link_to(after)
+    graph.configure()
+    return graph
+
+
+def _pulled(graph: av.filter.Graph | None, more: bool = False) -> Iterator[np.ndarray]:
+    """What a graph has ready; to the end unless more is to come."""
+    if graph is None:
+        return
+    if not more:
+        graph.push(None)
+    while True:
+        try:
+            frame = graph.pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        assert isinstance(frame, av.AudioFrame)
+        yield frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
