@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from models.vggish import VGGish, log_mel
 from tests import golden_values as golden
 from tests import plain
-from utils.audio import five_examples, five_seconds, mel_matrix, read_wav
+from utils.audio import five_examples, five_seconds, mel_matrix, read_wav, resample
 from utils.cli import InputError
 
 FOLDER = Path(__file__).parent / "golden"
@@ -135,3 +135,14 @@ def test_any_rate_and_channels_give_the_same_sound(tmp_path: Path, rate: int, ch
     assert rows.shape == (5, 44_100)
     inside = slice(2_000, -2_000)  # the resampler's filter has nothing to hold on to at the ends
     np.testing.assert_allclose(rows.ravel()[inside], expected[inside], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "samples, rate, to", [(80_000, 16_000, 44_100), (79_999, 16_000, 48_000), (1003, 96_000, 8_000)]
+)
+def test_resampling_is_librosas_to_the_bit(samples: int, rate: int, to: int) -> None:
+    import librosa
+
+    track = np.random.default_rng(0).uniform(-1, 1, samples).astype(np.float32)
+    assert np.array_equal(resample(track, rate, to), librosa.resample(track, orig_sr=rate, target_sr=to))
+    assert resample(track, rate, rate) is track

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 
 from utils.cli import InputError
 from utils.layout import SECONDS
@@ -86,25 +87,35 @@ def quantised(track: np.ndarray) -> np.ndarray:
     return (np.clip(track, -1.0, 1.0) * 32767.0).astype(np.int16).astype(np.float32) / np.float32(32767.0)
 
 
+def resample(track: np.ndarray, rate: int, to: int) -> np.ndarray:
+    """A mono track (n,) at another rate, float32 (ceil(n · to / rate),): what librosa.resample gives by default.
+
+    By soxr, which librosa calls: librosa's own import takes seconds.
+    """
+    if rate == to:
+        return track
+    found = soxr.resample(track, rate, to, quality="HQ")
+    count = -(-len(track) * to // rate)
+    return np.pad(found[:count], (0, max(0, count - len(found))))
+
+
 def five_seconds(path: Path, sample_rate: int, *, tile: int = 1, int16_round_trip: bool = False) -> np.ndarray:
     """A clip's sound, cut into five seconds: float32 (5, tile · sample_rate) in [-1, 1].
 
-    The channels are averaged and the sound resampled (librosa, soxr_hq). A clip shorter than five seconds
+    The channels are averaged and the sound resampled (soxr). A clip shorter than five seconds
     loses its incomplete last second, and copies of its last `sample_rate` samples take the free seconds.
     tile repeats each second in time: the original gives AudioCLIP each second five times over.
     int16_round_trip quantises to 16 bits on the way, as the original does for its No-Prompt and Box-Prompt
     settings. Raises InputError on an unreadable file or a sound under a second (the original then returns
     rows that cannot be batched). Source: Sam4AVS, `avs_scripts/*/dataloader.py` and `zero_shot/*/dataloader.py`.
     """
-    import librosa  # slow to import, and only waveform users need it
-
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         raise InputError(f"{path}: not a readable sound file ({error})") from error
-    track = librosa.resample(samples.mean(axis=1), orig_sr=rate, target_sr=sample_rate)
+    track = resample(samples.mean(axis=1), rate, sample_rate)
     if len(track) < sample_rate:
         raise InputError(f"{path}: {len(track) / sample_rate:.2f} s of sound; at least one second is needed")
     whole = min(len(track) // sample_rate, SECONDS)
