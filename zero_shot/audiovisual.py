@@ -86,7 +86,7 @@ class AudioVisual:
             return F.normalize(kept["embeddings"], dim=1)
         images = crops()
         encode = lambda part: self.model.encode_image(part.to(self.device))  # noqa: E731
-        parts = [self._run(partial(encode, part)) for part in images.split(CHUNK)]
+        parts = [self._run(partial(encode, part)) for part in images.split(CHUNK) if len(part)]
         found = torch.cat(parts) if parts else torch.zeros(0, self.model.embed_dim)
         if store:
             store.put(content, {"embeddings": found})

@@ -110,7 +110,7 @@ class Heatmap(Setting):
     def answer(self, frames: Sequence[np.ndarray], seconds: Tensor) -> list[Answer]:
         """See Setting."""
         maps = self.heat(frames, seconds).numpy()
-        return [Answer(heat >= self.options.prompt.threshold, heat) for heat in maps]
+        return [Answer(heat >= np.float32(self.options.prompt.threshold), heat) for heat in maps]
 
 
 class Prompted(Heatmap):
