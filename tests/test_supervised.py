@@ -13,11 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from models.backbones import WIDTHS
 from supervised import evaluate, train
 from supervised.distributed import batches, share, weight
 from supervised.features import Clips, other_clip
-from supervised.losses import AVM
 from supervised.options import Options
 from utils import results
 from utils.config import from_yaml, to_yaml
@@ -26,37 +24,6 @@ from utils.layout import AVSBench
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIGS = REPOSITORY / "supervised" / "configs"
-ROWS = [  # config, benchmark, backbone, share of the data, epochs; spec of the original's scripts
-    ("s4_tpavi_resnet50", "s4", "resnet50", 1.0, 15),
-    ("s4_tpavi_pvt", "s4", "pvt_v2_b5", 1.0, 15),
-    ("s4_tpavi_resnet50_20_percent", "s4", "resnet50", 0.2, 50),
-    ("s4_tpavi_resnet50_50_percent", "s4", "resnet50", 0.5, 30),
-    ("ms3_tpavi_resnet50", "ms3", "resnet50", 1.0, 30),
-    ("ms3_tpavi_pvt", "ms3", "pvt_v2_b5", 1.0, 30),
-    ("ms3_tpavi_resnet50_20_percent", "ms3", "resnet50", 0.2, 80),
-    ("ms3_tpavi_resnet50_50_percent", "ms3", "resnet50", 0.5, 50),
-]
-
-
-@pytest.mark.parametrize("name, benchmark, backbone, fraction, epochs", ROWS)
-def test_published_rows(name: str, benchmark: str, backbone: str, fraction: float, epochs: int) -> None:
-    options = from_yaml(Options, CONFIGS / f"{name}.yaml")
-    assert (options.data.benchmark, options.model.backbone, options.data.fraction) == (benchmark, backbone, fraction)
-    assert (options.train.epochs, options.train.batch, options.train.lr, options.train.seed) == (epochs, 4, 1e-4, 123)
-    assert options.metric_batch == 4 and options.model.channels == 256 and options.data.image_size == 224
-    expected = AVM("kl", 0.5, [0, 1, 2, 3]) if benchmark == "ms3" else AVM()
-    assert options.loss == expected
-    assert (options.model.attention, list(options.model.stages)) == ("va", [0, 1, 2, 3])
-    train.check(options)
-
-
-def test_every_config_is_a_valid_run() -> None:
-    files = sorted(CONFIGS.rglob("*.yaml"))
-    assert {file.stem for file in files if file.parent == CONFIGS} >= {row[0] for row in ROWS}
-    for file in files:
-        options = from_yaml(Options, file)
-        train.check(options)
-        assert options.model.backbone in WIDTHS
 
 
 def arguments(composed: Path, out: Path, *more: str, benchmark: str = "s4") -> list[str]:
