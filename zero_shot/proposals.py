@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from segment_anything.modeling import Sam
 from segment_anything.utils.amg import batched_mask_to_box, build_point_grid, calculate_stability_score
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -78,27 +79,21 @@ def _find(segmenter: Segmenter, embedded: Embedded, options: ProposalOptions) ->
     """The surviving masks of a frame, on the CPU, in the form that a cache keeps."""
     height, width = embedded.size
     points = build_point_grid(options.points_per_side) * np.array([[width, height]])
-    encoder, decoder = segmenter.sam.prompt_encoder, FastDecoder(segmenter.sam.mask_decoder)
+    encoder, decoder = segmenter.sam.prompt_encoder, FastDecoder(segmenter.sam.mask_decoder, segmenter.autocast)
     # In float64 up to the positional encoding, as in the stock generator.
     placed = torch.as_tensor(segmenter.transform.apply_coords(points, embedded.size), device=segmenter.device)
     labels = torch.ones(len(points), 1, dtype=torch.int, device=segmenter.device)
     sparse, _ = encoder(points=(placed[:, None], labels), boxes=None, masks=None)
-    positions = encoder.get_dense_pe()
-    with segmenter.autocast():
-        image = decoder.share(embedded.features, encoder.no_mask_embed.weight[0], positions)
+    image = decoder.share(embedded.features, encoder.no_mask_embed.weight[0], encoder.get_dense_pe())
+    batch = segmenter.prompts_per_batch(SPARSE, embedded.size)
     parts = [_judge(torch.empty(0, height, width), torch.empty(0), torch.empty(0, 2), options)]
-    for first in range(0, len(points), size := segmenter.prompts_per_batch(SPARSE, embedded.size)):
-        with segmenter.autocast():
-            decoded = decoder.decode(image, sparse[first : first + size])
-        scores = decoded.iou[:, 1:].float()
+    for decoded in decoder.decode(image, sparse, batch):
+        scores = decoded.iou[:, 1:]
         good = scores > options.pred_iou_thresh if options.pred_iou_thresh > 0 else torch.ones_like(scores)
-        for prompt, kind in (some.unbind(1) for some in good.nonzero().split(size)):
-            if not len(prompt):
-                continue
-            with segmenter.autocast():
-                low = decoder.masks(image, decoded, prompt, kind + 1)
-            logits = segmenter.upscale(low.float(), embedded)
-            asked = torch.as_tensor(points)[first + prompt.cpu()]
+        chosen = good.nonzero()
+        for prompt, kind in (some.unbind(1) for some in chosen.split(batch) if len(chosen)):
+            logits = segmenter.upscale(decoder.masks(image, decoded, prompt, kind + 1), embedded)
+            asked = torch.as_tensor(points)[decoded.first + prompt.cpu()]
             parts.append(_judge(logits, scores[prompt, kind], asked, options))
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     kept = batched_nms(found["box"].float(), found["score"], torch.zeros(len(found["box"])), options.box_nms_thresh)
@@ -110,14 +105,13 @@ def _judge(logits: Tensor, score: Tensor, point: Tensor, options: ProposalOption
 
     logits: (K, H, W). score: (K,) predicted IoU. point: (K, 2), on the CPU.
     """
-    stability = calculate_stability_score(logits, 0.0, options.stability_score_offset)
+    stability = calculate_stability_score(logits, Sam.mask_threshold, options.stability_score_offset)
     if options.stability_score_thresh > 0:
         stable = stability >= options.stability_score_thresh
         logits, score, stability, point = logits[stable], score[stable], stability[stable], point[stable.cpu()]
-    masks = logits > 0.0
-    packed = np.packbits(masks.flatten(1).cpu().numpy(), axis=1)
+    masks = logits > Sam.mask_threshold
     return {
-        "mask": torch.from_numpy(packed),
+        "mask": torch.from_numpy(np.packbits(masks.flatten(1).cpu().numpy(), axis=1)),
         "area": masks.sum((1, 2)).cpu(),
         "box": batched_mask_to_box(masks).long().cpu(),
         "score": score.cpu(),

@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.cache import Cache, content_key, weights_key
+from zero_shot.fast_encoder import encode
 
 Precision = Literal["fp32", "bf16"]
 VERSION = 1  # of the numbers: raise it when a change here alters what a cache holds
+CPU_PROMPTS = 256 * 2**20  # bytes: a CPU is slower at more prompts a batch, for they leave its caches
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Segmenter:
         for batch in chunks(list(missing), self.images_per_batch):
             images = torch.stack([self._prepare(missing[content]) for content in batch])
             with self.autocast():
-                encoded = self.sam.image_encoder(images).float()
+                encoded = encode(self.sam.image_encoder, images, self.memory // 4).float()
             for content, feature in zip(batch, encoded, strict=True):
                 features[content] = feature
                 if self.embeddings:
@@ -155,10 +157,10 @@ class Segmenter:
 
     @property
     def images_per_batch(self) -> int:
-        """Images to encode at a time: a global block's attention, three times over, and a block's tokens count."""
+        """Images to encode at a time: what a block makes of the tokens counts, beside a quarter for attention."""
         encoder = self.sam.image_encoder
         tokens, width = encoder.pos_embed.shape[1] * encoder.pos_embed.shape[2], encoder.pos_embed.shape[3]
-        return self._fitting(3 * encoder.blocks[0].attn.num_heads * tokens**2 + 16 * tokens * width)
+        return _fitting(self.memory * 3 // 4, 16 * tokens * width)
 
     def prompts_per_batch(self, tokens: int, size: tuple[int, int] = (0, 0)) -> int:
         """Prompts to decode at a time: image tokens, attention, upscaled channels and three masks of `size` count.
@@ -169,15 +171,17 @@ class Segmenter:
         channels = self.sam.prompt_encoder.embed_dim
         heads = self.sam.mask_decoder.transformer.num_heads
         attention = 3 * heads * (1 + self.sam.mask_decoder.num_mask_tokens + tokens)
-        return self._fitting(h * w * (14 * channels + attention) + 6 * size[0] * size[1])
-
-    def _fitting(self, floats: int) -> int:
-        return max(1, self.memory // (4 * floats))
+        memory = min(self.memory, CPU_PROMPTS) if self.device.type == "cpu" else self.memory
+        return _fitting(memory, h * w * (14 * channels + attention) + 6 * size[0] * size[1])
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Consecutive parts of at most `size` items."""
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _fitting(memory: int, floats: int) -> int:
+    return max(1, memory // (4 * floats))
 
 
 @lru_cache(maxsize=64)
