@@ -156,6 +156,6 @@ def training_losses(sam: Sam, teacher: Teacher, batch: Sample) -> dict[str, Tens
     return {
         "mask": mask_loss(chosen, wanted).mean(0).sum(),
         "three": 0.2 * three.mean(),
-        "iou": F.mse_loss(scores, iou),
+        "iou": 2 * F.mse_loss(scores, iou),
         "teacher": teacher(embedding, masks),
     }

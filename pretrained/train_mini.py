@@ -46,7 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     sees = models.add_parser("sam", help="Segment Anything", description=__doc__, formatter_class=style)
     source = hears.add_mutually_exclusive_group()
     source.add_argument("--data", type=Path, help="folder of preprocessed clips, with its meta CSV")
-    for one, pictures, steps, batch, lr in ((hears, source, 1000, 32, 2e-3), (sees, sees, 900, 8, 1.5e-3)):
+    for one, pictures, steps, batch, lr in ((hears, source, 1000, 32, 2e-3), (sees, sees, 1500, 8, 1.5e-3)):
         pictures.add_argument("--pictures", type=Path, help="folder of pictures and sounds instead of the drawn things")
         one.add_argument("--out", type=Path, default=MINI, help="default pretrained/mini")
         one.add_argument("--start", type=Path, help="folder of miniature weights to start from, instead of random ones")

@@ -277,11 +277,11 @@ def test_loss_of_perfect_masks_and_scores(picture: data.Picture, monkeypatch: py
     assert right["mask"] < 0.15
     assert right["iou"] < 0.01
     assert wrong["mask"] > 2
-    assert wrong["iou"] == pytest.approx(1, abs=0.01)
+    assert wrong["iou"] == pytest.approx(2, abs=0.02)
     scores.zero_()
     assert losses(0)["iou"] < 0.01
     scores.fill_(0.5)
-    assert losses(1)["iou"] == pytest.approx(0.25, abs=0.04)  # a grid of 64 does not get every pixel right
+    assert losses(1)["iou"] == pytest.approx(0.5, abs=0.08)  # a grid of 64 does not get every pixel right
 
 
 def test_a_point_on_nothing_teaches_the_score_alone(picture: data.Picture) -> None:
