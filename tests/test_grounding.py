@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from transformers import GroundingDinoImageProcessor, GroundingDinoProcessor
 
-from tests.tiny_grounding import save_clap, save_detector
+from pretrained.tiny_grounding import save_clap, save_detector
 from utils.cli import InputError
 from utils.dataset import STATISTICS
 from zero_shot import grounding

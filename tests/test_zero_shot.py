@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from models.audioclip import AudioCLIP
-from tests.tiny_grounding import save_clap, save_detector
+from pretrained.tiny_grounding import save_clap, save_detector
 from utils.config import from_yaml
 from utils.layout import AVSBench
 from zero_shot import evaluate

@@ -1,5 +1,14 @@
-"""CLAP and GroundingDINO at a few thousand weights, drawn at random and saved as transformers saves the real ones."""
+"""Make a CLAP and a GroundingDINO of a few thousand weights each, drawn at random, in transformers' format.
 
+    python -m pretrained.tiny_grounding [--out pretrained/tiny]
+
+They stand in for the real ones where setting box_prompt is to be run without a download (the tests, the miniature's
+rows): every step of it is gone through, and what it finds is chance. Needs the extra: pip install .[grounding]
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +27,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     SwinConfig,
 )
+
+from utils.cli import command
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -108,3 +119,22 @@ def save_detector(folder: Path, seed: int = 0) -> Path:
     GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 160}).save_pretrained(folder)
     BertTokenizer.from_pretrained(folder).save_pretrained(folder)
     return folder
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrained.tiny_grounding", description=__doc__, formatter_class=style
+    )
+    parser.add_argument("--out", type=Path, default=Path("pretrained/tiny"), help="default pretrained/tiny")
+    args = parser.parse_args(argv)
+    save_clap(args.out / "clap")
+    save_detector(args.out / "detector")
+    print(f"{args.out}: clap and detector, both random")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
