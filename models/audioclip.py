@@ -94,7 +94,7 @@ class AudioCLIP(nn.Module):
     """Encoders of images, texts and sounds with a common embedding space.
 
     The defaults are the published network (134 111 910 parameters); a miniature is the same class at other
-    sizes.
+    sizes. For bfloat16 run it under ``torch.autocast``: spectrum, decibels and logits then stay in float32.
 
     Args:
         embed_dim: length of the embeddings.
@@ -303,6 +303,8 @@ def _tokenizer() -> SimpleTokenizer:
 def _similarity(rows: Tensor | None, columns: Tensor | None, log_scale: Tensor) -> Tensor | None:
     if rows is None or columns is None:
         return None
-    unit_rows = rows / rows.norm(dim=-1, keepdim=True)
-    unit_columns = columns / columns.norm(dim=-1, keepdim=True)
-    return log_scale.exp().clamp(1, 100) * unit_rows @ unit_columns.T
+    # In half precision a logit near 100 would come in steps of a half.
+    with torch.autocast(rows.device.type, enabled=False):
+        dtype = torch.promote_types(torch.promote_types(rows.dtype, columns.dtype), torch.float32)
+        unit_rows, unit_columns = (x.to(dtype) / x.to(dtype).norm(dim=-1, keepdim=True) for x in (rows, columns))
+        return log_scale.exp().clamp(1, 100) * unit_rows @ unit_columns.T

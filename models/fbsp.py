@@ -79,7 +79,13 @@ class FBSP(nn.Module):
         return self._kept[1]
 
     def build_filters(self) -> Tensor:
-        """Filters (2, n_filters, n_fft) of the present parameters: differentiable, nothing kept."""
+        """Filters (2, n_filters, n_fft) of the present parameters: differentiable, nothing kept.
+
+        Raises:
+            ValueError: parameters in bfloat16, which rounds the frequencies above 256 to other ones.
+        """
+        if self.m.dtype == torch.bfloat16:
+            raise ValueError("FBSP frequencies do not survive bfloat16; keep float32 weights and use torch.autocast")
         dtype = torch.promote_types(self.m.dtype, torch.float32)
         m, fb, fc = (p.to(dtype).unsqueeze(-1) for p in self._learnt())
         time = torch.linspace(-1, 1, self.n_fft, dtype=dtype, device=m.device) * math.pi + EPS
