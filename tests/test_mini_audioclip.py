@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from avsbench_data.scene import DrawnCast
 from models.audioclip import AudioCLIP
 from models.mini import MINI, load_mini_audioclip
 from pretrained import mini_audioclip as mini
+from pretrained.mini_pairs import EASY_SIDE, ClipPairs, Sample, ScenePairs, closeup, scene_rounds
 from pretrained.train_mini import main
 from utils.cli import InputError
 from utils.dataset import AVSDataset, normalise
@@ -45,8 +47,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scenes() -> mini.ScenePairs:
-    return mini.ScenePairs(DrawnCast(), 5)
+def scenes() -> ScenePairs:
+    return ScenePairs(DrawnCast(), 5)
 
 
 # Training
@@ -106,11 +108,11 @@ def test_trains_on_clips_and_measures_on_their_test_split(composed: Path, traine
 # Pairs
 
 
-def test_pairs_depend_on_seed_and_place_alone(scenes: mini.ScenePairs) -> None:
-    one, same = scenes.item(3, 1, True), mini.ScenePairs(DrawnCast(), 5).item(3, 1, True)
+def test_pairs_depend_on_seed_and_place_alone(scenes: ScenePairs) -> None:
+    one, same = scenes.item(3, 1, True), ScenePairs(DrawnCast(), 5).item(3, 1, True)
     assert np.array_equal(one.frame, same.frame)
     assert np.array_equal(one.sound, same.sound)
-    others = [scenes.item(3, 2, True), scenes.item(4, 1, True), mini.ScenePairs(DrawnCast(), 6).item(3, 1, True)]
+    others = [scenes.item(3, 2, True), scenes.item(4, 1, True), ScenePairs(DrawnCast(), 6).item(3, 1, True)]
     assert not any(np.array_equal(one.frame, other.frame) for other in others)
     stream = mini.Stream(scenes, mini.Plan(5, easy_until=4, mosaics_from=5), batch=2, start=3)
     alone, helped = (list(DataLoader(stream, batch_size=2, num_workers=n)) for n in (0, 1))
@@ -119,13 +121,13 @@ def test_pairs_depend_on_seed_and_place_alone(scenes: mini.ScenePairs) -> None:
     assert all(torch.equal(a, b) for x, y in zip(alone, helped, strict=True) for a, b in zip(x, y, strict=True))
 
 
-def test_nothing_that_is_trained_on_tells_the_kind(scenes: mini.ScenePairs) -> None:
+def test_nothing_that_is_trained_on_tells_the_kind(scenes: ScenePairs) -> None:
     sample = scenes.item(0, 0, False)
     assert (sample.kind, sample.shown, sample.mask) == ("", (), None)
 
 
 @pytest.mark.parametrize("easy", [True, False])
-def test_scenes(scenes: mini.ScenePairs, easy: bool) -> None:
+def test_scenes(scenes: ScenePairs, easy: bool) -> None:
     sample = scenes.draw("drum", np.random.default_rng(1), easy)
     assert sample.frame.shape == (224, 224, 3)
     assert sample.mask is not None
@@ -141,9 +143,39 @@ def test_scenes(scenes: mini.ScenePairs, easy: bool) -> None:
     assert power[9_000:].sum() < 1e-5 * power.sum()
 
 
+def test_easy_pairs_are_small_calm_black_or_close_up(scenes: ScenePairs) -> None:
+    frames = [scenes.item(0, place, True).frame for place in range(40)]
+    assert {frame.shape for frame in frames} == {(EASY_SIDE, EASY_SIDE, 3)}
+    corners = np.array([np.mean([f[y, x].max() < 20 for y in (0, -1) for x in (0, -1)]) for f in frames])
+    assert 0.2 < (corners >= 0.5).mean() < 0.6  # before black, unless the thing fills a corner
+    dark = scenes.draw("bee", np.random.default_rng(4), True, EASY_SIDE, black=True)
+    assert dark.mask is not None
+    seen = cv2.resize(dark.mask.astype(np.uint8), (EASY_SIDE, EASY_SIDE), interpolation=cv2.INTER_NEAREST) > 0
+    around = cv2.dilate(seen.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    assert dark.frame[~around].max() == 0
+    assert dark.frame[seen].mean() > 60
+
+
+def test_a_close_up_is_the_centre_of_the_box_at_full_size() -> None:
+    frame, mask = np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), bool)
+    frame[10:20, 15:45] = 200
+    mask[10:20, 15:45] = True
+    assert (closeup(frame, mask, 64) == 200).all()
+    frame[10:20, 25:35, 0] = 90  # the middle square of the box
+    assert (closeup(frame, mask, 64)[..., 0] == 90).all()
+    near = [closeup(frame, mask, 64, np.random.default_rng(seed)) for seed in range(5)]
+    assert all(picture.shape == (64, 64, 3) for picture in near)
+    assert any((picture != near[0]).any() for picture in near)
+    assert all((picture > 0).mean() > 0.75 for picture in near)  # a tenth of the box off at most
+    assert closeup(frame, np.zeros_like(mask), 64).shape == (64, 64, 3)  # nothing marked: the whole frame
+    mask[:] = False
+    mask[39, 59] = True  # one pixel in the corner
+    assert closeup(frame, mask, 64, np.random.default_rng(0)).shape == (64, 64, 3)
+
+
 def test_clips_are_read_as_the_study_reads_them(composed: Path) -> None:
     data = AVSBench(composed / "Single-source", "s4")
-    pairs = mini.ClipPairs(data, "test", 0, 1)
+    pairs = ClipPairs(data, "test", 0, 1)
     item = AVSDataset(data, "test", images="clip", audio="waveform", tile=5)[1]
     sample = pairs.read(1, 3, mask=True)
     assert torch.equal(normalise(torch.from_numpy(sample.frame[None]), "clip")[0], item["frames"][3])
@@ -155,11 +187,11 @@ def test_clips_are_read_as_the_study_reads_them(composed: Path) -> None:
 
 def test_a_batch_never_holds_a_clip_twice(composed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = AVSBench(composed / "Single-source", "s4")
-    pairs = mini.ClipPairs(data, "train", 0, 3)
+    pairs = ClipPairs(data, "train", 0, 3)
     read: list[int] = []
-    blank = mini.Sample(np.zeros((8, 8, 3), np.uint8), np.zeros(8, np.float32))
+    blank = Sample(np.zeros((8, 8, 3), np.uint8), np.zeros(8, np.float32))
 
-    def note(index: int, second: int) -> mini.Sample:
+    def note(index: int, second: int) -> Sample:
         read.append(index)
         return blank
 
@@ -205,7 +237,7 @@ def test_mosaics_and_back() -> None:
 # Scores and measures
 
 
-def test_scores_are_the_pooled_and_the_highest_local_cosines(trained: Path, scenes: mini.ScenePairs) -> None:
+def test_scores_are_the_pooled_and_the_highest_local_cosines(trained: Path, scenes: ScenePairs) -> None:
     model = load_mini_audioclip(trained)
     samples = [scenes.draw(kind, np.random.default_rng(0), False) for kind in ("car", "bell", "bee")]
     frames = torch.from_numpy(np.stack([s.frame for s in samples]))
@@ -223,37 +255,60 @@ def test_scores_are_the_pooled_and_the_highest_local_cosines(trained: Path, scen
 
 
 def test_measures_of_a_perfect_and_a_blind_ear(
-    trained: Path, scenes: mini.ScenePairs, monkeypatch: pytest.MonkeyPatch
+    trained: Path, scenes: ScenePairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_mini_audioclip(trained)
-    rounds = mini.scene_rounds(scenes, 1, 1, easy=False)
-    names = ("surgery", "dense", "pooled")
-    monkeypatch.setattr(mini, "compare", lambda audio, found: dict.fromkeys(names, torch.eye(len(audio))))
+    rounds = scene_rounds(scenes, 1, 1, easy=False)
+    found: dict[str, int] = {}
+
+    def heard(audio: torch.Tensor, pictures: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        found.update({name: len(x) for name, x in pictures.items()})
+        return dict.fromkeys(pictures, torch.eye(len(audio)))
+
+    names = ("surgery", "dense", "pooled", "crops")
+    monkeypatch.setattr(mini, "compare", heard)
     perfect = mini.measure(model, rounds, tile=1)
-    assert [perfect[f"retrieval_{name}"] for name in names] == [1, 1, 1]
+    assert [perfect[f"retrieval_{name}"] for name in names] == [1, 1, 1, 1]
+    assert found == dict.fromkeys(names, 14)
     assert perfect["shows"] == 1
     assert perfect["even_choice"] < 1
     assert perfect["chance"] == pytest.approx(1 / 14, abs=1e-4)
     assert perfect["area"] == pytest.approx(np.mean([s.mask.mean() for s in rounds[0] if s.mask is not None]), abs=1e-4)
     monkeypatch.setattr(mini, "compare", lambda audio, found: dict.fromkeys(names, torch.eye(len(audio)).roll(1, 0)))
     assert mini.measure(model, rounds, tile=1)["retrieval_surgery"] == 0
+    monkeypatch.setattr(mini, "compare", heard)
+    without = [[replace(rounds[0][0], mask=np.zeros((224, 224), bool)), *rounds[0][1:]], *rounds]
+    assert "retrieval_crops" not in mini.measure(model, without, tile=1)
+
+
+def test_what_is_measured_as_a_crop_is_cut_along_the_mask(scenes: ScenePairs) -> None:
+    sample = scenes.draw("frog", np.random.default_rng(3), False)
+    assert sample.mask is not None
+    cut = mini.crop(sample)
+    assert cut is not None
+    assert np.array_equal(cut.any(axis=2).sum(), (sample.frame * sample.mask[..., None]).any(axis=2).sum())
+    rows, columns = np.nonzero(sample.mask)
+    assert cut.shape == (np.ptp(rows) + 1, np.ptp(columns) + 1, 3)
+    assert mini.crop(replace(sample, mask=None)) is None
+    assert mini.crop(replace(sample, mask=np.zeros((224, 224), bool))) is None
 
 
 # What ships
 
 
-def test_the_shipped_weights_hear_what_they_see(scenes: mini.ScenePairs) -> None:
+def test_the_shipped_weights_hear_what_they_see(scenes: ScenePairs) -> None:
     model = load_mini_audioclip()
     assert not model.training
     assert sum(path.stat().st_size for path in MINI.glob("audioclip.*")) < 5e6
-    alone = mini.measure(model, mini.scene_rounds(scenes, 77, 3, easy=True))
+    alone = mini.measure(model, scene_rounds(scenes, 77, 3, easy=True))
     assert min(alone["retrieval_surgery"], alone["retrieval_pooled"]) >= 0.8
-    whole = mini.measure(model, mini.scene_rounds(scenes, 77, 3, easy=False))
-    assert whole["hit_surgery"] >= 2 * whole["area"]
+    whole = mini.measure(model, scene_rounds(scenes, 77, 3, easy=False))
+    assert whole["hit_surgery"] >= 3 * whole["area"]
     assert whole["hit_surgery_bicubic"] >= 0.7
+    assert min(alone["retrieval_crops"], whole["retrieval_crops"]) >= 0.9
 
 
-def test_the_shipped_weights_take_a_second_and_the_study_s_five_alike(scenes: mini.ScenePairs) -> None:
+def test_the_shipped_weights_take_a_second_and_the_study_s_five_alike(scenes: ScenePairs) -> None:
     model = load_mini_audioclip()
     rng = np.random.default_rng(2)
     sounds = torch.from_numpy(np.stack([scenes.draw(kind, rng, True, 64).sound for kind in scenes.cast.kinds]))
@@ -268,7 +323,7 @@ def test_the_shipped_weights_reach_their_figures(capsys: pytest.CaptureFixture[s
     assert main(["audioclip", "--evaluate", "--evaluation-seeds", "0"]) == 0
     printed = capsys.readouterr().out
     figures = json.loads((MINI / "audioclip.json").read_text())["figures"]
-    for name in ("retrieval_surgery", "hit_surgery"):
+    for name in ("retrieval_surgery", "retrieval_crops", "hit_surgery"):
         shown = next(line.split()[1:] for line in printed.splitlines() if line.startswith(name))
         kept = [figures[f"{title}, seed 0"][name] for title in ("one thing a frame", "whole frames")]
         assert [float(number) for number in shown] == pytest.approx(kept, abs=0.02)
