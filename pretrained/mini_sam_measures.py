@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import product
 
 import cv2
 import numpy as np
@@ -22,9 +23,10 @@ Thresholds = dict[str, float]
 POINTS_PER_SIDE = 16  # things are 40 pixels wide and more, so that each gets several points
 GRID = {  # the thresholds that are tried
     "pred_iou_thresh": (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88),
-    "stability_score_thresh": (0.6, 0.8, 0.9, 0.95),
+    "stability_score_thresh": (0.8, 0.9, 0.95),
+    "box_nms_thresh": (0.7, 0.5),
 }
-STOCK = {"stability_score_offset": 1.0, "box_nms_thresh": 0.7}  # segment-anything's own are kept
+STOCK = {"stability_score_offset": 1.0}  # segment-anything's own is kept
 TUNING = 1_000_000  # the seed of the scenes that thresholds are chosen on; those to measure on have others
 
 
@@ -148,8 +150,8 @@ def choose_thresholds(sam: Sam, seen: Sequence[Picture]) -> Thresholds:
     """
     best, chosen = -np.inf, {}
     least = min(GRID["pred_iou_thresh"])
-    for stability in GRID["stability_score_thresh"]:
-        common = {"stability_score_thresh": stability, **STOCK}
+    for stability, nms in product(GRID["stability_score_thresh"], GRID["box_nms_thresh"]):
+        common = {"stability_score_thresh": stability, **STOCK, "box_nms_thresh": nms}
         tables = compared(sam, seen, {"pred_iou_thresh": least, **common})
         things = float(np.mean([table.shape[1] for table, _ in tables]))
         for limit in GRID["pred_iou_thresh"]:  # what a higher one keeps, non-maximum suppression keeps before the rest

@@ -168,7 +168,7 @@ class SamTask(Task):
         """On unseen scenes, with thresholds for proposals that are chosen on others."""
         args, sam = self.args, load_mini_sam(self.args.out)
         things = self.cast()
-        tuning = measures.pictures(things, measures.TUNING, args.frames)
+        tuning = measures.pictures(things, measures.TUNING, -(-args.frames // 2))
         thresholds = measures.choose_thresholds(sam, tuning)
         found: Figures = {"thresholds for proposals": {**thresholds, "points_per_side": measures.POINTS_PER_SIDE}}
         for seed in args.evaluation_seeds:
