@@ -1,36 +1,34 @@
-"""demo.py on every kind of video: the clock, the sound, what is written, and what is refused."""
+"""demo.py on every kind of video: what is written, in step with the sound, and what is refused."""
 
 import json
 import re
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
-import torch
-from av.audio.stream import AudioStream
-from av.video.stream import VideoStream
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 import demo
+from tests.videos import RATE, moving, mux, tone
 from utils.audio import five_seconds
 from utils.cli import InputError
+from utils.config import from_yaml
+from utils.dataset import AVSDataset
 from utils.encode import write_video
 from utils.files import read_image, wav_bytes, write_bytes
-from utils.stream import Video, open_video, pixels, read_frames
-from utils.stream_sound import read_seconds, read_sound
+from utils.layout import AVSBench
+from utils.stream import open_video, pixels, read_frames
+from utils.stream_sound import read_sound
 from utils.video import read_clip
-from zero_shot.demo import check_folder, run
+from zero_shot.build import build_setting
+from zero_shot.demo import Every, check_folder, run
 from zero_shot.options import Options
+from zero_shot.page import enlarged
 from zero_shot.prompts import Prompt
 from zero_shot.settings import Answer, Setting
 
-RATE = 44_100
 ClipMaker = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
 
@@ -59,68 +57,11 @@ class Left(Setting):
         return answers
 
 
-def moving(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
-    """Frame n is grey of level 20 + 3 (n % 75)."""
-    return [np.full((height, width, 3), 20 + 3 * (n % 75), np.uint8) for n in range(count)]
-
-
-def level(rgb: np.ndarray) -> float:
-    """Which frame of `moving` this is, seen on its right quarter."""
-    return (float(rgb[:, 3 * rgb.shape[1] // 4 :].mean()) - 20) / 3
-
-
-def tone(seconds: float, rate: int = RATE, channels: int = 1) -> np.ndarray:
-    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(rate * seconds)) / rate)
-    return np.stack([wave] * channels, axis=1)
-
-
-def mux(
-    path: Path,
-    codec: str,
-    stamps: Sequence[int],
-    sound: np.ndarray | None = None,
-    sound_codec: str = "aac",
-    start: float = 0.0,
-    rotation: int = 0,
-) -> Path:
-    """Write the frames of `moving` at the given milliseconds, and stereo sound that starts at `start` seconds."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream(codec, rate=25)
-        assert isinstance(video, VideoStream)
-        video.width, video.height, video.pix_fmt, video.gop_size = 64, 48, "yuv420p", 10
-        video.codec_context.time_base = video.time_base = Fraction(1, 1000) if codec != "mpeg4" else Fraction(1, 25)
-        video.bit_rate = 4_000_000
-        if rotation:
-            video.set_display_rotation(rotation)
-        if sound is not None:
-            audio = container.add_stream(sound_codec, rate=48_000, layout="stereo")
-        for frame, stamp in zip(moving(len(stamps)), stamps, strict=True):
-            frame[:12, :32] = 255 if rotation else frame[0, 0]  # the upper left corner, before it is turned
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            if codec != "mpeg4":  # which counts frames
-                picture.pts, picture.time_base = stamp, Fraction(1, 1000)
-            container.mux(video.encode(picture))
-        container.mux(video.encode(None))
-        if sound is not None:
-            assert isinstance(audio, AudioStream)
-            size = audio.frame_size or 1024
-            resampler = av.AudioResampler(audio.format.name, "stereo", 48_000)
-            for begin in range(0, len(sound), size):
-                piece = np.ascontiguousarray(sound[begin : begin + size].T.astype(np.float32))
-                block = av.AudioFrame.from_ndarray(piece, format="fltp", layout="stereo")
-                block.sample_rate, block.time_base = 48_000, Fraction(1, 48_000)
-                block.pts = round(start * 48_000) + begin
-                for converted in resampler.resample(block):
-                    container.mux(audio.encode(converted))
-            container.mux(audio.encode(None))
-    return path
-
-
-def make(tmp_path: Path, path: Path, setting: Setting | None = None, every: str = "second", **wanted: bool) -> Path:
+def make(tmp_path: Path, path: Path, setting: Setting | None = None, every: Every = "second", **wanted: bool) -> Path:
     """The folder of a demo."""
     out, video = tmp_path / "out", open_video(path)
     check_folder(out, video)
-    run(setting or Left(), Options(), video, out, every, **wanted)  # type: ignore[arg-type]
+    run(setting or Left(), Options(), video, out, every, **wanted)
     return out
 
 
@@ -134,136 +75,6 @@ def missing(out: Path) -> list[str]:
     named = re.findall(r"""(?:src|href|poster)=["']([^"']+)""", page)
     assert "overlay.mp4" in named and "http" not in page
     return [name for name in named if not (out / name).is_file()]
-
-
-# The clock
-
-
-@pytest.mark.parametrize(
-    "name, codec, sound_codec",
-    [
-        ("a.mp4", "libx264", "aac"),
-        ("a.mkv", "libx264", "flac"),
-        ("a.mov", "mpeg4", "libmp3lame"),
-        ("a.webm", "libvpx", "libopus"),
-        ("a.avi", "mpeg4", "pcm_s16le"),
-        ("a.ts", "libx264", "mp2"),
-    ],
-)
-def test_any_container(tmp_path: Path, name: str, codec: str, sound_codec: str) -> None:
-    path = mux(tmp_path / name, codec, [40 * n for n in range(60)], tone(2.4, 48_000, 2), sound_codec)
-    video = open_video(path)
-    assert (video.fps, video.ticks, video.seconds, video.sound_rate, video.channels) == (25, 60, 3, 48_000, 2)
-    frames = list(read_frames(video))
-    assert [tick for tick, _ in frames] == list(range(60))
-    assert [level(pixels(video, frame)) for _, frame in frames] == pytest.approx(list(range(60)), abs=0.7)
-    assert sum(map(len, read_sound(video, 16_000))) == pytest.approx(2.4 * 16_000, abs=0.06 * 16_000)
-    assert [second is not None for second in read_seconds(video, 16_000)][:3] == [True] * 3
-
-
-@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
-def test_a_variable_rate_keeps_its_time(tmp_path: Path, suffix: str) -> None:
-    """Frames come at 30 a second with holes: on the clock each stays until the next."""
-    rng = np.random.default_rng(0)
-    stamps = [100, *(100 + np.cumsum(rng.choice([33, 34, 67, 400], 59, p=[0.4, 0.3, 0.2, 0.1]))).tolist()]
-    video = open_video(mux(tmp_path / f"v.{suffix}", "libx264", stamps))
-    assert video.fps == 30 and video.origin == pytest.approx(0.1, abs=0.002)
-    shown = [level(pixels(video, frame)) for _, frame in read_frames(video)]
-    for number, stamp in enumerate(stamps):
-        assert shown[round((stamp - 100) * 30 / 1000)] == pytest.approx(number, abs=0.7)
-    assert video.ticks == len(shown) == pytest.approx((stamps[-1] - 100) * 30 / 1000 + 1, abs=2)
-
-
-def test_a_stream_without_time_stamps(tmp_path: Path) -> None:
-    video = open_video(mux(tmp_path / "raw.h264", "libx264", [40 * n for n in range(30)]))
-    assert not video.timed and video.ticks == 30
-    assert [level(pixels(video, frame)) for _, frame in read_frames(video)] == pytest.approx(list(range(30)), abs=0.7)
-
-
-@pytest.mark.parametrize("rotation, corner", [(90, "lower left"), (-90, "upper right"), (180, "lower right")])
-def test_phone_videos_stand_upright(tmp_path: Path, rotation: int, corner: str) -> None:
-    """The white corner, upper left in the file, goes where a turn counterclockwise takes it."""
-    video = open_video(mux(tmp_path / "turned.mp4", "libx264", [0, 40, 80], rotation=rotation))
-    assert (video.height, video.width) == ((48, 64) if rotation == 180 else (64, 48))
-    rgb = pixels(video, next(read_frames(video))[1])
-    assert rgb.shape == (video.height, video.width, 3)
-    half = {
-        "upper left": rgb[:8, :8],
-        "upper right": rgb[:8, -8:],
-        "lower left": rgb[-8:, :8],
-        "lower right": rgb[-8:, -8:],
-    }
-    assert {name: part.mean() > 200 for name, part in half.items()} == {name: name == corner for name in half}
-
-
-@given(
-    fps=st.fractions(min_value=1, max_value=240, max_denominator=1001),
-    ticks=st.integers(min_value=1, max_value=4000),
-)
-def test_each_second_has_its_frame(fps: Fraction, ticks: int) -> None:
-    video = Video(Path("x"), 48, 64, fps, ticks, 0.0, True, 0, 0)
-    picked = video.picked()
-    assert len(picked) == video.seconds and [video.second(tick) for tick in picked] == list(range(video.seconds))
-    assert picked[-1] < ticks and video.seconds - 1 < video.duration
-
-
-def test_ntsc_does_not_drift() -> None:
-    video = Video(Path("x"), 48, 64, Fraction(30_000, 1001), 108_000, 0.0, True, 0, 0)
-    assert video.picked()[:5] == [28, 58, 88, 118, 148]  # as utils.video.frame_indices
-    assert all(0.8 < tick / video.fps - second < 1 for second, tick in enumerate(video.picked()[:-1]))
-
-
-# The sound
-
-
-def test_frames_and_seconds_are_the_study_s(clip_file: ClipMaker, tmp_path: Path) -> None:
-    """On a clip of the study the setting sees and hears what preprocessing makes of it."""
-    path, setting = clip_file("study.mp4"), Left()
-    setting.sample_rate = 44_100
-    make(tmp_path, path, setting)
-    media = read_clip(path)
-    write_bytes(tmp_path / "clip.wav", wav_bytes(media.samples, 16_000))
-    heard = five_seconds(tmp_path / "clip.wav", 44_100)
-    assert len(setting.asked) == 5
-    for (frame, second), study_frame, study_second in zip(setting.asked, media.frames, heard, strict=True):
-        assert np.array_equal(frame, study_frame)
-        assert second.shape == (44_100,) and np.abs(second - study_second).max() < 1e-6
-
-
-def test_int16_round_trip(clip_file: ClipMaker) -> None:
-    video = open_video(clip_file("round.mp4", seconds=1))
-    plain, rounded = next(read_seconds(video, 48_000)), next(read_seconds(video, 48_000, int16_round_trip=True))
-    assert plain is not None and rounded is not None
-    assert 0 < np.abs(plain - rounded).max() < 1 / 32767
-    assert np.array_equal(rounded * 32767, np.round(rounded * 32767))
-
-
-def test_a_sound_that_starts_late_is_silent_first(tmp_path: Path) -> None:
-    path = mux(tmp_path / "late.mkv", "libx264", [40 * n for n in range(100)], tone(2, 48_000, 2), "flac", start=2.0)
-    seconds = list(read_seconds(open_video(path), 16_000))
-    assert [second is None for second in seconds] == [True, True, False, False]
-    assert np.abs(np.concatenate(list(read_sound(open_video(path), 16_000)))[31_900:32_100]).max() > 1000
-
-
-def test_a_video_that_starts_late_drops_the_sound_before_it(tmp_path: Path) -> None:
-    sound = np.concatenate([np.zeros((48_000, 2)), tone(2, 48_000, 2)])
-    path = mux(tmp_path / "late.mkv", "libx264", [1000 + 40 * n for n in range(50)], sound, "flac")
-    seconds = list(read_seconds(open_video(path), 16_000))
-    assert [second is not None for second in seconds] == [True, True]
-
-
-def test_an_incomplete_second_hears_the_last_whole_one(tmp_path: Path) -> None:
-    path = mux(tmp_path / "a.mkv", "libx264", [40 * n for n in range(43)], tone(1.7, 48_000, 2), "flac")
-    whole, rest = read_seconds(open_video(path), 16_000)
-    track = np.concatenate(list(read_sound(open_video(path), 16_000))).mean(axis=1) / 32768
-    assert whole is not None and rest is not None
-    assert np.allclose(whole, track[:16_000]) and np.allclose(rest, track[-16_000:], atol=1e-6)
-
-
-def test_a_sound_under_a_second_repeats(tmp_path: Path) -> None:
-    path = mux(tmp_path / "a.mkv", "libx264", [0, 40, 80, 120, 160], tone(0.2, 48_000, 2), "flac")
-    (only,) = read_seconds(open_video(path), 16_000)
-    assert only is not None and only.shape == (16_000,) and np.array_equal(only[:3200], only[3200:6400])
 
 
 # What is written
@@ -295,7 +106,8 @@ def test_masks_and_sound_stay_with_their_frames(tmp_path: Path) -> None:
     path, sound = tmp_path / "a.mp4", tone(3)
     sound[RATE : 2 * RATE] *= 3
     write_video(path, moving(75), 25, sound)
-    for every in ("second", "frame"):
+    intervals: tuple[Every, ...] = ("second", "frame")
+    for every in intervals:
         out = make(tmp_path, path, every=every)
         assert len(masks(out)) == (3 if every == "second" else 75)
         video = open_video(out / "overlay.mp4")
@@ -346,6 +158,20 @@ def test_a_long_video_gets_a_page_of_bearable_length(tmp_path: Path, monkeypatch
     out = make(tmp_path, path)
     page = (out / "index.html").read_text()
     assert page.count("<section") == 4 and "one second in 3" in page and len(masks(out)) == 10 and not missing(out)
+
+
+def test_frames_and_seconds_are_the_study_s(clip_file: ClipMaker, tmp_path: Path) -> None:
+    """On a clip of the study the setting sees and hears what preprocessing makes of it."""
+    path, setting = clip_file("study.mp4"), Left()
+    setting.sample_rate = 44_100
+    make(tmp_path, path, setting)
+    media = read_clip(path)
+    write_bytes(tmp_path / "clip.wav", wav_bytes(media.samples, 16_000))
+    heard = five_seconds(tmp_path / "clip.wav", 44_100)
+    assert len(setting.asked) == 5
+    for (frame, second), study_frame, study_second in zip(setting.asked, media.frames, heard, strict=True):
+        assert np.array_equal(frame, study_frame)
+        assert second.shape == (44_100,) and np.abs(second - study_second).max() < 1e-6
 
 
 # Nothing to hear, nothing to see
@@ -439,6 +265,13 @@ def test_damage_inside_is_passed_over(tmp_path: Path) -> None:
     assert len(masks(out)) == 3 and open_video(out / "overlay.mp4").ticks == 75
 
 
+def test_what_is_left_of_a_truncated_file_is_used(tmp_path: Path, clip_file: ClipMaker) -> None:
+    whole, path = clip_file("whole.mp4").read_bytes(), tmp_path / "a.mp4"
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    out = make(tmp_path, path)
+    assert "cut short" in notes(out) and 2 <= len(masks(out)) < 5 and not missing(out)
+
+
 def test_folders_of_others_are_left_alone(tmp_path: Path, clip_file: ClipMaker, capsys: Capture) -> None:
     video = open_video(clip_file("folder.mp4", seconds=1))
     others = tmp_path / "others"
@@ -472,25 +305,37 @@ def test_what_was_there_survives_bad_weights(tmp_path: Path, clip_file: ClipMake
 # The whole
 
 
-def test_the_true_map_end_to_end(composed: Path, tmp_path: Path, capsys: Capture) -> None:
-    """The miniature AudioCLIP's map on a composed clip, without SAM; the masks are those that the setting gives."""
-    path = sorted((composed / "Single-source").rglob("*.mp4"))[0]
+def first_clip(composed: Path) -> Path:
+    return min((composed / "Single-source").rglob("*.mp4"))
+
+
+WITHOUT_TRACE = ["--run.use_cache", "false", "--run.cpu", "true"]
+
+
+def test_the_miniature_end_to_end(composed: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Without a configuration: No-Prompt, which is the setting that its YAML names."""
     out = tmp_path / "out"
-    words = [
-        path,
-        "--out",
-        out,
-        "--setting",
-        "heatmap",
-        "--audioclip.weights",
-        "mini",
-        "--heat",
-        "--run.use_cache",
-        "false",
-    ]
-    assert demo.main([str(word) for word in [*words, "--run.cpu", "true"]]) == 0
+    words = [str(first_clip(composed)), "--out", str(out), "--proposals.points_per_side", "6", *WITHOUT_TRACE]
+    assert demo.main(words) == 0
     said = capsys.readouterr().out
     assert str(out / "index.html") in said and "fourteen drawn things" in said and len(said.splitlines()) < 24
-    assert len(masks(out)) == 5 and len(list((out / "heat").iterdir())) == 5 and not missing(out)
-    assert any(mask.any() for mask in masks(out)) and not all(mask.all() for mask in masks(out))
-    assert torch.is_grad_enabled()
+    options = from_yaml(Options, out / "config.yaml")
+    assert options.setting == "no_prompt" and options.sam.size == "mini" and options.proposals.points_per_side == 6
+    assert len(masks(out)) == 5 and any(mask.any() for mask in masks(out)) and not missing(out)
+    assert not (out / "heat").exists()
+
+
+def test_prompts_end_to_end(composed: Path, tmp_path: Path) -> None:
+    """The demo's masks are the ones that the setting gives the clip's frames and seconds on disk."""
+    out, clip = tmp_path / "out", first_clip(composed)
+    config = demo.MINIATURE.with_name("s4_point_local.yaml")
+    assert (
+        demo.main([str(clip), "--config", str(config), "--out", str(out), "--heat", "--prompts", *WITHOUT_TRACE]) == 0
+    )
+    assert all(len(list((out / folder).iterdir())) == 5 for folder in ("masks", "heat", "prompts")) and not missing(out)
+    setting = build_setting(from_yaml(Options, out / "config.yaml"))
+    data = AVSDataset(AVSBench(composed / "Single-source", "s4"), clip.parts[-3], images="raw", audio="waveform")
+    item = next(data[index] for index, known in enumerate(data.clips) if known.name == clip.stem)
+    answers = setting.answer(list(item["frames"].numpy()), item["waveform"])
+    for found, answer in zip(masks(out), answers, strict=True):
+        assert np.array_equal(found > 0, enlarged(answer.mask, found.shape))

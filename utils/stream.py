@@ -32,7 +32,8 @@ class Video:
 
     height, width: pixels, upright. fps: of the clock, constant. ticks: frames on the clock. origin: seconds on the
     file's own clock at which its first frame is shown; the sound starts there, too. timed: whether its frames have
-    time stamps. sound_rate, channels: Hz and 1 or 2; 0 without a sound track.
+    time stamps. sound_rate, channels: Hz and 1 or 2; 0 without a sound track. lost: frames that the file says it has
+    and lacks, as when a copy was cut short.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Video:
     timed: bool
     sound_rate: int
     channels: int
+    lost: int = 0
 
     @property
     def duration(self) -> float:
@@ -76,9 +78,10 @@ def open_video(path: Path) -> Video:
     """
     with opened(path) as (container, video, audio):
         stamps: list[int] = []
-        number, latest, lasting = 0, -float("inf"), 0
+        there, number, latest, lasting = 0, 0, -float("inf"), 0
         for packet in container.demux(video):
-            if packet.size and not packet.is_discard:
+            there += packet.size > 0
+            if packet.size and not packet.is_discard:  # edit lists cut frames away
                 number += 1
                 if packet.pts is not None:
                     stamps.append(packet.pts)
@@ -88,6 +91,7 @@ def open_video(path: Path) -> Video:
         times = np.sort(np.array(stamps, float)) * float(video.time_base or 0)
         fps = video.average_rate or video.guessed_rate or STATED
         last = lasting * float(video.time_base or 0) if timed else 0.0
+        lost = max(video.frames - there, 0)  # frames is 0 where the container does not say
         rate, channels = (audio.rate, min(audio.channels, 2)) if audio else (0, 0)
     if not timed:
         times = np.arange(number) / float(fps)
@@ -100,7 +104,7 @@ def open_video(path: Path) -> Video:
         if not isinstance(first, av.VideoFrame):
             raise InputError(f"{path}: no frame could be decoded; obtain it again")
         height, width = _upright(to_rgb(first), first.rotation).shape[:2]
-    return Video(path, height, width, fps, ticks, origin, timed, rate, channels)
+    return Video(path, height, width, fps, ticks, origin, timed, rate, channels, lost)
 
 
 def read_frames(video: Video) -> Iterator[tuple[int, av.VideoFrame]]:

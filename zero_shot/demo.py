@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from models.mini import MINI
 from utils.cli import InputError
 from utils.config import to_yaml
 from utils.encode import write_video
@@ -21,6 +22,7 @@ from utils.files import jpeg_bytes, png_bytes, read_image, write_bytes, write_te
 from utils.stream import Video, pixels, read_frames
 from utils.stream_sound import read_seconds, read_sound
 from utils.video import study_size
+from zero_shot.build import weight_files
 from zero_shot.options import Options
 from zero_shot.page import Card, enlarged, facts, fit, hot, prompted, save_pictures, spans, write_page
 from zero_shot.settings import Answer, Setting
@@ -170,6 +172,8 @@ def tinted(video: Video, out: Path, every: Every) -> Iterator[np.ndarray]:
 def remarks(video: Video, options: Options, marks: Sequence[Mark]) -> list[str]:
     """What a reader must know to make sense of the masks, one sentence each."""
     notes = []
+    if video.lost:
+        notes.append(f"The file is cut short: {video.lost} of its frames are missing.")
     silent = sorted({mark.second for mark in marks if mark.silent})
     if not video.sound_rate:
         notes.append("The video has no sound track: nothing sounds, so every mask is empty.")
@@ -185,7 +189,7 @@ def remarks(video: Video, options: Options, marks: Sequence[Mark]) -> list[str]:
             else "nothing was found to prompt SAM with"
         )
         notes.append(f"{empty} of {len(marks)} masks are empty though something sounds: {why}.")
-    if "mini" in (options.audioclip.weights, options.sam.weights):
+    if any(path.parent == MINI for path in weight_files(options)):
         notes.append(
             "These are the miniature weights, which know fourteen drawn things and nothing else. For other videos: "
             "python -m pretrained.fetch audioclip-full sam-vit-h, then --config zero_shot/configs/s4_no_prompt.yaml"

@@ -17,7 +17,11 @@ from zero_shot.settings import Answer
 
 PICTURE = 480  # pixels: longer side of the pictures
 
-TITLES = {"frame": "frame", "heat": "where the sound seems to come from, and what SAM is asked", "mask": "mask"}
+VIEWS = {  # in the order in which a card shows them
+    "frame": "the frame",
+    "heat": "where the sound is likeliest to come from (red), and SAM's prompts (white yes, black no, yellow box)",
+    "mask": "the mask",
+}
 
 
 @dataclass
@@ -78,6 +82,7 @@ def write_page(
 ) -> None:
     """Write the page beside overlay.mp4 and the pictures. configuration: YAML."""
     name = escape(video.path.name)
+    shown = [what for view, what in VIEWS.items() if any(view in card.pictures for card in cards)]
     write_text(
         path,
         f"""<!DOCTYPE html>
@@ -89,9 +94,9 @@ def write_page(
 <h1>What makes the sound in {name}?</h1>
 <p class="facts">{facts(video)} · one mask for every {every} · orange marks what is taken to sound</p>
 {"".join(f'<p class="note">{escape(note)}</p>' for note in notes)}
-<video id="video" src="overlay.mp4" controls preload="metadata"></video>
+<video id="video" src="overlay.mp4" poster="{escape(cards[0].pictures["mask"])}" controls preload="metadata"></video>
 <h2>Second by second</h2>
-<p class="facts">A click on a second plays the video from there.</p>
+<p class="facts">From left to right: {"; ".join(shown)}. A click on a second plays the video from there.</p>
 <main>
 {"".join(map(_card, cards))}</main>
 <details><summary>Configuration</summary><pre>{escape(configuration)}</pre></details>
@@ -134,8 +139,8 @@ def _card(card: Card) -> str:
         found = f"{100 * card.part:.1f} % of the frame"
     words = f" · heard as “{escape('”, “'.join(card.words))}”" if card.words else ""
     views = "".join(
-        f'<img src="{escape(card.pictures[view])}" alt="{view}" title="{title}" loading="lazy">'
-        for view, title in TITLES.items()
+        f'<img src="{escape(card.pictures[view])}" alt="{view}" loading="lazy">'
+        for view in VIEWS
         if view in card.pictures
     )
     return (
@@ -150,8 +155,9 @@ body { font: 15px/1.45 system-ui, sans-serif; max-width: 1200px; margin: 2em aut
 h1 { font-size: 1.5em; overflow-wrap: anywhere; } h2 { margin-top: 2em; font-size: 1.2em; }
 h3 { display: inline; margin: 0 .6em 0 0; font-size: 1em; }
 .facts { opacity: .7; } .note { border-left: 4px solid #ff7828; padding: .2em .8em; margin: .6em 0; }
-video { display: block; max-width: 100%; max-height: 70vh; min-width: min(480px, 100%); background: #000; }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(360px, 100%), 1fr)); gap: 14px; }
+video { display: block; margin: 1em 0; max-width: 100%; max-height: 70vh; min-width: min(480px, 100%); }
+video { background: #000; }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)); gap: 14px; }
 section { border: 1px solid #8884; border-radius: 8px; padding: 10px; cursor: pointer; }
 section:hover { border-color: #ff7828; }
 section p { display: inline; opacity: .8; }
