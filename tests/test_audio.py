@@ -1,6 +1,7 @@
 """The VGGish front end and network, and the waveforms of AudioCLIP, against the original's figures and rules."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,23 @@ def test_sound_faults(tmp_path: Path) -> None:
     write_ramp(tmp_path / "short.wav", 0.5)
     with pytest.raises(InputError, match=r"0\.50 s of sound; at least one second"):
         five_seconds(tmp_path / "short.wav", 8_000)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("read", [read_wav, lambda path: five_seconds(path, 8_000)])
+def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, bad: float, read: Callable[[Path], object]) -> None:
+    samples = write_ramp(tmp_path / "bad.wav", 5.0)
+    read(tmp_path / "bad.wav")
+    samples[20_000] = bad
+    soundfile.write(tmp_path / "bad.wav", samples, 8_000, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"bad\.wav: holds NaN or infinite samples[^\n]*$"):
+        read(tmp_path / "bad.wav")
+
+
+def test_silence_is_five_seconds_of_zeros(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros((40_000, 2), np.int16), 8_000)
+    rows = five_seconds(tmp_path / "silent.wav", 44_100)
+    assert rows.shape == (5, 44_100) and (rows == 0).all()
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 96_000])

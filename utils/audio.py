@@ -5,6 +5,7 @@ NumPy only, so that preprocessing workers start without torch.
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -74,10 +75,17 @@ def five_examples(examples: np.ndarray) -> np.ndarray:
 
 def read_wav(path: Path) -> tuple[np.ndarray, int]:
     """Read a PCM file as int16 (samples,) or (samples, channels), and its rate in Hz."""
+    return _read(path, dtype="int16")
+
+
+def _read(path: Path, **options: Any) -> tuple[np.ndarray, int]:
+    """What soundfile reads; InputError if it cannot, or if samples are NaN or infinite."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        return soundfile.read(path, dtype="int16")
+        if soundfile.info(path).subtype in ("FLOAT", "DOUBLE") and not np.isfinite(soundfile.read(path)[0]).all():
+            raise InputError(f"{path}: holds NaN or infinite samples; write the sound anew")
+        return soundfile.read(path, **options)
     except soundfile.SoundFileError as error:
         raise InputError(f"{path}: not a readable sound file ({error})") from error
 
@@ -106,15 +114,11 @@ def five_seconds(path: Path, sample_rate: int, *, tile: int = 1, int16_round_tri
     loses its incomplete last second, and copies of its last `sample_rate` samples take the free seconds.
     tile repeats each second in time: the original gives AudioCLIP each second five times over.
     int16_round_trip quantises to 16 bits on the way, as the original does for its No-Prompt and Box-Prompt
-    settings. Raises InputError on an unreadable file or a sound under a second (the original then returns
-    rows that cannot be batched). Source: Sam4AVS, `avs_scripts/*/dataloader.py` and `zero_shot/*/dataloader.py`.
+    settings. Raises InputError on an unreadable file, on NaN, or on a sound under a second (the original then
+    returns rows that cannot be batched). Source: Sam4AVS, `avs_scripts/*/dataloader.py` and
+    `zero_shot/*/dataloader.py`.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise InputError(f"{path}: not a readable sound file ({error})") from error
+    samples, rate = _read(path, dtype="float32", always_2d=True)
     track = resample(samples.mean(axis=1), rate, sample_rate)
     if len(track) < sample_rate:
         raise InputError(f"{path}: {len(track) / sample_rate:.2f} s of sound; at least one second is needed")
