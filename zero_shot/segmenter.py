@@ -115,6 +115,9 @@ class Segmenter:
             raise ValueError("a prompt is points with a label each, boxes, or both")
         corners = None if boxes is None else self._tensor(self.transform.apply_boxes(boxes, embedded.size))
         count = 1 if corners is None else len(corners)
+        if not count:
+            nothing = torch.zeros(0, 3 if multimask else 1, *embedded.size, device=self.device)
+            return nothing.bool(), nothing[..., 0, 0]
         pair = None
         if points is not None:
             coordinates = self._tensor(self.transform.apply_coords(points, embedded.size))
