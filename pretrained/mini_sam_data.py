@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from avsbench_data.scene import MOST, Cast, cast_roles, draw_scene
+from pretrained.mini_pairs import CANVAS
 from utils.layout import FRAME_SIZE, SECONDS
 
-CANVAS = (240, 320)  # height and width of the composed videos; frames are these squeezed to a square
 SIDE = FRAME_SIZE[0]
 LEAST = 200  # pixels of a frame that a thing must show to be asked for
 BACKGROUND_FROM = 0.3  # of the steps: before, masks are too poor for their scores to be wrong about it
