@@ -154,7 +154,14 @@ def test_processes_may_fill_one_cache_at_once(tmp_path: Path) -> None:
 
 def test_content_keys_tell_type_shape_and_values_apart() -> None:
     base = np.arange(12, dtype=np.uint8)
-    arrays = [base, base.astype(np.int64), base.reshape(3, 4), base.reshape(4, 3), base.reshape(3, 4).T, base + 1]
+    arrays: list[np.ndarray] = [
+        base,
+        base.astype(np.int64),
+        base.reshape(3, 4),
+        base.reshape(4, 3),
+        base.reshape(3, 4).T,
+        base + 1,
+    ]
     assert len({content_key(array) for array in arrays}) == len(arrays)
     assert content_key(base[::2]) == content_key(base[::2].copy())
     assert len(content_key(base)) == 64

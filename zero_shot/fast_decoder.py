@@ -194,12 +194,18 @@ def _tokens_to_image(
 
 
 def _add_attended(keys: Tensor, attention: Attention, weights: Tensor, queries: Tensor) -> Tensor:
-    """keys, (T, C) or (P, T, C), plus what they attended to in queries (P, N, C) by weights (P, H·N, T)."""
+    """keys, (T, C) or (P, T, C), plus what they attended to in queries (P, N, C) by weights (P, H·N, T).
+
+    Keys of prompts' own, (P, T, C), may be overwritten.
+    """
     values = _fold(attention.v_proj(queries), attention.out_proj.weight.T, attention.num_heads)
     values = values + attention.out_proj.bias / attention.num_heads  # each head's weights sum to one
-    if keys.dtype == weights.dtype == values.dtype:
-        return torch.baddbmm(keys.expand(len(weights), -1, -1), weights.transpose(1, 2), values)
-    return keys + weights.transpose(1, 2) @ values  # under autocast the sum stays in float32
+    weights = weights.transpose(1, 2)
+    if not keys.dtype == weights.dtype == values.dtype:
+        return keys + weights @ values  # under autocast the sum stays in float32
+    if keys.dim() == 3:
+        return keys.baddbmm_(weights, values)
+    return torch.baddbmm(keys.expand(len(weights), -1, -1), weights, values)
 
 
 def _double(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from zero_shot.fast_encoder import encode
 
 Precision = Literal["fp32", "bf16"]
 VERSION = 1  # of the numbers: raise it when a change here alters what a cache holds
-CPU_PROMPTS = 256 * 2**20  # bytes: a CPU is slower at more prompts a batch, for they leave its caches
+CPU_PROMPTS = 128 * 2**20  # bytes: a CPU is slower at more prompts a batch, for they leave its caches
 
 
 @dataclass(frozen=True)
