@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -112,10 +113,19 @@ class FBSP(nn.Module):
         return [self.m, self.fb, self.fc]
 
     def _normalise_gradients(self) -> None:
-        """Have each parameter's gradient scaled to a maximum of 1 in training, as published."""
+        """Have each parameter's gradient scaled to a maximum of 1 in training, as published.
+
+        Of several processes that train together, it is the gradient of all that is scaled.
+        """
 
         def scaled(gradient: Tensor) -> Tensor:
-            return gradient / (gradient.abs().max() + EPS) if self.training else gradient
+            if not self.training:
+                return gradient
+            if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+                gradient = gradient.clone()
+                dist.all_reduce(gradient)
+                gradient /= dist.get_world_size()
+            return gradient / (gradient.abs().max() + EPS)
 
         for parameter in self._learnt():
             # The mark lives and dies with the tensor, as its hooks do: a deep copy or an assigned parameter

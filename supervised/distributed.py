@@ -78,7 +78,9 @@ def synchronise(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm):
             twin = SyncBatchNorm(child.num_features, child.eps, child.momentum)
-            twin.load_state_dict(child.state_dict())
+            twin.weight, twin.bias = child.weight, child.bias  # themselves: they may be frozen
+            twin.running_mean, twin.running_var = child.running_mean, child.running_var
+            twin.num_batches_tracked = child.num_batches_tracked
             setattr(module, name, twin)
         else:
             synchronise(child)

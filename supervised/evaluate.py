@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_collate
@@ -166,6 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_accelerator(options: Options) -> Accelerator:
     """The device, precision and processes of a run."""
     precision = {"fp32": "no"}.get(options.train.precision, options.train.precision)
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     return Accelerator(
         mixed_precision=precision,
         cpu=options.train.cpu or not torch.cuda.is_available(),
