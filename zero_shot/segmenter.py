@@ -23,7 +23,7 @@ from zero_shot.fast_encoder import encode
 
 Precision = Literal["fp32", "bf16"]
 VERSION = 1  # of the numbers: raise it when a change here alters what a cache holds
-CPU_PROMPTS = 128 * 2**20  # bytes: a CPU is slower at more prompts a batch, for they leave its caches
+CPU_BATCH = 128 * 2**20  # bytes: on a CPU larger batches are no faster, for they leave its caches
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,10 @@ class Segmenter:
 
     @property
     def images_per_batch(self) -> int:
-        """Images to encode at a time: what a block makes of the tokens counts, beside a quarter for attention."""
+        """Images to encode at a time: what a block makes of the tokens counts. Attention has the last quarter."""
         encoder = self.sam.image_encoder
         tokens, width = encoder.pos_embed.shape[1] * encoder.pos_embed.shape[2], encoder.pos_embed.shape[3]
-        return _fitting(self.memory * 3 // 4, 16 * tokens * width)
+        return self._fitting(16 * tokens * width)
 
     def prompts_per_batch(self, tokens: int, size: tuple[int, int] = (0, 0)) -> int:
         """Prompts to decode at a time: image tokens, attention, upscaled channels and three masks of `size` count.
@@ -174,17 +174,17 @@ class Segmenter:
         channels = self.sam.prompt_encoder.embed_dim
         heads = self.sam.mask_decoder.transformer.num_heads
         attention = 3 * heads * (1 + self.sam.mask_decoder.num_mask_tokens + tokens)
-        memory = min(self.memory, CPU_PROMPTS) if self.device.type == "cpu" else self.memory
-        return _fitting(memory, h * w * (14 * channels + attention) + 6 * size[0] * size[1])
+        return self._fitting(h * w * (14 * channels + attention) + 6 * size[0] * size[1])
+
+    def _fitting(self, floats: int) -> int:
+        """How many of what takes so many numbers fit into a batch, at least one."""
+        memory = min(self.memory, CPU_BATCH) if self.device.type == "cpu" else self.memory
+        return max(1, memory * 3 // 4 // (4 * floats))
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Consecutive parts of at most `size` items."""
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _fitting(memory: int, floats: int) -> int:
-    return max(1, memory // (4 * floats))
 
 
 @lru_cache(maxsize=64)
