@@ -51,7 +51,7 @@ def test_variants(composed: Path, open_data, images, audio) -> None:
         else:
             assert item["waveform"].shape == (5, 220_500) and item["waveform"].abs().max() <= 1
         with Image.open(data.frames(dataset.clips[0])[2]) as image:
-            pixels = torch.from_numpy(np.asarray(image))
+            pixels = torch.from_numpy(np.array(image))
         if images == "raw":
             assert torch.equal(item["frames"][2], pixels)
         else:
