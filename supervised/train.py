@@ -8,8 +8,9 @@
                                                                                   on each of two machines
 
 After every epoch the model is validated (M_J, all five frames); the best is kept. The run folder (default
-runs/NAME-OF-THE-CONFIG) gets config.yaml, initial_weights.json, log.csv, curves.png, tensorboard/, best.safetensors
-and state.pt. The same command goes on with a run that was killed, at whatever step, to the same result.
+runs/NAME-OF-THE-CONFIG, with _published behind it under --fidelity published) gets config.yaml, initial_weights.json,
+log.csv, curves.png, tensorboard/, best.safetensors and state.pt. The same command goes on with a run that was killed,
+at whatever step, to the same result.
 Then: python -m supervised.evaluate --run DIR
 """
 
@@ -247,8 +248,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path | None, default=None, help="run folder")
     options, namespace = parse_options(parser, Options, argv)
     config = Path(str(namespace.config[0])) if namespace.config else None
-    out = Path(namespace.out or Path("runs") / (config.stem if config else options.data.benchmark))
-    trainer = Trainer(options, out)
+    published = "_published" if options.fidelity == "published" else ""
+    out = namespace.out or Path("runs") / f"{config.stem if config else options.data.benchmark}{published}"
+    trainer = Trainer(options, Path(out))
     if trainer.progress.epoch >= options.train.epochs:
         print(f"{out}: all {options.train.epochs} epochs are done")
     trainer.run()

@@ -69,6 +69,18 @@ def test_train_then_evaluate(
         assert file.metadata() == {"segmentor": "fpn", "fusion": "concate", "upsample": "bilinear", "vggish": "False"}
 
 
+def test_run_folders_are_called_by_config_and_fidelity(
+    composed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("row.yaml").write_text("data: {fraction: 0.3}\n")
+    words = ["--config", "row.yaml", *arguments(composed, folder, Path("unused"), "--train.epochs", "1")]
+    place = words.index("--out")
+    for more in ([], ["--fidelity", "published"]):
+        assert train.main([*words[:place], *words[place + 2 :], *more]) == 0
+    assert {path.name for path in Path("runs").iterdir()} == {"row", "row_published"}
+
+
 # --- killed and gone on with -----------------------------------------------------------------------------
 
 
