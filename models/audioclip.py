@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.esresnext import ESResNeXtFBSP
+from utils.fidelity import Fidelity, checked
 
 SAMPLE_RATE = 44_100  # Hz, what the audio tower was trained on
 VOCABULARY = 49_408  # CLIP's byte-pair vocabulary
@@ -128,12 +129,10 @@ class AudioCLIP(nn.Module):
         audio_width: int = 64,
         audio_groups: int = 32,
         audio_width_per_group: int = 4,
-        fidelity: Literal["published", "corrected"] = "corrected",
+        fidelity: Fidelity = "corrected",
     ) -> None:
         super().__init__()
-        if fidelity not in ("published", "corrected"):
-            raise ValueError(f"fidelity must be 'published' or 'corrected', got {fidelity!r}")
-        self.fidelity = fidelity
+        self.fidelity = checked(fidelity)
         self.embed_dim = embed_dim
         self.visual = DenseResNet(vision_layers, embed_dim, vision_width // 2, image_size, vision_width)
         self.audio = ESResNeXtFBSP(
@@ -267,7 +266,7 @@ class AudioCLIP(nn.Module):
         return images.to(self.visual.conv1.weight.dtype)
 
 
-def at_amplitude(waveform: Tensor, fidelity: Literal["published", "corrected"]) -> Tensor:
+def at_amplitude(waveform: Tensor, fidelity: Fidelity) -> Tensor:
     """A waveform as the audio tower gets it under a fidelity; ValueError as :meth:`AudioCLIP.encode_audio` says."""
     if not waveform.is_floating_point():
         raise ValueError(f"waveform must be floats in [-1, 1], got {waveform.dtype} (divide int16 by 32768)")

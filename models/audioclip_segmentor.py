@@ -23,8 +23,8 @@ from models.esresnext import ESResNeXtFBSP
 from models.fpn import FeaturePyramid, SemanticHead
 from models.tpavi_segmentor import Segmentation
 from models.vggish import VGGish
+from utils.fidelity import Fidelity
 
-Fidelity = Literal["published", "corrected"]
 Fusion = Literal["concate", "normed_concate", "naive_concate", "score_fusion", "skip", "noprior", "none"]
 SIGHT_ONLY = ("noprior", "none")  # fusions that do not read e
 

@@ -27,12 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from models.audioclip import AudioCLIP, Logits
-from pretrained.mini_pairs import EASY_SCENES as EASY_SCENES
-from pretrained.mini_pairs import ClipPairs as ClipPairs
 from pretrained.mini_pairs import Pairs, Sample
-from pretrained.mini_pairs import ScenePairs as ScenePairs
-from pretrained.mini_pairs import clip_rounds as clip_rounds
-from pretrained.mini_pairs import scene_rounds as scene_rounds
 from utils.dataset import normalise
 from utils.layout import FRAME_SIZE
 from zero_shot.retrieval import crop_proposal, prepare_crops

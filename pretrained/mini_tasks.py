@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from models.audioclip import AudioCLIP
 from models.mini import load_mini_audioclip, load_mini_sam
 from models.sam import SamSizes
-from pretrained import mini_audioclip, mini_sam, mini_sam_data
+from pretrained import mini_audioclip, mini_pairs, mini_sam, mini_sam_data
 from pretrained import mini_sam_measures as measures
 from pretrained.mini_run import Figures, Task
 from utils.cli import InputError
@@ -49,7 +49,7 @@ class AudioCLIPTask(Task):
             "supervision": "which sound belongs to which frame (InfoNCE); no category, mask or position",
             "sound": "1 s at 44.1 kHz that has been through a 16 kHz file; trained on 1 s, "
             "measured on 1 s tiled 5 times",
-            "frames": f"{FRAME_SIZE[0]} px; easy scenes {mini_audioclip.EASY_SCENES}",
+            "frames": f"{FRAME_SIZE[0]} px; easy scenes {mini_pairs.EASY_SCENES}",
         }
 
     def build(self, sizes: dict[str, Any]) -> nn.Module:
@@ -64,16 +64,15 @@ class AudioCLIPTask(Task):
         """Pairs of scenes, or of clips."""
         return mini_audioclip.Stream(self.pairs(), self.plan, self.args.batch, start)
 
-    def pairs(self) -> mini_audioclip.Pairs:
+    def pairs(self) -> mini_pairs.Pairs:
         """Where the pairs come from."""
         args = self.args
         if args.data:
             data = open_benchmark(args.data)
-            mini_audioclip.ClipPairs(
-                data, "test", 0, 1
-            )  # what is missing for the measures is told now, not after the training
-            return mini_audioclip.ClipPairs(data, "train", args.seed, args.batch)
-        return mini_audioclip.ScenePairs(self.cast(), args.seed)
+            # What is missing for the measures is told now, not after the training.
+            mini_pairs.ClipPairs(data, "test", 0, 1)
+            return mini_pairs.ClipPairs(data, "train", args.seed, args.batch)
+        return mini_pairs.ScenePairs(self.cast(), args.seed)
 
     def training_mode(self, model: nn.Module) -> None:
         """See Task."""
@@ -101,16 +100,16 @@ class AudioCLIPTask(Task):
         args, model = self.args, load_mini_audioclip(self.args.out)
         if args.data:
             data = open_benchmark(args.data)
-            pairs = mini_audioclip.ClipPairs(data, "test", 0, 1)
+            pairs = mini_pairs.ClipPairs(data, "test", 0, 1)
             return {
-                f"test clips, second {k}": mini_audioclip.measure(model, mini_audioclip.clip_rounds(pairs, k))
+                f"test clips, second {k}": mini_audioclip.measure(model, mini_pairs.clip_rounds(pairs, k))
                 for k in (0, 2, 4)
             }
-        scenes = mini_audioclip.ScenePairs(self.cast(), 0)
+        scenes = mini_pairs.ScenePairs(self.cast(), 0)
         found = {}
         for easy, title in ((True, "one thing a frame"), (False, "whole frames")):
             for seed in args.evaluation_seeds:
-                rounds = mini_audioclip.scene_rounds(scenes, seed, args.rounds, easy)
+                rounds = mini_pairs.scene_rounds(scenes, seed, args.rounds, easy)
                 found[f"{title}, seed {seed}"] = mini_audioclip.measure(model, rounds)
         return found
 

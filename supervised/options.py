@@ -8,9 +8,9 @@ from typing import Literal
 
 from supervised.losses import AVM
 from utils.cli import InputError
+from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName
 
-Fidelity = Literal["published", "corrected"]
 Tower = Literal["audio", "visual"]
 VisualWeights = Literal["audioclip-full", "audioclip-partial", "clip", "resnet50", "mini", "random"]
 AudioWeights = Literal["audioclip-full", "audioclip-partial", "esresnext", "vggish", "mini", "random"]

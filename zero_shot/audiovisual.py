@@ -17,7 +17,8 @@ from models.mini import MINI, load_mini_audioclip
 from utils.cache import Cache, content_key, weights_key
 from utils.cli import InputError
 from utils.dataset import normalise
-from zero_shot.options import AudioCLIPOptions, Fidelity
+from utils.fidelity import Fidelity
+from zero_shot.options import AudioCLIPOptions
 from zero_shot.similarity import redundant_feature, similarity_map
 
 VERSION = 1  # of the numbers: raise it when a change here alters what a cache holds

@@ -9,7 +9,7 @@ from models.mini import MINI, load_mini_sam
 from models.sam import build_sam
 from zero_shot.audiovisual import AudioVisual, build_audioclip
 from zero_shot.grounding import BoxFinder, SoundLabeller
-from zero_shot.options import Options, SamOptions
+from zero_shot.options import FLOORS, Options, SamOptions
 from zero_shot.segmenter import Segmenter
 from zero_shot.settings import BoxPrompt, Floor, Heatmap, HeatmapBox, NoPrompt, PointPrompt, Setting
 
@@ -51,7 +51,7 @@ def load_sam(options: SamOptions) -> Sam:
 def weight_files(options: Options) -> list[Path]:
     """The files of weights that a run depends on, for its record."""
     named = []
-    if options.setting not in ("foreground", "largest_proposal", "random_proposal", "box_prompt"):
+    if options.setting not in (*FLOORS, "box_prompt"):
         named.append((options.audioclip.weights, "audioclip.safetensors"))
     if options.setting not in ("foreground", "heatmap"):
         named.append((options.sam.weights, "sam.safetensors"))

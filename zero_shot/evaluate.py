@@ -31,7 +31,7 @@ from utils.metrics import Metrics
 from utils.results import write_per_frame, write_result
 from zero_shot.build import build_setting, weight_files
 from zero_shot.figures import answer_sheet
-from zero_shot.options import Options
+from zero_shot.options import FLOORS, Options
 from zero_shot.settings import Answer, Setting
 
 Show = Callable[[int, np.ndarray, list[Answer], np.ndarray], None]  # (place in the split, frames, answers, masks)
@@ -43,7 +43,7 @@ def open_split(options: Options, setting: Setting) -> AVSDataset:
         AVSBench(options.data.root, options.data.benchmark),
         options.data.split,
         images="raw",
-        audio="none" if options.setting in ("foreground", "largest_proposal", "random_proposal") else "waveform",
+        audio="none" if options.setting in FLOORS else "waveform",
         sample_rate=setting.sample_rate,
         int16_round_trip=setting.int16_round_trip,
     )

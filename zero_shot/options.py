@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName
 from zero_shot.proposals import ProposalOptions
 
 SettingName = Literal[
     "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
 ]
-Fidelity = Literal["published", "corrected"]
+
+FLOORS = ("foreground", "largest_proposal", "random_proposal")  # settings that do not listen
 
 
 @dataclass

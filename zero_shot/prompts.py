@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from utils.fidelity import Fidelity, checked
 from zero_shot.similarity import similarity_map
 
 __all__ = ["Prompt", "choose_mask", "component_boxes", "dense_points", "peak_points", "similarity_map", "top_points"]
@@ -52,9 +53,7 @@ def top_points(sm: ArrayLike | Tensor) -> Prompt:
     return _points(np.stack((ends % scores.shape[1], ends // scores.shape[1]), axis=1) + 0.5, [1, 0])
 
 
-def peak_points(
-    sm: ArrayLike | Tensor, threshold: float, fidelity: Literal["published", "corrected"] = "corrected"
-) -> Prompt:
+def peak_points(sm: ArrayLike | Tensor, threshold: float, fidelity: Fidelity = "corrected") -> Prompt:
     """All peaks above `threshold` and, as background, all troughs below 1 - `threshold`, in reading order.
 
     A peak is strictly higher than its four neighbours, a trough strictly lower; beyond the map lie zeros. Where
@@ -63,8 +62,7 @@ def peak_points(
     fidelity: "published" puts each point at (x, x), on the diagonal, for the original swaps rows and columns
     through an alias; "corrected" puts it at (x, y).
     """
-    if fidelity not in ("published", "corrected"):
-        raise ValueError(f"fidelity must be 'published' or 'corrected', got {fidelity!r}")
+    checked(fidelity)
     scores = _checked(sm)
     if _flat(scores):
         return _points([], [])

@@ -14,9 +14,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from utils.dataset import normalise
+from utils.fidelity import Fidelity, checked
 from utils.layout import FRAME_SIZE
-
-Fidelity = Literal["published", "corrected"]
 
 
 def crop_proposal(frame: np.ndarray, record: Mapping[str, Any], fidelity: Fidelity) -> np.ndarray | None:
@@ -33,7 +32,7 @@ def crop_proposal(frame: np.ndarray, record: Mapping[str, Any], fidelity: Fideli
     if frame.shape != (*mask.shape, 3):
         raise ValueError(f"a mask {mask.shape} does not fit a frame {frame.shape}")
     x, y, width, height = (round(side) for side in record["bbox"])
-    if _checked(fidelity) == "corrected":
+    if checked(fidelity) == "corrected":
         width, height = width + 1, height + 1
     box = slice(y, y + height), slice(x, x + width)
     if not mask[box].size or not mask.any():
@@ -102,7 +101,7 @@ def select(
         raise ValueError(f"{len(places)} places for probabilities of shape {tuple(probabilities.shape)}")
     if places != sorted(set(places)) or (places and not 0 <= places[0] <= places[-1] < total):
         raise ValueError(f"places must ascend within {total} proposals, got {places}")
-    if _checked(fidelity) == "published":
+    if checked(fidelity) == "published":
         places = list(range(len(places)))
     if rule == "above":
         return [places[i] for i in torch.nonzero(probabilities > threshold).flatten().tolist()]
@@ -126,9 +125,3 @@ def _centre(length: int, size: int) -> Tensor:
     """Where the middle `size` of `length` pixels lie, from -1 to 1 between the outer edges of the image."""
     first = round((length - size) / 2)
     return ((2 * torch.arange(first, first + size, dtype=torch.float64) + 1) / length - 1).float()
-
-
-def _checked(fidelity: Fidelity) -> Fidelity:
-    if fidelity not in ("published", "corrected"):
-        raise ValueError(f"fidelity must be 'published' or 'corrected', got {fidelity!r}")
-    return fidelity
