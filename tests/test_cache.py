@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from utils import cache as module
-from utils.cache import Cache, content_key, weights_key
+from utils.cache import Cache, content_key, remembered, weights_key
 from utils.cli import InputError
 
 KEY = content_key(np.arange(3))
@@ -176,3 +176,26 @@ def test_weights_keys_tell_names_shapes_and_values_apart() -> None:
         linear.weight[1, 2] += 1e-3
     assert weights_key(linear) != key
     assert weights_key(linear.bfloat16()) not in (key, weights_key(nn.Linear(3, 3)))
+
+
+@given(contents=st.lists(st.sampled_from("abcde")), known=st.sets(st.sampled_from("abcde")), batch=st.integers(1, 4))
+def test_only_what_is_lacking_is_made_and_each_content_once(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[str], known: set[str], batch: int
+) -> None:
+    cache = Cache(tmp_path_factory.mktemp("cache"), "letter", {})
+    for content in known:
+        cache.put(content, {"t": torch.tensor(ord(content))})
+    made: list[str] = []
+
+    def make(some: list[int]) -> list[dict[str, Tensor]]:
+        assert 0 < len(some) <= batch
+        made.extend(contents[place] for place in some)
+        return [{"t": torch.tensor(ord(contents[place]))} for place in some]
+
+    for _ in range(2):  # the second time everything is known
+        found = remembered(cache, contents, make, batch)
+        assert [chr(int(entry["t"])) for entry in found] == contents
+        assert made == [content for content in dict.fromkeys(contents) if content not in known]
+    made.clear()
+    assert [chr(int(entry["t"])) for entry in remembered(None, contents, make, batch)] == contents
+    assert made == list(dict.fromkeys(contents))

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,32 @@ class Cache:
         with contextlib.suppress(OSError):  # a cache that may only be read
             path.unlink(missing_ok=True)
         return None
+
+
+def remembered(
+    cache: Cache | None,
+    contents: Sequence[str],
+    make: Callable[[list[int]], Iterable[dict[str, Tensor]]],
+    batch: int,
+) -> list[dict[str, Tensor]]:
+    """The entries for the contents, in order: from the cache where it has them, else made and kept there.
+
+    make: gives the entries of the items at some places, at most `batch` of them. Equal contents are made once.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    lacking = []
+    for content in dict.fromkeys(contents):
+        if cache and (kept := cache.get(content)) is not None:
+            found[content] = kept
+        else:
+            lacking.append(contents.index(content))
+    for first in range(0, len(lacking), batch):
+        some = lacking[first : first + batch]
+        for place, entry in zip(some, make(some), strict=True):
+            found[contents[place]] = entry
+            if cache:
+                cache.put(contents[place], entry)
+    return [found[content] for content in contents]
 
 
 def content_key(array: np.ndarray) -> str:

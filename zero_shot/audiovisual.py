@@ -14,7 +14,7 @@ from models.audioclip import AudioCLIP
 from models.checkpoints import load_checkpoint
 from models.mappings import load_audioclip
 from models.mini import MINI, load_mini_audioclip
-from utils.cache import Cache, content_key, weights_key
+from utils.cache import Cache, content_key, remembered, weights_key
 from utils.cli import InputError
 from utils.dataset import normalise
 from utils.fidelity import Fidelity
@@ -51,9 +51,7 @@ class AudioVisual:
         def heard(some: list[int]) -> Tensor:
             return self.model.encode_audio(seconds[some].repeat(1, tile).to(self.device))
 
-        keys = [content_key(second) for second in seconds.numpy()] if self.cache else []
-        found = self._remembered("sound", facts, keys, len(seconds), heard)
-        return F.normalize(found, dim=1)
+        return F.normalize(self._embeddings("sound", facts, list(seconds.numpy()), heard), dim=1)
 
     def maps(self, frames: Sequence[np.ndarray], sounds: Tensor) -> Tensor:
         """Similarity maps (N, H, W) of frames, (H, W, 3) uint8 RGB of one size, with sounds (N, D)."""
@@ -64,8 +62,7 @@ class AudioVisual:
             images = _resized(normalise(torch.from_numpy(np.stack([frames[i] for i in some])), "clip"), side)
             return self.model.image_pyramid(images.to(self.device), surgery=options.surgery)[1]
 
-        keys = [content_key(frame) for frame in frames] if self.cache else []
-        found = self._remembered("dense", facts, keys, len(frames), dense)
+        found = self._embeddings("dense", facts, frames, dense)
         if self._redundant is None:
             self._redundant = redundant_feature(self.model, options.noise).float().cpu()
         return similarity_map(
@@ -93,24 +90,16 @@ class AudioVisual:
             store.put(content, {"embeddings": found})
         return F.normalize(found, dim=1)
 
-    def _remembered(
-        self, kind: str, facts: dict[str, Any], keys: list[str], count: int, make: Callable[[list[int]], Tensor]
+    def _embeddings(
+        self, kind: str, facts: dict[str, Any], items: Sequence[np.ndarray], make: Callable[[list[int]], Tensor]
     ) -> Tensor:
-        """What `make` gives for the items 0 ... count-1, stacked; only what the cache lacks is made."""
-        store = self._store(kind, facts)
-        found: dict[int, Tensor] = {}
-        if store:
-            for index, key in enumerate(keys):
-                if (kept := store.get(key)) is not None:
-                    found[index] = kept["embedding"]
-        lacking = [index for index in range(count) if index not in found]
-        for begin in range(0, len(lacking), CHUNK):
-            some = lacking[begin : begin + CHUNK]
-            for index, embedding in zip(some, self._run(partial(make, some)), strict=True):
-                found[index] = embedding
-                if store:
-                    store.put(keys[index], {"embedding": embedding})
-        return torch.stack([found[index] for index in range(count)])
+        """What `make` gives for the items, by their places, stacked; only what the cache lacks is made."""
+
+        def entries(some: list[int]) -> list[dict[str, Tensor]]:
+            return [{"embedding": embedding} for embedding in self._run(partial(make, some))]
+
+        found = remembered(self._store(kind, facts), [content_key(item) for item in items], entries, CHUNK)
+        return torch.stack([entry["embedding"] for entry in found])
 
     def _depends_on(self) -> dict[str, Any]:
         """What all embeddings depend on, as part of a cache's address; the shapes of the weights tell most sizes."""

@@ -16,10 +16,10 @@ from segment_anything.utils.amg import batched_mask_to_box, build_point_grid, ca
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from utils.cache import Cache, content_key
+from utils.cache import Cache, content_key, remembered
 from utils.cli import InputError
 from zero_shot.fast_decoder import FastDecoder
-from zero_shot.segmenter import Embedded, Segmenter, chunks
+from zero_shot.segmenter import Embedded, Segmenter
 
 SPARSE = 2  # tokens of a point prompt: the point and the padding beside it
 
@@ -57,21 +57,12 @@ def propose(segmenter: Segmenter, frames: Sequence[np.ndarray], options: Proposa
     cache = None
     if segmenter.folder:
         cache = Cache(segmenter.folder, "proposals", {**segmenter.parameters, **asdict(options)})
-    found: dict[str, dict[str, Tensor]] = {}
-    contents = [content_key(frame) for frame in frames]
-    for content in dict.fromkeys(contents):
-        if cache and (kept := cache.get(content)) is not None:
-            found[content] = kept
-    missing = {content: frame for content, frame in zip(contents, frames, strict=True) if content not in found}
-    for batch in chunks(list(missing.values()), segmenter.images_per_batch):
-        for embedded in segmenter.embed(batch):
-            found[embedded.content] = _find(segmenter, embedded, options)
-            if cache:
-                cache.put(embedded.content, found[embedded.content])
-    return [
-        _records(found[content], (frame.shape[0], frame.shape[1]))
-        for content, frame in zip(contents, frames, strict=True)
-    ]
+
+    def proposals(some: list[int]) -> list[dict[str, Tensor]]:
+        return [_find(segmenter, embedded, options) for embedded in segmenter.embed([frames[place] for place in some])]
+
+    found = remembered(cache, [content_key(frame) for frame in frames], proposals, segmenter.images_per_batch)
+    return [_records(entry, (frame.shape[0], frame.shape[1])) for entry, frame in zip(found, frames, strict=True)]
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ Images are encoded in batches and their embeddings kept on disk, where a cache i
 Source: segment-anything, `predictor.py` and `modeling/sam.py`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +18,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.cache import Cache, content_key, weights_key
+from utils.cache import Cache, content_key, remembered, weights_key
 from zero_shot.fast_encoder import encode
 
 Precision = Literal["fp32", "bf16"]
@@ -72,23 +72,17 @@ class Segmenter:
     def embed(self, frames: Sequence[np.ndarray]) -> list[Embedded]:
         """Encode frames, (H, W, 3) uint8 RGB of any sizes. Equal frames are encoded once."""
         contents = [content_key(_checked(frame)) for frame in frames]
-        features: dict[str, Tensor] = {}
-        for content in dict.fromkeys(contents):
-            kept = self.embeddings.get(content) if self.embeddings else None
-            if kept is not None:
-                features[content] = kept["features"].to(self.device)
-        missing = {content: frame for content, frame in zip(contents, frames, strict=True) if content not in features}
-        for batch in chunks(list(missing), self.images_per_batch):
-            images = torch.stack([self._prepare(missing[content]) for content in batch])
+
+        def features(some: list[int]) -> list[dict[str, Tensor]]:
+            images = torch.stack([self._prepare(frames[place]) for place in some])
             with self.autocast():
                 encoded = encode(self.sam.image_encoder, images, self.memory // 4).float()
-            for content, feature in zip(batch, encoded, strict=True):
-                features[content] = feature
-                if self.embeddings:
-                    self.embeddings.put(content, {"features": feature})
+            return [{"features": feature} for feature in encoded]
+
+        found = remembered(self.embeddings, contents, features, self.images_per_batch)
         return [
-            Embedded(features[content], _size(frame), self._scaled(_size(frame)), content)
-            for content, frame in zip(contents, frames, strict=True)
+            Embedded(entry["features"].to(self.device), _size(frame), self._scaled(_size(frame)), content)
+            for entry, frame, content in zip(found, frames, contents, strict=True)
         ]
 
     @torch.no_grad()
@@ -180,11 +174,6 @@ class Segmenter:
         """How many of what takes so many numbers fit into a batch, at least one."""
         memory = min(self.memory, CPU_BATCH) if self.device.type == "cpu" else self.memory
         return max(1, memory * 3 // 4 // (4 * floats))
-
-
-def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Consecutive parts of at most `size` items."""
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 @lru_cache(maxsize=64)
