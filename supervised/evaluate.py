@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_collate
 from tqdm import tqdm
@@ -35,9 +34,9 @@ from utils.cli import command
 from utils.config import from_yaml
 from utils.dataset import AVSDataset, read_frame
 from utils.figures import PREDICTION, TRUTH, sheet
-from utils.files import png_bytes, sha256, write_bytes
+from utils.files import sha256
 from utils.metrics import Metrics
-from utils.results import write_per_frame, write_result
+from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet
 
 Show = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
 
@@ -82,29 +81,23 @@ def evaluate(
                     show(index, logits[place], masks[place])
             bar.update(len(masks))
     model.train(was_training)
-    if accelerator.num_processes > 1:
-        for part in gather_object([metrics.videos]):
-            metrics.videos.update(part)
+    metrics.gather(accelerator.num_processes)
     return metrics
 
 
 def picture_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, masks: bool) -> Show:
     """Save the predicted masks of every clip and sheets of `sheets` clips, evenly spread over the split."""
-    chosen = set(np.linspace(0, len(dataset) - 1, sheets).round().astype(int).tolist()) if sheets else set()
+    chosen = spread(sheets, len(dataset))
 
     def show(index: int, logits: Tensor, truth: Tensor) -> None:
         clip = dataset.clips[index]
         predicted = (logits > 0).numpy()
         if masks:
-            for k, mask in enumerate(predicted, 1):
-                name = out / f"masks{suffix}" / clip.category / clip.name / f"{clip.name}_{k}.png"
-                write_bytes(name, png_bytes(mask.astype(np.uint8) * 255))
+            write_masks(out / f"masks{suffix}", clip, list(predicted))
         if index in chosen:
             frames = [read_frame(path) for path in dataset.data.frames(clip)]
             rows = [("truth", list(truth.numpy() > 0.5), TRUTH), ("prediction", list(predicted), PREDICTION)]
-            write_bytes(
-                out / f"sheets{suffix}" / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(sheet(frames, rows))
-            )
+            write_sheet(out / f"sheets{suffix}", clip, sheet(frames, rows))
 
     return show
 
@@ -156,11 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=options.train.seed,
         checkpoints={checkpoint.name: sha256(checkpoint)},
     )
-    print(
-        f"{args.run} · {args.split}, {args.sound} sound, {numbers['videos']} clips: M_J {numbers['m_j']:.4f}, "
-        f"M_F {numbers['m_f']:.4f} (batches of {numbers['metric_batch']}), whole set M_F "
-        f"{numbers['m_f_whole_set']:.4f}, data-set IoU {numbers['iou_dataset']:.4f}"
-    )
+    print(f"{args.run} · {args.split}, {args.sound} sound, {headline(numbers)}")
     return 0
 
 

@@ -43,15 +43,6 @@ needs_avx2 = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Where other work shares the cores, small networks run some hundred times slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def relative_error(ours: Tensor, golden: np.ndarray | Tensor) -> float:
     golden = torch.as_tensor(golden)
     assert ours.shape == golden.shape

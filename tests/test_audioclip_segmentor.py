@@ -324,11 +324,3 @@ def test_faults() -> None:
         small("skip").load_reference({reference_name(key): value for key, value in before.items()})
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert model.fidelity == "corrected"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -133,6 +133,14 @@ class Metrics:
         """Add one video by its place in the set; logits and masks are (seconds, H, W)."""
         self.videos[video] = count_frames(logits, masks)
 
+    def gather(self, processes: int) -> None:
+        """Give each of several processes the videos of all."""
+        if processes > 1:
+            from accelerate.utils import gather_object  # slow to import, and one process has all it needs
+
+            for part in gather_object([self.videos]):
+                self.videos.update(part)
+
     def result(self, metric_batch: int) -> dict[str, float | int]:
         """The numbers under the names that metrics.json uses. Videos are batched in the order of the set."""
         if not self.videos:

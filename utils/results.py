@@ -15,8 +15,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from utils.cli import InputError, command
-from utils.files import write_text
+from utils.files import png_bytes, write_bytes, write_text
 from utils.layout import Clip
 from utils.metrics import Metrics
 
@@ -65,6 +67,31 @@ def write_per_frame(path: Path, metrics: Metrics, clips: Sequence[Clip]) -> None
             clip = clips[index]
             writer.writerow([clip.name, clip.category, second, f"{iou:.6f}", f"{f:.6f}", int(pixels)])
     write_text(path, text.getvalue())
+
+
+def headline(numbers: dict[str, Any]) -> str:
+    """The numbers in a line, for the end of a run."""
+    return (
+        f"{numbers['videos']} clips: M_J {numbers['m_j']:.4f}, M_F {numbers['m_f']:.4f} (batches of "
+        f"{numbers['metric_batch']}), whole set M_F {numbers['m_f_whole_set']:.4f}, "
+        f"data-set IoU {numbers['iou_dataset']:.4f}"
+    )
+
+
+def spread(count: int, among: int) -> set[int]:
+    """`count` places evenly spread over 0 ... among-1."""
+    return set(np.linspace(0, among - 1, count).round().astype(int).tolist()) if count else set()
+
+
+def write_masks(folder: Path, clip: Clip, masks: Sequence[np.ndarray]) -> None:
+    """Write a clip's masks, (H, W) bool, one a second, as black-and-white PNGs."""
+    for k, mask in enumerate(masks, 1):
+        write_bytes(folder / clip.category / clip.name / f"{clip.name}_{k}.png", png_bytes(mask.astype(np.uint8) * 255))
+
+
+def write_sheet(folder: Path, clip: Clip, picture: np.ndarray) -> None:
+    """Write the picture sheet of a clip, (H, W, 3) uint8 RGB."""
+    write_bytes(folder / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(picture))
 
 
 def table(folder: Path) -> str:

@@ -18,17 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from utils.cli import InputError, command
 from utils.config import option_parser, parse_options, to_yaml
 from utils.dataset import AVSDataset
-from utils.files import png_bytes, sha256, write_bytes, write_text
+from utils.files import sha256, write_text
 from utils.layout import AVSBench
 from utils.metrics import Metrics
-from utils.results import write_per_frame, write_result
+from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet
 from zero_shot.build import build_setting, weight_files
 from zero_shot.figures import answer_sheet
 from zero_shot.options import FLOORS, Options
@@ -74,25 +73,20 @@ def evaluate(
                 if show:
                     show(index, items["frames"][video].numpy(), answers[mine_now], masks.numpy() > 0.5)
             bar.update(videos)
-    if accelerator.num_processes > 1:
-        for part in gather_object([metrics.videos]):
-            metrics.videos.update(part)
+    metrics.gather(accelerator.num_processes)
     return metrics
 
 
 def picture_writer(dataset: AVSDataset, out: Path, sheets: int, masks: bool) -> Show:
     """Save the masks of every clip, and sheets of `sheets` clips, evenly spread over the split."""
-    chosen = set(np.linspace(0, len(dataset) - 1, sheets).round().astype(int).tolist()) if sheets else set()
+    chosen = spread(sheets, len(dataset))
 
     def show(index: int, frames: np.ndarray, answers: list[Answer], truth: np.ndarray) -> None:
         clip = dataset.clips[index]
         if masks:
-            for k, answer in enumerate(answers, 1):
-                name = out / "masks" / clip.category / clip.name / f"{clip.name}_{k}.png"
-                write_bytes(name, png_bytes(answer.mask.astype(np.uint8) * 255))
+            write_masks(out / "masks", clip, [answer.mask for answer in answers])
         if index in chosen:
-            sheet = answer_sheet(list(frames), answers, truth)
-            write_bytes(out / "sheets" / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(sheet))
+            write_sheet(out / "sheets", clip, answer_sheet(list(frames), answers, truth))
 
     return show
 
@@ -157,11 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds=round(time.perf_counter() - begin, 3),
         checkpoints={str(path): sha256(path) for path in weight_files(options)},
     )
-    print(
-        f"{out} · {options.setting}, {options.fidelity}, {options.data.split}, {numbers['videos']} clips: "
-        f"M_J {numbers['m_j']:.4f}, M_F {numbers['m_f']:.4f} (batches of {numbers['metric_batch']}), whole set M_F "
-        f"{numbers['m_f_whole_set']:.4f}, data-set IoU {numbers['iou_dataset']:.4f}"
-    )
+    print(f"{out} · {options.setting}, {options.fidelity}, {options.data.split}, {headline(numbers)}")
     return 0
 
 
