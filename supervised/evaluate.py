@@ -4,9 +4,9 @@
     python -m supervised.evaluate --run DIR --sound shuffled     every clip hears another clip: does it listen?
     python -m supervised.evaluate --run DIR --sheets 8 --masks   pictures: frames, truth, prediction
 
-Writes metrics.json and per_frame.csv into the run folder, and on request sheets/ and masks/; all with _SPLIT_SOUND in
-their names for other than the test split and real sound. Also under torchrun, with the same numbers; torchrun takes
---run for an option of its own, so say --run_dir there.
+Writes metrics.json and per_frame.csv into the run folder, and on request sheets/, strips/ and masks/; all with
+_SPLIT_SOUND in their names for other than the test split and real sound. Also under torchrun, with the same numbers;
+torchrun takes --run for an option of its own, so say --run_dir there.
 """
 
 import argparse
@@ -33,10 +33,10 @@ from supervised.state import must_be_of_this_kind
 from utils.cli import command
 from utils.config import from_yaml
 from utils.dataset import AVSDataset, read_frame
-from utils.figures import PREDICTION, TRUTH, sheet
+from utils.figures import PREDICTION, TRUTH, tinted
 from utils.files import sha256
 from utils.metrics import Metrics
-from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet
+from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet, write_strips
 
 Show = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
 
@@ -85,19 +85,24 @@ def evaluate(
     return metrics
 
 
-def picture_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, masks: bool) -> Show:
-    """Save the predicted masks of every clip and sheets of `sheets` clips, evenly spread over the split."""
-    chosen = spread(sheets, len(dataset))
+def picture_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, strips: int, masks: bool) -> Show:
+    """Save the predicted masks of every clip, and sheets and strips of so many clips, evenly spread over the split."""
+    in_sheets, in_strips = spread(sheets, len(dataset)), spread(strips, len(dataset))
 
     def show(index: int, logits: Tensor, truth: Tensor) -> None:
         clip = dataset.clips[index]
         predicted = (logits > 0).numpy()
         if masks:
             write_masks(out / f"masks{suffix}", clip, list(predicted))
-        if index in chosen:
-            frames = [read_frame(path) for path in dataset.data.frames(clip)]
-            rows = [("truth", list(truth.numpy() > 0.5), TRUTH), ("prediction", list(predicted), PREDICTION)]
-            write_sheet(out / f"sheets{suffix}", clip, sheet(frames, rows))
+        if index not in in_sheets | in_strips:
+            return
+        frames = [read_frame(path) for path in dataset.data.frames(clip)]
+        rows = {"frames": frames, "truth": tinted(frames, list(truth.numpy() > 0.5), TRUTH)}
+        rows["mask"] = tinted(frames, list(predicted), PREDICTION)
+        if index in in_sheets:
+            write_sheet(out / f"sheets{suffix}", clip, rows)
+        if index in in_strips:
+            write_strips(out / f"strips{suffix}", dataset.data, clip, rows)
 
     return show
 
@@ -113,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--metric_batch", type=int, help="videos that share a threshold in M_F (default: the run's)")
     parser.add_argument("--batch", type=int, default=4, help="videos at once; the numbers do not depend on it")
     parser.add_argument("--sheets", type=int, default=0, metavar="N", help="picture sheets of N clips")
+    parser.add_argument("--strips", type=int, default=0, metavar="N", help="pictures of N clips for the study's page")
     parser.add_argument("--masks", action="store_true", help="save every predicted mask as PNG")
     args = parser.parse_args(argv)
     for name in ("batch", "metric_batch"):
@@ -129,7 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("note: S4 training clips are labelled in their first frame only; its prediction alone is scored")
     accelerator = make_accelerator(options)
     model.to(accelerator.device)
-    show = picture_writer(dataset, args.run, suffix, args.sheets, args.masks) if args.sheets or args.masks else None
+    wanted = (args.sheets, args.strips, args.masks)
+    show = picture_writer(dataset, args.run, suffix, *wanted) if any(wanted) else None
     begin = time.perf_counter()
     metrics = evaluate(
         model, dataset, accelerator, batch=args.batch, workers=options.data.workers, show=show, title=args.split

@@ -1,4 +1,4 @@
-"""Pictures: a sheet of predictions per clip, and the curves of a training."""
+"""Pictures: a clip's rows of them as a sheet or as strips, and the curves of a training."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,11 @@ import cv2
 import numpy as np
 
 TRUTH, PREDICTION = (64, 196, 99), (255, 120, 40)  # RGB: green, orange
+TITLES = {"heat": "heat map and prompts", "mask": "answer"}  # on a sheet, where the row's own name does not say it
+STRIP = 144  # pixels: side of a strip's pictures
+
+# What is shown of a clip: by name, pictures (H, W, 3) uint8 RGB, one a second.
+Rows = Mapping[str, Sequence[np.ndarray]]
 
 
 def overlay(frame: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
@@ -18,21 +23,20 @@ def overlay(frame: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -
     return picture
 
 
-def sheet(
-    frames: Sequence[np.ndarray],
-    rows: Sequence[tuple[str, Sequence[np.ndarray], tuple[int, int, int]]],
-    pictures: Sequence[tuple[str, Sequence[np.ndarray]]] = (),
-) -> np.ndarray:
-    """One column per second: the frame, other pictures of it, then the frame under the masks of each row.
+def tinted(frames: Sequence[np.ndarray], masks: Sequence[np.ndarray], colour: tuple[int, int, int]) -> list[np.ndarray]:
+    """`overlay` for each second; the seconds after the last mask stay as they are."""
+    drawn = [overlay(frame, mask, colour) for frame, mask in zip(frames, masks, strict=False)]
+    return [*drawn, *frames[len(drawn) :]]
 
-    frames: T of (H, W, 3) uint8 RGB. rows: (title, T masks (H, W) bool, colour). pictures: (title, T of (H, W, 3)
-    uint8 RGB). Returns uint8 RGB.
-    """
-    lines = [_line(title, list(row)) for title, row in (("frames", frames), *pictures)]
-    for title, masks, colour in rows:
-        tinted = [overlay(frame, mask, colour) for frame, mask in zip(frames, masks, strict=True)]
-        lines.append(_line(title, tinted))
-    return np.concatenate(lines, axis=0)
+
+def sheet(rows: Rows) -> np.ndarray:
+    """All rows under their titles, one column a second. Returns uint8 RGB."""
+    return np.concatenate([_line(TITLES.get(name, name), list(row)) for name, row in rows.items()], axis=0)
+
+
+def strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """The pictures of one row side by side, STRIP pixels each: (STRIP, T·STRIP, 3) uint8 RGB."""
+    return np.concatenate([cv2.resize(p, (STRIP, STRIP), interpolation=cv2.INTER_AREA) for p in pictures], axis=1)
 
 
 def _line(title: str, pictures: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:

@@ -49,6 +49,19 @@ def jpeg_bytes(image: np.ndarray, quality: int = 85) -> bytes:
     return cv2.imencode(".jpg", ordered, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
+def webp_bytes(image: np.ndarray, quality: int = 70) -> bytes:
+    """Encode an (H, W, 3) RGB uint8 image for a page that holds many; quality 0 to 100."""
+    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".webp", ordered, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+
+
+def mp3_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
+    """Encode int16 samples, (n,) or (n, channels), as an MP3 file, for a page that plays them."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="MP3")
+    return buffer.getvalue()
+
+
 def wav_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
     """Encode int16 samples, (n,) or (n, channels), as a PCM16 WAV file."""
     buffer = io.BytesIO()

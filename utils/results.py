@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from utils.audio import read_wav
 from utils.cli import InputError, command
-from utils.files import png_bytes, write_bytes, write_text
-from utils.layout import Clip
+from utils.figures import Rows, sheet, strip
+from utils.files import mp3_bytes, png_bytes, webp_bytes, write_bytes, write_text
+from utils.layout import AVSBench, Clip
 from utils.metrics import Metrics
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless")
@@ -89,9 +91,17 @@ def write_masks(folder: Path, clip: Clip, masks: Sequence[np.ndarray]) -> None:
         write_bytes(folder / clip.category / clip.name / f"{clip.name}_{k}.png", png_bytes(mask.astype(np.uint8) * 255))
 
 
-def write_sheet(folder: Path, clip: Clip, picture: np.ndarray) -> None:
-    """Write the picture sheet of a clip, (H, W, 3) uint8 RGB."""
-    write_bytes(folder / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(picture))
+def write_sheet(folder: Path, clip: Clip, rows: Rows) -> None:
+    """Write the picture sheet of a clip."""
+    write_bytes(folder / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(sheet(rows)))
+
+
+def write_strips(folder: Path, data: AVSBench, clip: Clip, rows: Rows) -> None:
+    """Write each row of a clip as a small picture of its own, and the sound: what study.page shows of the clip."""
+    for name, pictures in rows.items():
+        write_bytes(folder / clip.category / clip.name / f"{name}.webp", webp_bytes(strip(pictures)))
+    if data.wav(clip).is_file():  # what does not listen does without
+        write_bytes(folder / clip.category / clip.name / "sound.mp3", mp3_bytes(*read_wav(data.wav(clip))))
 
 
 def table(folder: Path) -> str:

@@ -27,9 +27,9 @@ from utils.dataset import AVSDataset
 from utils.files import sha256, write_text
 from utils.layout import AVSBench
 from utils.metrics import Metrics
-from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet
+from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet, write_strips
 from zero_shot.build import build_setting, weight_files
-from zero_shot.figures import answer_sheet
+from zero_shot.figures import answer_rows
 from zero_shot.options import FLOORS, Options
 from zero_shot.settings import Answer, Setting
 
@@ -77,16 +77,19 @@ def evaluate(
     return metrics
 
 
-def picture_writer(dataset: AVSDataset, out: Path, sheets: int, masks: bool) -> Show:
-    """Save the masks of every clip, and sheets of `sheets` clips, evenly spread over the split."""
-    chosen = spread(sheets, len(dataset))
+def picture_writer(dataset: AVSDataset, out: Path, sheets: int, strips: int, masks: bool) -> Show:
+    """Save the masks of every clip, and sheets and strips of so many clips, evenly spread over the split."""
+    in_sheets, in_strips = spread(sheets, len(dataset)), spread(strips, len(dataset))
 
     def show(index: int, frames: np.ndarray, answers: list[Answer], truth: np.ndarray) -> None:
         clip = dataset.clips[index]
         if masks:
             write_masks(out / "masks", clip, [answer.mask for answer in answers])
-        if index in chosen:
-            write_sheet(out / "sheets", clip, answer_sheet(list(frames), answers, truth))
+        rows = answer_rows(list(frames), answers, truth) if index in in_sheets | in_strips else {}
+        if index in in_sheets:
+            write_sheet(out / "sheets", clip, rows)
+        if index in in_strips:
+            write_strips(out / "strips", dataset.data, clip, rows)
 
     return show
 
@@ -121,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = option_parser(Options, __doc__, "python -m zero_shot.evaluate")
     parser.add_argument("--out", type=Path | None, default=None, help="run folder")
     parser.add_argument("--sheets", type=int, default=0, help="picture sheets of so many clips")
+    parser.add_argument("--strips", type=int, default=0, help="pictures for the study's page, of so many clips")
     parser.add_argument("--masks", action="store_true", help="save every mask as PNG")
     options, namespace = parse_options(parser, Options, argv)
     check(options)
@@ -132,9 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = open_split(options, setting)
     if accelerator.is_main_process:
         prepare_folder(out, options)
-    show = (
-        picture_writer(dataset, out, namespace.sheets, namespace.masks) if namespace.sheets or namespace.masks else None
-    )
+    wanted = (namespace.sheets, namespace.strips, namespace.masks)
+    show = picture_writer(dataset, out, *wanted) if any(wanted) else None
     begin = time.perf_counter()
     metrics = evaluate(setting, dataset, accelerator, options.run.batch, options.data.workers, show)
     if not accelerator.is_main_process:

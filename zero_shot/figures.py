@@ -1,11 +1,11 @@
-"""A sheet of what a zero-shot setting saw and answered: frames, heat map with prompts, truth and mask."""
+"""Pictures of what a zero-shot setting saw and answered: frames, heat map with prompts, truth and mask."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from utils.figures import PREDICTION, TRUTH, sheet
+from utils.figures import PREDICTION, TRUTH, Rows, tinted
 from zero_shot.prompts import Prompt
 from zero_shot.settings import Answer
 
@@ -31,17 +31,16 @@ def draw_prompt(picture: np.ndarray, prompt: Prompt) -> np.ndarray:
     return drawn
 
 
-def answer_sheet(frames: Sequence[np.ndarray], answers: Sequence[Answer], truth: np.ndarray) -> np.ndarray:
-    """One column a second; the truth's row has as many masks as there are labels. Returns uint8 RGB."""
-    shown = [
-        heat_overlay(frame, answer.heat) if answer.heat is not None else frame
-        for frame, answer in zip(frames, answers, strict=True)
-    ]
-    shown = [
-        draw_prompt(picture, answer.prompt) if answer.prompt is not None else picture
-        for picture, answer in zip(shown, answers, strict=True)
-    ]
-    nothing = np.zeros(frames[0].shape[:2], bool)
-    truths = [*truth, *[nothing] * (len(frames) - len(truth))]
-    masks = [answer.mask for answer in answers]
-    return sheet(frames, [("truth", truths, TRUTH), ("answer", masks, PREDICTION)], [("heat map and prompts", shown)])
+def answer_rows(frames: Sequence[np.ndarray], answers: Sequence[Answer], truth: np.ndarray) -> Rows:
+    """Rows of pictures: frames, truth (as far as there are labels), heat (where there is a map or a prompt), mask."""
+    rows = {"frames": frames, "truth": tinted(frames, list(truth), TRUTH)}
+    if any(answer.heat is not None or answer.prompt is not None for answer in answers):
+        hot = [
+            frame if answer.heat is None else heat_overlay(frame, answer.heat)
+            for frame, answer in zip(frames, answers, strict=True)
+        ]
+        rows["heat"] = [
+            picture if answer.prompt is None else draw_prompt(picture, answer.prompt)
+            for picture, answer in zip(hot, answers, strict=True)
+        ]
+    return {**rows, "mask": tinted(frames, [answer.mask for answer in answers], PREDICTION)}
