@@ -1,7 +1,8 @@
 """Shared fixtures: a small composed benchmark, preprocessed once for the whole session."""
 
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,37 @@ import pytest
 import torch
 
 from avsbench_data import compose
+from tests.offline.cut_off import LIST, cut_off
 from utils import preprocess
 from utils.encode import write_video
 from utils.layout import AVSBench
 
 # Small networks on a shared machine lose more to waiting for each other's threads than a second thread gains.
 torch.set_num_threads(1)
+
+# No test may use the network: neither this process nor those that it starts.
+cut_off()
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parent / "offline"), os.environ.get("PYTHONPATH")])
+)
+
+
+@pytest.fixture(scope="session")
+def refused_connections(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file in which tests.offline.cut_off notes what it refused, a line each."""
+    path = tmp_path_factory.mktemp("offline") / "refused"
+    path.touch()
+    os.environ[LIST] = str(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_network(refused_connections: Path) -> Iterator[None]:
+    """Fail a test during which something asked for the network, even if it then did without."""
+    before = refused_connections.stat().st_size
+    yield
+    asked = refused_connections.read_text()[before:]
+    assert not asked, f"the network was asked for:\n{asked}"
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ CHUNK = 32  # texts or sounds at once
 EXTRA = "boxes from sounds need the transformers package: pip install .[grounding]"
 FILES = ("config.json", "*.safetensors", "*processor_config.json", "tokenizer_config.json")
 SOURCES = {"clap": "laion/clap-htsat-unfused", "grounding-dino": "IDEA-Research/grounding-dino-base"}
+ELSEWHERE = ("auto_map", "backbone", "use_pretrained_backbone", "use_timm_backbone")  # would fetch code or weights
 
 
 class SoundLabeller:
@@ -162,17 +163,27 @@ def _load(folder: Path, kind: str, network: str, parts: Mapping[str, dict[str, s
     if missing := [name for name in FILES if not any(folder.glob(name))]:
         raise InputError(f"{folder}: no folder of {kind} (it has no {', no '.join(missing)}); {remedy}")
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (ValueError, KeyError, TypeError) as error:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = config["model_type"]
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise InputError(f"{folder}/config.json: does not say what network it is of; {remedy}") from error
     if found != kind:
         raise InputError(f"{folder}: holds a network of type {found!r}, not {kind!r}; {remedy}")
+    if elsewhere := [name for name in ELSEWHERE if config.get(name)]:
+        raise InputError(f"{folder}/config.json: wants {elsewhere[0]} from elsewhere, which is not fetched; {remedy}")
     try:
         model, report = getattr(transformers, network).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
         others = [
-            getattr(transformers, name).from_pretrained(folder, local_files_only=True, **options)
+            getattr(transformers, name).from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **options
+            )
             for name, options in parts.items()
         ]
     except Exception as error:  # of many kinds, for files that are damaged, missing or do not fit each other
