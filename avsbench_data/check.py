@@ -10,15 +10,16 @@ Exit code 1 if anything is wrong.
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-import joblib
 from tqdm import tqdm
 
 from utils.audio import SAMPLE_RATE, read_wav
 from utils.cli import InputError, command
 from utils.dataset import read_frame, read_log_mel, read_mask
 from utils.layout import AVSBench, Clip
+from utils.parallel import LOST, in_processes
 from utils.video import probe
 
 
@@ -74,10 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("note: no raw_videos; the distributed frames, sound and log-mels are checked instead")
     if not features:
         print(f"note: not preprocessed yet; run python preprocess_{args.dataset}.py --root {args.root}")
-    work = (joblib.delayed(clip_problems)(data, clip, raw, features) for clip in data.clips)
-    found = joblib.Parallel(n_jobs=args.jobs, return_as="generator")(work)
+    found = in_processes(partial(clip_problems, data, raw=raw, features=features), data.clips, args.jobs)
+    bar = tqdm(found, total=len(data.clips), desc=f"check {args.dataset}", unit="clip")
     bad = 0
-    for problems in tqdm(found, total=len(data.clips), desc=f"check {args.dataset}", unit="clip"):
+    for clip, problems in zip(data.clips, bar, strict=True):
+        if problems is None:
+            problems = [f"{clip.name}: cannot be checked, {LOST}"]
         bad += bool(problems)
         for problem in problems:
             tqdm.write(problem, file=sys.stdout)

@@ -22,11 +22,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
-import joblib
 import numpy as np
 from tqdm import tqdm
 
@@ -34,8 +34,10 @@ from avsbench_data.scene import Cast, DrawnCast, PictureCast, cast_roles, draw_s
 from avsbench_data.sounds import RATE
 from utils.cli import InputError, command
 from utils.encode import frame_rate, write_video
-from utils.files import png_bytes, sha256, write_bytes, write_text
+from utils.files import png_bytes, remove_partials, sha256, write_bytes, write_text
 from utils.layout import BENCHMARKS, SECONDS, SPLITS, BenchmarkName, Clip
+from utils.lock import alone
+from utils.parallel import LOST, in_processes
 from utils.video import frame_indices
 
 VERSION = 1  # of the composed clips: raise it when the same arguments would give others
@@ -219,21 +221,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in counts:
         if len(cast.kinds) < FEWEST_KINDS[name]:
             raise InputError(f"{args.pictures}: {len(cast.kinds)} kinds are too few; {name} needs {FEWEST_KINDS[name]}")
+    plans = {name: plan(name, count, cast.kinds, args.seed) for name, count in counts.items()}
+    orders = [order for name in plans for order in plans[name]]
     try:
-        check_recipe(setting, cast, counts)
-        plans = {name: plan(name, count, cast.kinds, args.seed) for name, count in counts.items()}
-        orders = [order for name in plans for order in plans[name]]
-        work = (joblib.delayed(compose_clip)(order, setting, cast) for order in orders)
-        results = joblib.Parallel(n_jobs=args.jobs, return_as="generator_unordered")(work)
-        there = sum(tqdm(results, total=len(orders), desc="compose", unit="clip"))
-        for name in plans:
-            write_meta(name, plans[name], setting)
-        for stale in args.out.rglob(".*.partial.*"):  # what a killed run was writing
-            stale.unlink(missing_ok=True)
+        with alone(args.out / ".lock", "composes here"):
+            check_recipe(setting, cast, counts)
+            remove_partials(args.out)
+            made = in_processes(partial(compose_clip, setting=setting, cast=cast), orders, args.jobs)
+            results = list(tqdm(made, total=len(orders), desc="compose", unit="clip"))
+            if lost := [order.clip.name for order, result in zip(orders, results, strict=True) if result is None]:
+                raise InputError(f"not composed: {', '.join(lost)}: {LOST}")
+            for name in plans:
+                write_meta(name, plans[name], setting)
     except OSError as error:
         raise InputError(f"cannot write into {args.out}: {error}; mend that and run the command again") from error
-    made, seconds = len(orders) - there, time.perf_counter() - begin
-    pace = f"{made} clips composed in {seconds:.1f} s ({made / seconds:.1f} a second)"
+    there = sum(map(bool, results))
+    new, seconds = len(orders) - there, time.perf_counter() - begin
+    pace = f"{new} clips composed in {seconds:.1f} s ({new / seconds:.1f} a second)"
     print(f"{pace}, {there} were there already" if there else pace)
     for name in plans:
         print(summary(name, plans[name], setting))

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from utils.cli import InputError, command
 from utils.files import sha256
+from utils.lock import alone
 
 FOLDER = Path(__file__).parent
 CHECKPOINTS = FOLDER / "checkpoints.yaml"
@@ -105,14 +106,14 @@ def fetch(entry: Entry, folder: Path) -> Outcome:
     if path.exists():
         return check(entry, folder)
     partial = path.with_name(f"{path.name}.partial")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not entry.digest:
-        partial.unlink(missing_ok=True)  # nothing could tell whether an old beginning fits a new end
-    download(entry.url, partial, entry.size)
-    if reason := fault(entry, partial):
-        partial.unlink()
-        raise InputError(f"what {entry.url} sent {reason}; it was thrown away, run again")
-    partial.replace(path)
+    with alone(path.with_name(f".{path.name}.lock"), f"fetches {path.name}"):
+        if not entry.digest:
+            partial.unlink(missing_ok=True)  # nothing could tell whether an old beginning fits a new end
+        download(entry.url, partial, entry.size)
+        if reason := fault(entry, partial):
+            partial.unlink()
+            raise InputError(f"what {entry.url} sent {reason}; it was thrown away, run again")
+        partial.replace(path)
     return Outcome("fetched", check(entry, folder).remark)
 
 

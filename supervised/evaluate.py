@@ -12,16 +12,14 @@ torchrun takes --run for an option of its own, so say --run_dir there.
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset, default_collate
 from tqdm import tqdm
 
 from models.checkpoints import load_checkpoint
@@ -35,15 +33,11 @@ from utils.config import from_yaml
 from utils.dataset import AVSDataset, read_frame
 from utils.figures import PREDICTION, TRUTH, tinted
 from utils.files import sha256
+from utils.loading import in_order, load
 from utils.metrics import Metrics
 from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet, write_strips
 
 Show = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
-
-
-def batched(dataset: AVSDataset, indices: Sequence[int], batch: int, workers: int) -> Iterator[dict[str, Any]]:
-    """Batches of the given clips in order."""
-    return iter(DataLoader(Subset(dataset, indices), batch, num_workers=workers, collate_fn=default_collate))
 
 
 @torch.no_grad()
@@ -67,7 +61,7 @@ def evaluate(
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
     with tqdm(total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process) as bar:
-        for items in batched(dataset, mine, batch, workers):
+        for items in load(dataset, in_order(mine, batch), workers):
             moved = {name: v.to(accelerator.device) for name, v in items.items() if isinstance(v, Tensor)}
             if heard is not None:
                 moved["heard"] = heard[items["index"]].to(accelerator.device)
@@ -130,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = ListeningSegmentor(options.model, options.fidelity)
     must_be_of_this_kind(checkpoint, options.model)
     load_checkpoint(model, checkpoint)
+    digest = sha256(checkpoint)  # of what was loaded: training may go on meanwhile
     dataset = open_clips(options.data, model.inputs, args.split, root=args.root, sound=args.sound)
     if args.split == "train" and options.data.benchmark == "s4":
         print("note: S4 training clips are labelled in their first frame only; its prediction alone is scored")
@@ -154,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fidelity=options.fidelity,
         image_size=options.data.image_size,
         seed=options.train.seed,
-        checkpoints={checkpoint.name: sha256(checkpoint)},
+        checkpoints={checkpoint.name: digest},
     )
     print(f"{args.run} · {args.split}, {args.sound} sound, {headline(numbers)}")
     return 0

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from models.audioclip_segmentor import AudioCLIPSegmentor
@@ -18,6 +18,7 @@ from utils.cache import Cache, content_key, weights_key
 from utils.cli import InputError
 from utils.dataset import AVSDataset
 from utils.layout import AVSBench
+from utils.loading import in_order, load
 
 Sound = Literal["real", "silent", "shuffled"]
 VERSION = 1  # of the features: raise it when a change alters them
@@ -97,8 +98,8 @@ def hear(
     found = torch.zeros(len(clips), 5, _size(model))
     was_training = model.training
     model.eval()
-    loader = DataLoader(Subset(_Sounds(clips), mine), batch_size=1, num_workers=workers)
-    for item in tqdm(loader, desc=title, unit="clip", disable=not accelerator.is_main_process):
+    loader = load(_Sounds(clips), in_order(mine, 1), workers)
+    for item in tqdm(loader, desc=title, unit="clip", total=len(mine), disable=not accelerator.is_main_process):
         key = content_key(item[kind].numpy()) if store else ""
         kept = store.get(key) if store else None
         if kept is None:

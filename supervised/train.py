@@ -18,6 +18,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -42,7 +42,9 @@ from supervised.options import Options, check
 from utils.cli import InputError, command
 from utils.config import option_parser, parse_options, to_yaml
 from utils.figures import curves
-from utils.files import write_bytes, write_text
+from utils.files import remove_partials, write_bytes, write_text
+from utils.loading import load
+from utils.lock import alone
 
 
 class Trainer:
@@ -139,6 +141,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Write down the options and what the towers start from."""
+        remove_partials(self.out)
         with state.told_of_full_disks(self.out):
             write_text(self.out / "config.yaml", to_yaml(self.options))
             if self.start:
@@ -154,10 +157,10 @@ class Trainer:
         # The order depends on seed and epoch alone, so a resumed run and any number of processes see the same.
         whole = batches(len(self.sets["train"]), train.batch, train.seed * 100_003 + epoch)
         left = whole[progress.step :]
-        loader = DataLoader(
+        loader = load(
             self.sets["train"],
-            batch_sampler=[share(batch, rank, world) for batch in left],
-            num_workers=self.options.data.workers,
+            [share(batch, rank, world) for batch in left],
+            self.options.data.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
         self.wrapped.train()
@@ -253,8 +256,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     trainer = Trainer(options, Path(out))
     if trainer.progress.epoch >= options.train.epochs:
         print(f"{out}: all {options.train.epochs} epochs are done")
-    trainer.run()
-    if trainer.accelerator.is_main_process:
+    main_process = trainer.accelerator.is_main_process
+    with alone(trainer.out / ".lock", "trains in this folder") if main_process else nullcontext():
+        trainer.run()
+    if main_process:
         print(f"best val M_J {trainer.progress.best:.4f}. Next: python -m supervised.evaluate --run {out}")
     return 0
 

@@ -19,8 +19,15 @@ class Main(Protocol):
     def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
 
+def reason(error: OSError) -> str:
+    """What the system refused, in a line: the file and why."""
+    named = f"{error.filename}: " if error.filename else ""
+    return named + (error.strerror or str(error) or type(error).__name__)
+
+
 def command(main: Main) -> Main:
-    """Wrap a script's `main(argv) -> exit code` so that bad input ends in one line, not in a traceback."""
+    """Wrap a script's `main(argv) -> exit code` so that bad input, a full disk or a file that may not be read or
+    written ends in one line, not in a traceback."""
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +35,9 @@ def command(main: Main) -> Main:
             return main(argv)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
+            return 1
+        except OSError as error:
+            print(f"error: {reason(error)}; mend that and run the same command again", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("interrupted; run the same command again to go on", file=sys.stderr)

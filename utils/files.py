@@ -26,6 +26,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_partials(folder: Path) -> None:
+    """Remove what killed processes were writing below a folder in which no other is at work."""
+    for stale in folder.rglob(".*.partial*"):
+        stale.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file atomically. Raises OSError (a full disk, say) with nothing left at `path`."""
     with atomic_path(path) as temporary:

@@ -11,17 +11,19 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
 from utils.audio import EXAMPLE, MEL_BANDS, SAMPLE_RATE, five_examples, log_mel
 from utils.cli import InputError
-from utils.files import npy_bytes, png_bytes, read_image, wav_bytes, write_bytes, write_text
+from utils.files import npy_bytes, png_bytes, read_image, remove_partials, wav_bytes, write_bytes, write_text
 from utils.layout import BENCHMARKS, FRAME_SIZE, SECONDS, AVSBench, BenchmarkName, Clip
+from utils.lock import alone
+from utils.parallel import LOST, in_processes
 from utils.video import read_clip
 
 
@@ -95,9 +97,12 @@ def preprocess_clip(data: AVSBench, clip: Clip, overwrite: bool = False) -> Outc
 
 def preprocess(data: AVSBench, jobs: int = -1, overwrite: bool = False) -> list[Outcome]:
     """Preprocess every clip of the meta CSV in parallel; outcomes come in the order of the CSV."""
-    work = (joblib.delayed(preprocess_clip)(data, clip, overwrite) for clip in data.clips)
-    outcomes = joblib.Parallel(n_jobs=jobs, return_as="generator")(work)
-    return list(tqdm(outcomes, total=len(data.clips), desc=f"preprocess {data.benchmark.name}", unit="clip"))
+    made = in_processes(partial(preprocess_clip, data, overwrite=overwrite), data.clips, jobs)
+    bar = tqdm(made, total=len(data.clips), desc=f"preprocess {data.benchmark.name}", unit="clip")
+    return [
+        outcome or Outcome(clip.name, clip.split, clip.category, "failed", LOST)
+        for clip, outcome in zip(data.clips, bar, strict=True)
+    ]
 
 
 def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
@@ -120,10 +125,12 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
         parser.error("--jobs 0: give a number of processes, or -1 for one a core")
     data = AVSBench(args.root, benchmark)
     begin = time.perf_counter()
-    outcomes = preprocess(data, args.jobs, args.overwrite)
-    seconds = time.perf_counter() - begin
-    report = args.root / f"{benchmark}_preprocess_report.csv"
-    write_report(report, outcomes)
+    with alone(args.root / ".lock", "preprocesses here"):
+        remove_partials(args.root)
+        outcomes = preprocess(data, args.jobs, args.overwrite)
+        seconds = time.perf_counter() - begin
+        report = args.root / f"{benchmark}_preprocess_report.csv"
+        write_report(report, outcomes)
     for outcome in outcomes:
         if outcome.status == "failed":
             print(f"failed: {outcome.clip}: {outcome.reason}")

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from utils.cli import InputError, command
@@ -26,6 +25,8 @@ from utils.config import option_parser, parse_options, to_yaml
 from utils.dataset import AVSDataset
 from utils.files import sha256, write_text
 from utils.layout import AVSBench
+from utils.loading import in_order, load
+from utils.lock import alone
 from utils.metrics import Metrics
 from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet, write_strips
 from zero_shot.build import build_setting, weight_files
@@ -57,9 +58,8 @@ def evaluate(
     """Answer every clip once, shared among the processes; each gets the metrics of the whole split."""
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
-    loader = DataLoader(Subset(dataset, mine), batch, num_workers=workers)
     with tqdm(total=len(mine), desc="clips", unit="clip", disable=not accelerator.is_main_process) as bar:
-        for items in loader:
+        for items in load(dataset, in_order(mine, batch), workers):
             videos, seconds = items["frames"].shape[:2]
             frames = list(items["frames"].flatten(0, 1).numpy())
             sounds = items["waveform"].flatten(0, 1) if "waveform" in items else torch.zeros(len(frames), 0)
@@ -113,9 +113,10 @@ def check(options: Options) -> None:
 def prepare_folder(out: Path, options: Options) -> None:
     """Leave the options in the run folder; refuse one that holds the run of others."""
     config, text = out / "config.yaml", to_yaml(options)
-    if config.is_file() and config.read_text(encoding="utf-8") != text:
-        raise InputError(f"{out} holds a run with other options ({config}); choose another --out")
-    write_text(config, text)
+    with alone(out / ".lock", "is just starting in it"):
+        if config.is_file() and config.read_text(encoding="utf-8") != text:
+            raise InputError(f"{out} holds a run with other options ({config}); choose another --out")
+        write_text(config, text)
 
 
 @command

@@ -1,0 +1,64 @@
+"""Batches of clips, read by processes of their own. What goes wrong in those is told as if it had gone wrong here."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from utils.cli import InputError, reason
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """Why an item could not be read."""
+
+    message: str
+
+
+class _Told(Dataset[Any]):
+    """A data set that hands over faults as items; a worker's exceptions would come with its traceback as their text."""
+
+    def __init__(self, dataset: Dataset[Any]):
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except InputError as error:
+            return _Fault(str(error))
+        except OSError as error:
+            return _Fault(reason(error))
+
+
+def _collate(items: list[Any]) -> Any:
+    faults = [item for item in items if isinstance(item, _Fault)]
+    return faults[0] if faults else default_collate(items)
+
+
+def load(
+    dataset: Dataset[Any], batches: Iterable[list[int]], workers: int = 0, pin_memory: bool = False
+) -> Iterator[Any]:
+    """The batches of the items at the given places, in order.
+
+    workers: processes that read; 0 reads in this one. Raises InputError for an item that cannot be read, and for a
+    worker that the system killed.
+    """
+    loader = DataLoader(
+        _Told(dataset), batch_sampler=batches, num_workers=workers, pin_memory=pin_memory, collate_fn=_collate
+    )
+    try:
+        for batch in loader:
+            if isinstance(batch, _Fault):
+                raise InputError(batch.message)
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        what = str(error).splitlines()[0].rstrip(". ")
+        raise InputError(f"a process that reads clips was lost ({what}); try fewer --data.workers") from error
+
+
+def in_order(places: Sequence[int], batch: int) -> list[list[int]]:
+    """Places cut into batches; the last may be smaller."""
+    return [list(places[first : first + batch]) for first in range(0, len(places), batch)]
