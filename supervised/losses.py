@@ -5,39 +5,14 @@ should resemble the feature of what is heard. Source: Zhou et al., "Audio-Visual
 section 4; AVSBench, `avs_s4/loss.py` and `avs_ms3/loss.py`, whose flags are the fields of AVM.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.tpavi_segmentor import Segmentation
-
-
-@dataclass
-class AVM:
-    """The audio-visual mapping term.
-
-    Args:
-        distance: "none" leaves the term out; "cosine" is S4's `--sa_loss_flag`; "kl" and "euclidean" are MS3's
-            `--masked_av_flag` with `--kl_flag` or `--euclidean_flag`. MS3's published rows use "kl".
-        weight: λ₁, what the term is multiplied by.
-        stages: which of the four maps it reads, 0 (finest) to 3.
-        pool: how the logits are brought to a map's size.
-        threshold: read a map under the binary mask, rather than weighted by probability ("cosine" always does).
-        normalise: L2-normalise both features first ("cosine" always does).
-        closer: add the same distance between a frame and the frame of the batch that sounds most like it (AVM-VV).
-    """
-
-    distance: Literal["none", "cosine", "kl", "euclidean"] = "none"
-    weight: float = 0.5
-    stages: Sequence[int] = field(default_factory=lambda: [0, 1, 2, 3])
-    pool: Literal["avg", "max"] = "avg"
-    threshold: bool = False
-    normalise: bool = False
-    closer: bool = False
+from supervised.options import AVM
 
 
 @dataclass

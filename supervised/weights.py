@@ -26,16 +26,9 @@ from models.checkpoints import fit, load_checkpoint
 from models.mappings import load_audio, load_visual
 from models.mini import load_mini_audioclip
 from pretrained.fetch import FOLDER, entries
+from supervised.sources import tower_file
 from utils.cli import InputError
 from utils.files import sha256
-
-PUBLIC = {  # our names -> those of pretrained/checkpoints.yaml
-    "audioclip-full": "audioclip-full",
-    "audioclip-partial": "audioclip-partial",
-    "clip": "clip-rn50",
-    "resnet50": "resnet50",
-    "esresnext": "esresnext-fbsp",
-}
 
 
 @dataclass
@@ -65,13 +58,11 @@ def load_tower(tower: str, module: nn.Module, name: str, folder: Path) -> Start:
     """Fill AudioCLIP's image ("visual") or audio tower by a name of the table. Raises InputError."""
     if name == "random":
         return Start(tower, None, list(module.state_dict()))
+    path = tower_file(name, folder)
     if name == "mini":
         source = load_mini_audioclip(folder / "mini")
-        path = folder / "mini" / "audioclip.safetensors"
         state = (source.visual if tower == "visual" else source.audio).state_dict()
         return Start(tower, path, _load(module, path, lambda _: fit(module, state)))
-    (file,) = (entry.file for entry in entries() if entry.name == PUBLIC[name])
-    path = folder / str(file)
     loader = load_visual if tower == "visual" else load_audio
     return Start(tower, path, _load(module, path, lambda state: loader(module, state)))
 

@@ -7,6 +7,7 @@ Values on the command line win over the file's, and unknown keys are refused. `-
 
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,13 +43,25 @@ def from_yaml(options: type[T], path: Path) -> T:
     """Read options that `to_yaml` wrote. Raises InputError if the file is missing or holds anything else."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; is {path.parent} a run folder?")
+    return resolve(options, ["--config", str(path)])
+
+
+def resolve(options: type[T], words: Sequence[str]) -> T:
+    """The options that words of a command line stand for. Raises InputError, naming the words, if they are none."""
+    parser = _quiet_parser(options)  # type: ignore[arg-type]
+    try:
+        namespace = parser.parse_args(list(words))
+    except Exception as error:  # jsonargparse's errors have no common base that is public
+        named = words[1] if words[:1] == ["--config"] and len(words) == 2 else " ".join(words)
+        raise InputError(f"{named}: {' '.join(str(error).split())}") from error
+    return _build(parser, options, namespace)
+
+
+@cache  # building one takes longer than parsing with it
+def _quiet_parser(options: type) -> ArgumentParser:
     parser = option_parser(options, None)
     parser.exit_on_error = False
-    try:
-        namespace = parser.parse_path(str(path))
-    except Exception as error:  # jsonargparse's errors have no common base that is public
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
-    return _build(parser, options, namespace)
+    return parser
 
 
 def _build(parser: ArgumentParser, options: type[T], namespace: Namespace) -> T:

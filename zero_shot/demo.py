@@ -22,10 +22,10 @@ from utils.files import jpeg_bytes, png_bytes, read_image, write_bytes, write_te
 from utils.stream import Video, pixels, read_frames
 from utils.stream_sound import read_seconds, read_sound
 from utils.video import study_size
-from zero_shot.build import weight_files
 from zero_shot.options import Options
 from zero_shot.page import Card, enlarged, facts, fit, hot, prompted, save_pictures, spans, write_page
 from zero_shot.settings import Answer, Setting
+from zero_shot.weights import weight_files
 
 Every = Literal["second", "frame"]
 

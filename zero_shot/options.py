@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName
-from zero_shot.proposals import ProposalOptions
 
 SettingName = Literal[
     "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
@@ -117,6 +117,29 @@ class RetrievalOptions:
     scale: float = 100.0
     crop_size: int = 224
     largest: float = 1.0
+
+
+@dataclass(frozen=True)
+class ProposalOptions:
+    """Which masks SAM proposes for a frame, in the order in which they are dropped.
+
+    Args:
+        points_per_side: side of the square grid of points; each is a prompt of its own and gives three masks.
+        pred_iou_thresh: the IoU that SAM predicts for a mask must be above this.
+        stability_score_thresh: the IoU of a mask cut higher with the mask cut lower must not be below this.
+        stability_score_offset: how much higher and lower, in logits.
+        box_nms_thresh: of two masks whose boxes have an IoU above this, the one of less predicted IoU is dropped.
+    """
+
+    points_per_side: int = 32
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.points_per_side < 1:
+            raise InputError(f"points_per_side is {self.points_per_side}; it must be 1 or more")
 
 
 @dataclass

@@ -6,7 +6,7 @@ Source: segment-anything, `automatic_mask_generator.py`, with one crop and no re
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,37 +14,15 @@ import torch
 from segment_anything.modeling import Sam
 from segment_anything.utils.amg import batched_mask_to_box, build_point_grid, calculate_stability_score
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from utils.cache import Cache, content_key, remembered
-from utils.cli import InputError
 from zero_shot.fast_decoder import FastDecoder
+from zero_shot.options import ProposalOptions
 from zero_shot.segmenter import Embedded, Segmenter
 
 SPARSE = 2  # tokens of a point prompt: the point and the padding beside it
-
-
-@dataclass(frozen=True)
-class ProposalOptions:
-    """Which masks SAM proposes for a frame, in the order in which they are dropped.
-
-    Args:
-        points_per_side: side of the square grid of points; each is a prompt of its own and gives three masks.
-        pred_iou_thresh: the IoU that SAM predicts for a mask must be above this.
-        stability_score_thresh: the IoU of a mask cut higher with the mask cut lower must not be below this.
-        stability_score_offset: how much higher and lower, in logits.
-        box_nms_thresh: of two masks whose boxes have an IoU above this, the one of less predicted IoU is dropped.
-    """
-
-    points_per_side: int = 32
-    pred_iou_thresh: float = 0.88
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
-
-    def __post_init__(self) -> None:
-        if self.points_per_side < 1:
-            raise InputError(f"points_per_side is {self.points_per_side}; it must be 1 or more")
 
 
 def propose(segmenter: Segmenter, frames: Sequence[np.ndarray], options: ProposalOptions) -> list[list[dict[str, Any]]]:
@@ -69,46 +47,56 @@ def propose(segmenter: Segmenter, frames: Sequence[np.ndarray], options: Proposa
 def _find(segmenter: Segmenter, embedded: Embedded, options: ProposalOptions) -> dict[str, Tensor]:
     """The surviving masks of a frame, on the CPU, in the form that a cache keeps."""
     height, width = embedded.size
-    points = build_point_grid(options.points_per_side) * np.array([[width, height]])
+    device, points = segmenter.device, build_point_grid(options.points_per_side) * np.array([[width, height]])
     encoder, decoder = segmenter.sam.prompt_encoder, FastDecoder(segmenter.sam.mask_decoder, segmenter.autocast)
     # In float64 up to the positional encoding, as in the stock generator.
-    placed = torch.as_tensor(segmenter.transform.apply_coords(points, embedded.size), device=segmenter.device)
-    labels = torch.ones(len(points), 1, dtype=torch.int, device=segmenter.device)
+    placed = torch.as_tensor(segmenter.transform.apply_coords(points, embedded.size), device=device)
+    labels = torch.ones(len(points), 1, dtype=torch.int, device=device)
     sparse, _ = encoder(points=(placed[:, None], labels), boxes=None, masks=None)
     image = decoder.share(embedded.features, encoder.no_mask_embed.weight[0], encoder.get_dense_pe())
     batch = segmenter.prompts_per_batch(SPARSE, embedded.size)
-    parts = [_judge(torch.empty(0, height, width), torch.empty(0), torch.empty(0, 2), options)]
+    nothing = torch.empty(0, device=device)
+    parts = [_judge(nothing.view(0, height, width), nothing, nothing.long(), options)]
     for decoded in decoder.decode(image, sparse, batch):
         scores = decoded.iou[:, 1:]
         good = scores > options.pred_iou_thresh if options.pred_iou_thresh > 0 else torch.ones_like(scores)
         chosen = good.nonzero()
         for prompt, kind in (some.unbind(1) for some in chosen.split(batch) if len(chosen)):
             logits = segmenter.upscale(decoder.masks(image, decoded, prompt, kind + 1), embedded)
-            asked = torch.as_tensor(points)[decoded.first + prompt.cpu()]
-            parts.append(_judge(logits, scores[prompt, kind], asked, options))
-    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            parts.append(_judge(logits, scores[prompt, kind], decoded.first + prompt, options))
+    # To the CPU all at once: a GPU would stand idle at every transfer.
+    found = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    found["point"] = torch.as_tensor(points)[found["point"]]
     kept = batched_nms(found["box"].float(), found["score"], torch.zeros(len(found["box"])), options.box_nms_thresh)
     return {name: tensor[kept] for name, tensor in found.items()}
 
 
 def _judge(logits: Tensor, score: Tensor, point: Tensor, options: ProposalOptions) -> dict[str, Tensor]:
-    """Of K masks, those that are stable enough, on the CPU, their pixels packed eight to a byte.
+    """Of K masks, those that are stable enough, their pixels packed eight to a byte.
 
-    logits: (K, H, W). score: (K,) predicted IoU. point: (K, 2), on the CPU.
+    logits: (K, H, W). score: (K,) predicted IoU. point: (K,), its place in the grid.
     """
     stability = calculate_stability_score(logits, Sam.mask_threshold, options.stability_score_offset)
     if options.stability_score_thresh > 0:
-        stable = stability >= options.stability_score_thresh
-        logits, score, stability, point = logits[stable], score[stable], stability[stable], point[stable.cpu()]
+        stable = (stability >= options.stability_score_thresh).nonzero()[:, 0]  # once: a GPU is waited for here
+        logits, score, stability, point = logits[stable], score[stable], stability[stable], point[stable]
     masks = logits > Sam.mask_threshold
     return {
-        "mask": torch.from_numpy(np.packbits(masks.flatten(1).cpu().numpy(), axis=1)),
-        "area": masks.sum((1, 2)).cpu(),
-        "box": batched_mask_to_box(masks).long().cpu(),
-        "score": score.cpu(),
-        "stability": stability.cpu(),
-        "point": point.double(),
+        "mask": packed(masks.flatten(1)),
+        "area": masks.sum((1, 2)),
+        "box": batched_mask_to_box(masks).long(),
+        "score": score,
+        "stability": stability,
+        "point": point,
     }
+
+
+def packed(bits: Tensor) -> Tensor:
+    """(K, N) bool as NumPy's packbits has it, (K, N / 8 rounded up) uint8, on the device."""
+    if bits.device.type == "cpu":
+        return torch.from_numpy(np.packbits(bits.numpy(), axis=1))
+    whole = F.pad(bits.byte(), (0, -bits.shape[1] % 8)).unflatten(1, (-1, 8))
+    return (whole << torch.arange(7, -1, -1, dtype=torch.uint8, device=bits.device)).sum(2, dtype=torch.uint8)
 
 
 def _records(found: dict[str, Tensor], size: tuple[int, int]) -> list[dict[str, Any]]:

@@ -1,0 +1,66 @@
+"""What a job's numbers depend on, as a digest: options, weights and data. A result counts only under its own key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import supervised.options
+import supervised.sources
+import zero_shot.options
+import zero_shot.weights
+from utils.config import resolve
+from utils.files import sha256
+from utils.layout import BENCHMARKS
+
+if TYPE_CHECKING:
+    from study.plan import Job
+
+OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}
+WITHOUT_EFFECT = {  # options that change no number, or stand for what is in the key by its content
+    "zero_shot": ("data.root", "data.workers", "run.batch", "run.memory", "run.cache", "run.use_cache", "run.cpu"),
+    "supervised": ("data.root", "data.workers", "data.cache", "train.save_minutes", "train.cpu"),
+}
+
+
+def options(job: Job) -> Any:
+    """The options of a job, from its configuration and what the study sets. Raises InputError."""
+    return resolve(OPTIONS[job.kind], job.words)
+
+
+def weight_files(job: Job) -> list[Path]:
+    """The files of weights that a job starts from, there or not."""
+    if job.kind == "zero_shot":
+        return zero_shot.weights.weight_files(job.options)
+    return supervised.sources.weight_files(job.options.model)
+
+
+def job_key(job: Job) -> str:
+    """The digest: equal for equal options, however they are written, equal weights and equal meta data.
+
+    What is missing has a digest of its own, which it loses when it comes.
+    """
+    chosen = asdict(job.options)
+    for name in WITHOUT_EFFECT[job.kind]:
+        group, _, option = name.partition(".")
+        del chosen[group][option]
+    files = [*weight_files(job), job.root / BENCHMARKS[job.benchmark].meta]
+    described = {"options": chosen, "sounds": job.sounds, "files": [digest(path) for path in files]}
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, read once as long as it stays as it is; "missing" where there is none."""
+    if not path.is_file():
+        return "missing"
+    state = path.stat()
+    return _digest(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, size: int, changed: int) -> str:
+    return sha256(path)

@@ -1,0 +1,237 @@
+"""A study: a YAML list of rows, each of which stands for one job or several.
+
+title: a line for the page
+data: {s4: DIR, ms3: DIR}                      the folders that hold the meta CSVs
+clips: {s4: {train: N, val: N, test: N}, ...}  for estimates while the data are not there; optional
+configs: {zero_shot: DIR, supervised: DIR}     where BENCHMARK_NAME.yaml lie
+options: {zero_shot: {...}, supervised: {...}} options of every job, by dotted name; optional
+pace: {zero_shot: S, supervised: S, start: S}  guessed seconds a clip, a clip and epoch, and a start; optional
+pictures: N                                    test clips of which every run keeps pictures, for the page; default 4
+rows:
+- zero_shot: point_local         or supervised: fpn_none: the configuration without its benchmark
+  row: Point-Prompt local        its name in the table; default: the configuration's
+  table: zero_shot               or a list of tables, see TABLES; for zero_shot rows it need not be said
+  name: other                    of the run folders, where one configuration stands for several rows
+  benchmarks: [s4, ms3]          default: both
+  fidelities: [corrected]        default: corrected
+  seeds: [0, 1, 2]               supervised; default: the configuration's
+  fractions: [0.2, 1]            supervised: parts of the training clips; default: the configuration's
+  sounds: [real, shuffled]       supervised; default: real
+  options: {train.epochs: 4}     and s4: {...}, ms3: {...} for one benchmark
+  pace: S
+- supervised: all                the rows of supervised/rows.csv, each in its tables
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from study import key
+from study.rows import TABLES, Place, public_rows
+from utils.cli import InputError
+from utils.fidelity import Fidelity
+from utils.layout import BENCHMARKS, BenchmarkName
+
+Kind = Literal["zero_shot", "supervised"]
+HERE = Path(__file__).parent
+STUDIES = ("mini", "paper")
+PICTURES = 4
+FIELDS = {"title", "data", "clips", "configs", "options", "pace", "pictures", "rows"}
+ROW_FIELDS = {*get_args(Kind), "row", "table", "name", "benchmarks", "fidelities", "seeds", "fractions", "sounds"}
+ROW_FIELDS |= {"options", "pace", *BENCHMARKS}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a row × benchmark × fidelity × seed.
+
+    name: its run folder below the study's. table, row: where its figures stand; also: where else. fraction: of the
+    training clips. config, overrides: the options, as words of a command line. own: whether the study changes the
+    configuration's numbers. sounds: that it is evaluated with. pace: guessed seconds, see `study.estimate`.
+    """
+
+    name: str
+    kind: Kind
+    table: str
+    row: str
+    benchmark: BenchmarkName
+    fidelity: Fidelity
+    seed: int | None
+    config: Path
+    overrides: tuple[str, ...]
+    root: Path
+    fraction: float = 1.0
+    sounds: tuple[str, ...] = ("real",)
+    also: tuple[Place, ...] = ()
+    own: bool = False
+    pictures: int = 0
+    pace: float = 0.0
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """(table, row) of every place where its figures stand."""
+        return (Place(self.table, self.row), *self.also)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Its options on a command line."""
+        return ("--config", str(self.config), *self.overrides)
+
+    @cached_property
+    def options(self) -> Any:
+        """Its options. Raises InputError where the study or the configuration names one that there is not."""
+        return key.options(self)
+
+    @cached_property
+    def key(self) -> str:
+        """The digest of all that its numbers depend on."""
+        return key.job_key(self)
+
+    def folder(self, runs: Path) -> Path:
+        """Its run folder."""
+        return runs / self.name
+
+    def commands(self, runs: Path) -> list[list[str]]:
+        """The commands that make it, in order. --run_dir, for torchrun takes --run for itself."""
+        python, folder = ["python", "-m"], str(self.folder(runs))
+        pictures = ["--strips", str(self.pictures)] if self.pictures else []
+        if self.kind == "zero_shot":
+            return [[*python, "zero_shot.evaluate", *self.words, "--out", folder, *pictures]]
+        evaluate = [*python, "supervised.evaluate", "--run_dir", folder]
+        evaluations = [[*evaluate, *(["--sound", sound] if sound != "real" else pictures)] for sound in self.sounds]
+        return [[*python, "supervised.train", *self.words, "--out", folder], *evaluations]
+
+
+@dataclass
+class Study:
+    """A list of jobs. clips: how many each split has, by benchmark. start: guessed seconds before a job begins."""
+
+    name: str
+    title: str
+    data: dict[str, Path]
+    jobs: list[Job]
+    clips: dict[str, dict[str, int]] = field(default_factory=dict)
+    start: float = 0.0
+
+
+def load_study(name_or_path: str | Path, data: Mapping[str, Path | None] | None = None) -> Study:
+    """A study by its name, mini or paper, or from a YAML file.
+
+    data: folders of the benchmarks that go before the study's. Raises InputError naming the file and what is wrong.
+    """
+    path = HERE / f"{name_or_path}.yaml" if str(name_or_path) in STUDIES else Path(name_or_path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such study; choose {' or '.join(STUDIES)}, or name a YAML file (study/plan.py)")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
+        raise InputError(f"{path}: has no list of rows; study/plan.py says what a study looks like")
+    _known(path, "the study", content, FIELDS)
+    roots = {**content.get("data", {}), **{key: root for key, root in (data or {}).items() if root}}
+    content["data"] = {key: Path(root) for key, root in roots.items()}
+    jobs = [job for entry in content["rows"] for job in _jobs(path, content, entry)]
+    names = [job.name for job in jobs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{path}: two rows make the run {twice[0]}; give one of them another `name`")
+    pace = content.get("pace", {})
+    title = str(content.get("title", path.stem))
+    return Study(path.stem, title, content["data"], jobs, content.get("clips", {}), float(pace.get("start", 0)))
+
+
+def _jobs(path: Path, study: Mapping[str, Any], entry: Any) -> Iterator[Job]:
+    """The jobs of one entry of the list."""
+    if not isinstance(entry, dict):
+        raise InputError(f"{path}: a row must be a mapping, not '{entry}'")
+    kinds = [kind for kind in get_args(Kind) if kind in entry]
+    if len(kinds) != 1:
+        raise InputError(f"{path}: a row names either a zero_shot or a supervised configuration: {entry}")
+    kind, config = kinds[0], str(entry[kinds[0]])
+    _known(path, f"row {config}", entry, ROW_FIELDS)
+    if kind == "supervised" and config == "all":
+        for public in public_rows():
+            first, *others = public.places
+            one = {
+                **entry,
+                "supervised": public.config,
+                "benchmarks": [public.benchmark],
+                "row": first.row,
+                "table": first.table,
+            }
+            yield from _one(path, study, one, kind, tuple(others), public.fraction)
+        return
+    tables = _list(entry.get("table", "zero_shot" if kind == "zero_shot" else None))
+    for table in tables:
+        if table not in TABLES:
+            raise InputError(f"{path}: row {config}: table '{table}'; choose from {', '.join(TABLES)}")
+    row = str(entry.get("row", config))
+    also = tuple(Place(table, row) for table in tables[1:])
+    yield from _one(path, study, {**entry, "row": row, "table": tables[0]}, kind, also)
+
+
+def _one(
+    path: Path,
+    study: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    kind: Kind,
+    also: tuple[Place, ...],
+    part: float = 1.0,
+) -> Iterator[Job]:
+    """The jobs of an entry that names one configuration, whose own part of the training clips is `part`."""
+    config = entry[kind]
+    seeds: Sequence[int | None] = entry.get("seeds", [None])
+    fractions: Sequence[float | None] = entry.get("fractions", [None])
+    choices = entry.get("benchmarks", list(BENCHMARKS)), entry.get("fidelities", ["corrected"]), fractions, seeds
+    for benchmark, fidelity, fraction, seed in product(*map(_list, choices)):
+        if benchmark not in BENCHMARKS or fidelity not in get_args(Fidelity):
+            raise InputError(f"{path}: row {config}: '{benchmark}', '{fidelity}' are no benchmark and fidelity")
+        if benchmark not in study["data"]:
+            raise InputError(f"{path}: row {config} wants {benchmark}, but `data` has no folder of it")
+        own = {**entry.get("options", {}), **entry.get(benchmark, {})}
+        own |= {"data.fraction": fraction} if fraction is not None else {}
+        own |= {"train.seed": seed} if seed is not None else {}
+        root = study["data"][benchmark]
+        options = {**study.get("options", {}).get(kind, {}), **own, "fidelity": fidelity, "data.root": root}
+        suffixes = ["published" if fidelity == "published" else "", "" if seed is None else f"seed{seed}"]
+        if fraction is not None and fraction != 1:
+            suffixes.insert(0, f"{fraction * 100:g}_percent")
+        yield Job(
+            name=f"{kind}/{'_'.join(filter(None, [benchmark, str(entry.get('name', config)), *suffixes]))}",
+            kind=kind,
+            table=entry["table"],
+            row=entry["row"],
+            benchmark=benchmark,
+            fidelity=fidelity,
+            seed=seed,
+            config=Path(study["configs"][kind]) / f"{benchmark}_{config}.yaml",
+            overrides=tuple(word for key, value in options.items() for word in (f"--{key}", _word(value))),
+            root=root,
+            fraction=part if fraction is None else float(fraction),
+            sounds=tuple(_list(entry.get("sounds", ["real"]))),
+            also=also,
+            own=bool(own),
+            pictures=int(study.get("pictures", PICTURES)),
+            pace=float(entry.get("pace", study.get("pace", {}).get(kind, 0))),
+        )
+
+
+def _word(value: Any) -> str:
+    """A value as jsonargparse reads it on a command line."""
+    return (
+        str(value) if isinstance(value, Path | str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _known(path: Path, what: str, given: Mapping[str, Any], fields: set[str]) -> None:
+    if unknown := sorted(set(map(str, given)) - fields):
+        raise InputError(f"{path}: {what} has no field {unknown[0]}; it may have {', '.join(sorted(fields))}")
