@@ -1,10 +1,27 @@
 """Textbook forms of what the code does faster: the tests compare against them, the benchmarks race them."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from models.tpavi import TPAVI
+from utils.dataset import STATISTICS
+
+
+def normalise(frames: Tensor, statistics: str) -> Tensor:
+    """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32, by the formula."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in STATISTICS[statistics])
+    return (frames.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def read_mask(path: Path, benchmark: str) -> Tensor:
+    """A mask (H, W) as the original decodes it, of 0 and 1 if the file is black and white."""
+    with Image.open(path) as image:
+        decoded = np.asarray(image.convert("1" if benchmark == "s4" else "P"))
+    return torch.from_numpy(decoded / np.float32(1 if benchmark == "s4" else 255))
 
 
 def f_measure(logits: Tensor, masks: Tensor) -> float:

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from tests import plain
 from utils.cli import InputError
-from utils.dataset import STATISTICS, AVSDataset, partial, read_mask
-from utils.files import write_bytes
+from utils.dataset import STATISTICS, AVSDataset, normalise, partial, read_mask
+from utils.files import png_bytes, read_image, write_bytes
 from utils.layout import BENCHMARKS, AVSBench, Clip, read_meta
 from utils.legacy import read_pickled_tensor
 
@@ -97,15 +98,37 @@ def test_only_training_data_is_partial(composed: Path) -> None:
     assert len(AVSDataset(data, "test", fraction=0.5)) == len(data.split("test"))
 
 
+@pytest.mark.parametrize("statistics", STATISTICS)
+def test_normalising_by_table_is_the_formula_to_the_bit(statistics: str) -> None:
+    frames = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(2, 1, 1, 3)
+    frames[1] = torch.randint(256, (16, 16, 3), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(normalise(frames, statistics), plain.normalise(frames, statistics))
+    thin = frames[:, :1, :, :]
+    assert torch.equal(normalise(thin, statistics), plain.normalise(thin, statistics))
+
+
+def test_frames_without_compression_hold_the_same_pixels(tmp_path: Path) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    for compress in (True, False):
+        write_bytes(tmp_path / "frame.png", png_bytes(frame, compress))
+        np.testing.assert_array_equal(read_image(tmp_path / "frame.png"), frame)
+        with Image.open(tmp_path / "frame.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), frame)
+
+
 @pytest.mark.parametrize("benchmark", ["s4", "ms3"])
 def test_mask_decoding(tmp_path: Path, benchmark: str) -> None:
     truth = np.zeros((224, 224), np.uint8)
     truth[50:90, 20:200] = 255
     modes = {"L": Image.fromarray(truth), "1": Image.fromarray(truth).convert("1")}
+    if benchmark == "s4":
+        modes["RGB"] = Image.fromarray(truth).convert("RGB")
+        modes["grey"] = Image.fromarray(truth // 2)  # dithered, as in the original
     for mode, image in modes.items():
         image.save(tmp_path / f"{mode}.png")
         mask = read_mask(tmp_path / f"{mode}.png", benchmark)
-        assert torch.equal(mask, torch.from_numpy(truth / np.float32(255)))
+        assert torch.equal(mask, plain.read_mask(tmp_path / f"{mode}.png", benchmark)) and mask.any()
+        assert mode == "grey" or torch.equal(mask, torch.from_numpy(truth / np.float32(255)))
     Image.fromarray(truth[:100]).save(tmp_path / "small.png")
     with pytest.raises(InputError, match="is 224×100, not 224×224"):
         read_mask(tmp_path / "small.png", benchmark)

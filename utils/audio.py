@@ -127,4 +127,4 @@ def five_seconds(path: Path, sample_rate: int, *, tile: int = 1, int16_round_tri
     track = np.concatenate(parts)
     if int16_round_trip:
         track = quantised(track)
-    return np.tile(track.reshape(SECONDS, sample_rate), (1, tile)).astype(np.float32)
+    return np.tile(track.reshape(SECONDS, sample_rate), (1, tile)).astype(np.float32, copy=False)

@@ -43,10 +43,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def png_bytes(image: np.ndarray) -> bytes:
-    """Encode an (H, W, 3) RGB or an (H, W) grey uint8 image."""
+def png_bytes(image: np.ndarray, compress: bool = True) -> bytes:
+    """Encode an (H, W, 3) RGB or an (H, W) grey uint8 image.
+
+    Without compression a frame takes half as much again on disk, but is written and read some ten times as fast.
+    """
     ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    return cv2.imencode(".png", ordered)[1].tobytes()
+    as_it_is = [cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+    return cv2.imencode(".png", ordered, [] if compress else as_it_is)[1].tobytes()
 
 
 def jpeg_bytes(image: np.ndarray, quality: int = 85) -> bytes:
@@ -86,10 +90,10 @@ def read_image(path: Path) -> np.ndarray:
     """Read an image as (H, W, 3) RGB uint8. Raises InputError if it is missing or no image."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    image = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise InputError(f"{path}: not a readable image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def sha256(path: Path) -> str:

@@ -85,7 +85,7 @@ def preprocess_clip(data: AVSBench, clip: Clip, overwrite: bool = False) -> Outc
         except ValueError as error:
             raise InputError(f"{data.video(clip)}: {error}") from error
         for path, frame in zip(data.frames(clip), media.frames, strict=True):
-            write_bytes(path, png_bytes(frame))
+            write_bytes(path, png_bytes(frame, compress=False))  # read in every epoch
         write_bytes(data.wav(clip), wav_bytes(media.samples, SAMPLE_RATE))
         write_bytes(data.log_mel(clip), npy_bytes(examples))
     except InputError as error:
