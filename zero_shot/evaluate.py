@@ -29,10 +29,11 @@ from utils.loading import in_order, load
 from utils.lock import alone
 from utils.metrics import Metrics
 from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet, write_strips
-from zero_shot.build import build_setting, weight_files
+from zero_shot.build import build_setting
 from zero_shot.figures import answer_rows
 from zero_shot.options import FLOORS, Options
 from zero_shot.settings import Answer, Setting
+from zero_shot.weights import weight_files
 
 Show = Callable[[int, np.ndarray, list[Answer], np.ndarray], None]  # (place in the split, frames, answers, masks)
 
@@ -59,7 +60,7 @@ def evaluate(
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
     with tqdm(total=len(mine), desc="clips", unit="clip", disable=not accelerator.is_main_process) as bar:
-        for items in load(dataset, in_order(mine, batch), workers):
+        for items in load(dataset, in_order(mine, batch), workers, accelerator.device.type == "cuda"):
             videos, seconds = items["frames"].shape[:2]
             frames = list(items["frames"].flatten(0, 1).numpy())
             sounds = items["waveform"].flatten(0, 1) if "waveform" in items else torch.zeros(len(frames), 0)
@@ -96,8 +97,8 @@ def picture_writer(dataset: AVSDataset, out: Path, sheets: int, strips: int, mas
 
 def check(options: Options) -> None:
     """Raise InputError for options that make no sense."""
-    if options.run.batch < 1 or options.metric_batch < 1 or options.run.memory < 1 or options.data.first < 0:
-        raise InputError("run.batch, run.memory and metric_batch must be at least 1, data.first at least 0")
+    if options.run.batch < 1 or options.metric_batch < 1 or options.run.memory < 0 or options.data.first < 0:
+        raise InputError("run.batch and metric_batch must be at least 1, run.memory and data.first at least 0")
     if not 0 <= options.prompt.threshold <= 1 or not 0 <= options.retrieval.threshold <= 1:
         raise InputError("prompt.threshold and retrieval.threshold must be between 0 and 1")
     for name, side in (
