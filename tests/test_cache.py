@@ -179,23 +179,25 @@ def test_weights_keys_tell_names_shapes_and_values_apart() -> None:
 
 
 @given(contents=st.lists(st.sampled_from("abcde")), known=st.sets(st.sampled_from("abcde")), batch=st.integers(1, 4))
-def test_only_what_is_lacking_is_made_and_each_content_once(
+def test_only_batches_that_lack_something_are_made_and_each_content_once(
     tmp_path_factory: pytest.TempPathFactory, contents: list[str], known: set[str], batch: int
 ) -> None:
     cache = Cache(tmp_path_factory.mktemp("cache"), "letter", {})
     for content in known:
         cache.put(content, {"t": torch.tensor(ord(content))})
-    made: list[str] = []
+    made: list[list[str]] = []
+    different = list(dict.fromkeys(contents))
+    batches = [different[first : first + batch] for first in range(0, len(different), batch)]
 
     def make(some: list[int]) -> list[dict[str, Tensor]]:
         assert 0 < len(some) <= batch
-        made.extend(contents[place] for place in some)
+        made.append([contents[place] for place in some])
         return [{"t": torch.tensor(ord(contents[place]))} for place in some]
 
     for _ in range(2):  # the second time everything is known
         found = remembered(cache, contents, make, batch)
         assert [chr(int(entry["t"])) for entry in found] == contents
-        assert made == [content for content in dict.fromkeys(contents) if content not in known]
+        assert made == [some for some in batches if not known.issuperset(some)]
     made.clear()
     assert [chr(int(entry["t"])) for entry in remembered(None, contents, make, batch)] == contents
-    assert made == list(dict.fromkeys(contents))
+    assert made == batches

@@ -92,21 +92,21 @@ def remembered(
 ) -> list[dict[str, Tensor]]:
     """The entries for the contents, in order: from the cache where it has them, else made and kept there.
 
-    make: gives the entries of the items at some places, at most `batch` of them. Equal contents are made once.
+    make: gives the entries of the items at some places, at most `batch` of them. Equal contents are made once. Of a
+    batch that lacks an entry all are made, for their rounding depends on their company: a run that was killed thus
+    ends with the very bits of one that was not.
     """
     found: dict[str, dict[str, Tensor]] = {}
-    lacking = []
-    for content in dict.fromkeys(contents):
-        if cache and (kept := cache.get(content)) is not None:
-            found[content] = kept
-        else:
-            lacking.append(contents.index(content))
-    for first in range(0, len(lacking), batch):
-        some = lacking[first : first + batch]
-        for place, entry in zip(some, make(some), strict=True):
-            found[contents[place]] = entry
-            if cache:
-                cache.put(contents[place], entry)
+    different = list(dict.fromkeys(contents))
+    for first in range(0, len(different), batch):
+        some = different[first : first + batch]
+        kept = {content: entry for content in some if cache and (entry := cache.get(content)) is not None}
+        if len(kept) < len(some):
+            for content, entry in zip(some, make([contents.index(content) for content in some]), strict=True):
+                if cache and content not in kept:
+                    cache.put(content, entry)
+                kept.setdefault(content, entry)
+        found |= kept
     return [found[content] for content in contents]
 
 
