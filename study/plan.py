@@ -43,7 +43,7 @@ STUDIES = ("mini", "paper")
 PICTURES = 4
 FIELDS = {"title", "data", "clips", "configs", "options", "pace", "pictures", "rows"}
 ROW_FIELDS = {*get_args(Kind), "row", "table", "name", "benchmarks", "fidelities", "seeds", "fractions", "sounds"}
-ROW_FIELDS |= {"options", "pace", *BENCHMARKS}
+ROW_FIELDS |= {"options", "pace", "why", *BENCHMARKS}
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,14 @@ class Job:
 
 @dataclass
 class Study:
-    """A list of jobs. clips: how many each split has, by benchmark. start: guessed seconds before a job begins."""
+    """A list of jobs. absent: rows that it has not, and why. clips: how many each split has, by benchmark. start:
+    guessed seconds before a job begins."""
 
     name: str
     title: str
     data: dict[str, Path]
     jobs: list[Job]
+    absent: list[tuple[Place, str]] = field(default_factory=list)
     clips: dict[str, dict[str, int]] = field(default_factory=dict)
     start: float = 0.0
 
@@ -136,24 +138,39 @@ def load_study(name_or_path: str | Path, data: Mapping[str, Path | None] | None 
     _known(path, "the study", content, FIELDS)
     roots = {**content.get("data", {}), **{key: root for key, root in (data or {}).items() if root}}
     content["data"] = {key: Path(root) for key, root in roots.items()}
-    jobs = [job for entry in content["rows"] for job in _jobs(path, content, entry)]
+    entries = [_entry(path, entry) for entry in content["rows"]]
+    absent = [(Place(entry["table"], entry["row"]), entry["why"]) for entry in entries if "why" in entry]
+    jobs = [job for entry in entries if "why" not in entry for job in _jobs(path, content, entry)]
     names = [job.name for job in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{path}: two rows make the run {twice[0]}; give one of them another `name`")
     pace = content.get("pace", {})
     title = str(content.get("title", path.stem))
-    return Study(path.stem, title, content["data"], jobs, content.get("clips", {}), float(pace.get("start", 0)))
+    return Study(path.stem, title, content["data"], jobs, absent, content.get("clips", {}), float(pace.get("start", 0)))
 
 
-def _jobs(path: Path, study: Mapping[str, Any], entry: Any) -> Iterator[Job]:
-    """The jobs of one entry of the list."""
+def _entry(path: Path, entry: Any) -> dict[str, Any]:
+    """An entry of the list. Raises InputError if it names no configuration, or anything that there is not."""
     if not isinstance(entry, dict):
         raise InputError(f"{path}: a row must be a mapping, not '{entry}'")
-    kinds = [kind for kind in get_args(Kind) if kind in entry]
-    if len(kinds) != 1:
-        raise InputError(f"{path}: a row names either a zero_shot or a supervised configuration: {entry}")
-    kind, config = kinds[0], str(entry[kinds[0]])
-    _known(path, f"row {config}", entry, ROW_FIELDS)
+    _known(path, f"row {entry}", entry, ROW_FIELDS)
+    asked = {"row", "table"} if "why" in entry else set()
+    if sum(kind in entry for kind in get_args(Kind)) != ("why" not in entry) or not asked <= set(entry):
+        raise InputError(
+            f"{path}: a row names a zero_shot or a supervised configuration, or has row, table, why: {entry}"
+        )
+    for table in _list(entry.get("table", [])):
+        if table not in TABLES:
+            raise InputError(f"{path}: table '{table}' of row {entry}; choose from {', '.join(TABLES)}")
+    if entry.get("supervised", "all") != "all" and "table" not in entry:
+        raise InputError(f"{path}: row {entry} names no table; choose from {', '.join(TABLES)}")
+    return entry
+
+
+def _jobs(path: Path, study: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[Job]:
+    """The jobs of one entry of the list."""
+    kind: Kind = "zero_shot" if "zero_shot" in entry else "supervised"
+    config = str(entry[kind])
     if kind == "supervised" and config == "all":
         for public in public_rows():
             first, *others = public.places
@@ -166,10 +183,7 @@ def _jobs(path: Path, study: Mapping[str, Any], entry: Any) -> Iterator[Job]:
             }
             yield from _one(path, study, one, kind, tuple(others), public.fraction)
         return
-    tables = _list(entry.get("table", "zero_shot" if kind == "zero_shot" else None))
-    for table in tables:
-        if table not in TABLES:
-            raise InputError(f"{path}: row {config}: table '{table}'; choose from {', '.join(TABLES)}")
+    tables = _list(entry.get("table", "zero_shot"))
     row = str(entry.get("row", config))
     also = tuple(Place(table, row) for table in tables[1:])
     yield from _one(path, study, {**entry, "row": row, "table": tables[0]}, kind, also)
