@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from models.mini import MINI, load_mini_audioclip
 from utils.cache import Cache, content_key, remembered, weights_key
 from utils.cli import InputError
 from utils.dataset import normalise
+from utils.device import Precision, channels_last, to_device
 from utils.fidelity import Fidelity
 from zero_shot.options import AudioCLIPOptions
 from zero_shot.similarity import redundant_feature, similarity_map
@@ -35,12 +36,16 @@ class AudioVisual:
         *,
         device: torch.device | str = "cpu",
         cache: Path | None = None,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
+        by_pixel: bool = False,
     ):
+        """by_pixel: lay out maps channel by channel at each pixel (torch's channels_last)."""
         if options.image_size % 32 or options.image_size < 32:
             raise InputError(f"audioclip.image_size {options.image_size} is not a multiple of 32")
         self.model, self.options, self.precision = model.to(device).eval(), options, precision
-        self.device, self.cache = torch.device(device), cache
+        self.device, self.cache, self.by_pixel = torch.device(device), cache, by_pixel
+        if by_pixel:
+            channels_last(self.model)
         self._facts = self._depends_on() if cache else {}
         self._redundant: Tensor | None = None
 
@@ -49,7 +54,7 @@ class AudioVisual:
         facts = {"fidelity": self.model.fidelity, "tile": tile}
 
         def heard(some: list[int]) -> Tensor:
-            return self.model.encode_audio(seconds[some].repeat(1, tile).to(self.device))
+            return self.model.encode_audio(to_device(seconds[some], self.device).repeat(1, tile))
 
         return F.normalize(self._embeddings("sound", facts, list(seconds.numpy()), heard), dim=1)
 
@@ -60,7 +65,7 @@ class AudioVisual:
 
         def dense(some: Sequence[int]) -> Tensor:
             images = _resized(normalise(torch.from_numpy(np.stack([frames[i] for i in some])), "clip"), side)
-            return self.model.image_pyramid(images.to(self.device), surgery=options.surgery)[1]
+            return self.model.image_pyramid(to_device(images, self.device), surgery=options.surgery)[1]
 
         found = self._embeddings("dense", facts, frames, dense)
         if self._redundant is None:
@@ -83,9 +88,11 @@ class AudioVisual:
         if store and (kept := store.get(content)) is not None:
             return F.normalize(kept["embeddings"], dim=1)
         images = crops()
-        encode = lambda part: self.model.encode_image(part.to(self.device))  # noqa: E731
-        parts = [self._run(partial(encode, part)) for part in images.split(CHUNK) if len(part)]
-        found = torch.cat(parts) if parts else torch.zeros(0, self.model.embed_dim)
+
+        def encoded() -> Tensor:
+            return torch.cat([self.model.encode_image(to_device(part, self.device)) for part in images.split(CHUNK)])
+
+        found = self._run(encoded) if len(images) else torch.zeros(0, self.model.embed_dim)
         if store:
             store.put(content, {"embeddings": found})
         return F.normalize(found, dim=1)
@@ -108,7 +115,7 @@ class AudioVisual:
             "weights": weights_key(self.model),
             "hop": self.model.audio.hop,
             "heads": self.model.visual.attnpool.num_heads,
-            "precision": self.precision,
+            "precision": f"{self.precision}, by pixel" if self.by_pixel else self.precision,
             "device": self.device.type,  # rounding differs
         }
 

@@ -5,6 +5,8 @@ over such a matrix five times. Here PyTorch's fused attention takes the relative
 a time. Source of the computation: segment-anything, `modeling/image_encoder.py`.
 """
 
+from collections.abc import Callable
+
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import (
@@ -18,20 +20,35 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CACHED = 4 * 2**20  # bytes of bias made at a time on a CPU: what its caches hold
+ALIGNED = 8  # elements: CUDA's memory-efficient kernel copies a bias whose rows begin at other than multiples of this
+MOST = 2**15  # heads at a time: a CUDA grid has no more than 65 535 of what they become
+
+EncodeBlock = Callable[[Block, Tensor, int], Tensor]
 
 
-def encode(encoder: ImageEncoderViT, images: Tensor, memory: int) -> Tensor:
-    """(B, 3, S, S) normalised and padded to embeddings (B, C, h, w). memory: what a bias may take, in bytes."""
+def encode(encoder: ImageEncoderViT, images: Tensor, memory: int, block_by: EncodeBlock | None = None) -> Tensor:
+    """(B, 3, S, S) normalised and padded to embeddings (B, C, h, w).
+
+    memory: what a bias may take, in bytes. block_by: `encode_block` (the default) or a compiled one.
+    Without gradients, for biases are written in place.
+    """
     x = encoder.patch_embed(images)
     if encoder.pos_embed is not None:
         x = x + encoder.pos_embed
     for block in encoder.blocks:
-        x = _block(block, x, memory)
+        x = (block_by or encode_block)(block, x, memory)
     out: Tensor = encoder.neck(x.permute(0, 3, 1, 2))
     return out
 
 
-def _block(block: Block, x: Tensor, memory: int) -> Tensor:
+def compiled_block(backend: str = "inductor") -> EncodeBlock:
+    """`encode_block` as torch compiles it: once for blocks with windows and once for those without."""
+    compiled: EncodeBlock = torch.compile(encode_block, backend=backend)
+    return compiled
+
+
+def encode_block(block: Block, x: Tensor, memory: int) -> Tensor:
+    """One block on tokens (B, h, w, C)."""
     if block.window_size > 0:
         windows, padded = window_partition(block.norm1(x), block.window_size)
         attended = _attend(block.attn, windows, memory)
@@ -66,13 +83,22 @@ def _attend_placed(attention: Attention, q: Tensor, k: Tensor, v: Tensor, size: 
     budget = memory if q.is_cuda else min(memory, CACHED)
     row = vertical.element_size() * width * tokens
     rows = min(height, max(1, budget // row))
-    many = max(1, budget // (row * rows))
+    many = min(MOST, max(1, budget // (row * rows)))
     out = torch.empty_like(q)
     for some in (slice(n, n + many) for n in range(0, count, many)):
         for y in range(0, height, rows):
-            bias = vertical[some, y : y + rows, :, :, None] + horizontal[some, y : y + rows, :, None, :]
+            bias = _bias(vertical[some, y : y + rows], horizontal[some, y : y + rows])
             part = slice(y * width, (y + rows) * width)
             out[some, part] = F.scaled_dot_product_attention(
-                q[None, some, part], k[None, some], v[None, some], attn_mask=bias.flatten(3).flatten(1, 2)[None]
+                q[None, some, part], k[None, some], v[None, some], attn_mask=bias[None]
             )[0]
     return out
+
+
+def _bias(vertical: Tensor, horizontal: Tensor) -> Tensor:
+    """Of h·w queries, (n, h, w, H) and (n, h, w, W), to (n, h·w, H·W): their sum for each of H·W keys."""
+    height, width = vertical.shape[-1], horizontal.shape[-1]
+    row = -(-height * width // ALIGNED) * ALIGNED
+    bias = vertical.new_empty(*vertical.shape[:3], row)[..., : height * width]
+    torch.add(vertical[..., None], horizontal[..., None, :], out=bias.unflatten(-1, (height, width)))
+    return bias.flatten(1, 2)

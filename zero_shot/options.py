@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from utils.cli import InputError
+from utils.device import Precision
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName
 
@@ -167,8 +168,10 @@ class RunOptions:
 
     Args:
         batch: videos at once.
-        precision: fp32, or bf16 where rounding to 8 bits is acceptable.
-        memory: MiB that one step of SAM may take, about.
+        precision: fp32 is exact; on a GPU tf32 rounds what is multiplied to 10 bits of fraction, bf16 to 7.
+        memory: MiB that one step of SAM may take, about; 0 takes half of what is free on a GPU, 2048 on a CPU.
+        channels_last: lay AudioCLIP's maps out channel by channel at each pixel, which GPUs' tensor cores prefer.
+        compile: have torch compile SAM's image encoder, which takes a minute first.
         cache: folder of embeddings and proposals, which later runs with other thresholds take from there. A ViT-H
             embedding takes 4 MB a frame.
         use_cache: whether to.
@@ -176,8 +179,10 @@ class RunOptions:
     """
 
     batch: int = 4
-    precision: Literal["fp32", "bf16"] = "fp32"
-    memory: int = 2048
+    precision: Precision = "fp32"
+    memory: int = 0
+    channels_last: bool = False
+    compile: bool = False
     cache: Path = Path("runs/cache")
     use_cache: bool = True
     cpu: bool = False

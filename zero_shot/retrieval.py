@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from utils.dataset import normalise
+from utils.device import to_device
 from utils.fidelity import Fidelity, checked
 from utils.layout import FRAME_SIZE
 
@@ -40,21 +41,24 @@ def crop_proposal(frame: np.ndarray, record: Mapping[str, Any], fidelity: Fideli
     return np.where(mask[box][..., None], frame[box], np.uint8(0))
 
 
-def prepare_crops(crops: Sequence[np.ndarray], size: int = FRAME_SIZE[0]) -> Tensor:
+def prepare_crops(crops: Sequence[np.ndarray], size: int = FRAME_SIZE[0], device: torch.device | str = "cpu") -> Tensor:
     """AudioCLIP's images (K, 3, size, size) of K crops (h, w, 3) uint8 RGB: their centres, normalised as CLIP's are.
+
+    They are made, and stay, on the device.
 
     The shorter side becomes `size` by bicubic interpolation without antialiasing (its kernel would be another even
     when enlarging) and without clamping. Only the pixels of the centre are interpolated, for a crop of 1 × 200
     pixels would first grow to 224 × 44 800; they equal the plain form's but for rounding.
     """
-    images = torch.empty(len(crops), 3, size, size)
+    device = torch.device(device)
+    images = torch.empty(len(crops), 3, size, size, device=device)
     for image, crop in zip(images, crops, strict=True):
         # Weights sum to 1, so normalising first changes nothing.
-        source = normalise(torch.from_numpy(np.ascontiguousarray(crop))[None], "clip")
+        source = to_device(normalise(torch.from_numpy(np.ascontiguousarray(crop))[None], "clip"), device)
         height, width = crop.shape[:2]
         short = min(height, width)
         rows, columns = (_centre(int(size * side / short), size) for side in (height, width))
-        grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)[None]
+        grid = to_device(torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)[None], device)
         image[:] = F.grid_sample(source, grid, mode="bicubic", padding_mode="border", align_corners=False)[0]
     return images
 

@@ -5,11 +5,12 @@ Source: segment-anything, `predictor.py` and `modeling/sam.py`.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.cache import Cache, content_key, remembered, weights_key
-from zero_shot.fast_encoder import encode
+from utils.device import Precision, spare_memory, to_device
+from zero_shot.fast_encoder import compiled_block, encode, encode_block
 
-Precision = Literal["fp32", "bf16"]
 VERSION = 1  # of the numbers: raise it when a change here alters what a cache holds
 CPU_BATCH = 128 * 2**20  # bytes: on a CPU larger batches are no faster, for they leave its caches
 
@@ -44,19 +45,29 @@ class Segmenter:
     """A Sam with its cache and its budget of memory."""
 
     def __init__(
-        self, sam: Sam, *, cache: Path | None = None, precision: Precision = "fp32", memory_mib: int = 2048
+        self,
+        sam: Sam,
+        *,
+        cache: Path | None = None,
+        precision: Precision = "fp32",
+        memory_mib: int = 0,
+        compiled: bool = False,
     ) -> None:
         """Work is done on the device of `sam`.
 
         cache: the folder to keep embeddings and proposals in; None keeps nothing.
         precision: bf16 runs the encoder and the mask decoder under autocast; prompts and masks stay in float32.
-        memory_mib: what a batch of images or prompts may take, beyond the weights, in MiB (at least one is worked on).
+        tf32 is for utils.device.set_exactness to bring about.
+        memory_mib: what a batch of images or prompts may take, beyond the weights, in MiB (at least one is worked on);
+        0 goes by what is free on the device now.
+        compiled: have torch compile the encoder's blocks, when they are first used.
         """
         self.sam = sam
         self.precision = precision
-        self.memory = memory_mib * 2**20
+        self.memory = memory_mib * 2**20 or spare_memory(self.device)
+        self.block = compiled_block() if compiled else encode_block
         self.folder = cache
-        self.parameters = _parameters(sam, precision) if cache else {}
+        self.parameters = _parameters(sam, precision, compiled) if cache else {}
         self.embeddings = Cache(cache, "embedding", self.parameters) if cache else None
         self.transform = ResizeLongestSide(sam.image_encoder.img_size)
 
@@ -74,14 +85,14 @@ class Segmenter:
         contents = [content_key(_checked(frame)) for frame in frames]
 
         def features(some: list[int]) -> list[dict[str, Tensor]]:
-            images = torch.stack([self._prepare(frames[place]) for place in some])
+            images = self._prepare([frames[place] for place in some])
             with self.autocast():
-                encoded = encode(self.sam.image_encoder, images, self.memory // 4).float()
+                encoded = encode(self.sam.image_encoder, images, self.memory // 4, self.block).float()
             return [{"features": feature} for feature in encoded]
 
         found = remembered(self.embeddings, contents, features, self.images_per_batch)
         return [
-            Embedded(entry["features"].to(self.device), _size(frame), self._scaled(_size(frame)), content)
+            Embedded(to_device(entry["features"], self.device), _size(frame), self._scaled(_size(frame)), content)
             for entry, frame, content in zip(found, frames, contents, strict=True)
         ]
 
@@ -137,7 +148,7 @@ class Segmenter:
         """
         padded = self.sam.image_encoder.img_size
         rows, columns = (
-            scaling(low.shape[axis], padded, embedded.scaled[axis], embedded.size[axis]).to(low.device)
+            scaling(low.shape[axis], padded, embedded.scaled[axis], embedded.size[axis], low.device)
             for axis in (-2, -1)
         )
         return rows @ low @ columns.T
@@ -148,9 +159,12 @@ class Segmenter:
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
         return self.transform.get_preprocess_shape(*size, self.transform.target_length)
 
-    def _prepare(self, frame: np.ndarray) -> Tensor:
-        scaled = torch.as_tensor(self.transform.apply_image(frame), device=self.device)
-        return self.sam.preprocess(scaled.permute(2, 0, 1))
+    def _prepare(self, frames: Sequence[np.ndarray]) -> Tensor:
+        # Pillow scales without holding the interpreter's lock; one frame takes it about as long as a GPU an encoding.
+        with ThreadPoolExecutor() as pool:
+            scaled = list(pool.map(self.transform.apply_image, frames))
+        moved = [to_device(torch.from_numpy(frame), self.device).permute(2, 0, 1) for frame in scaled]
+        return torch.stack([self.sam.preprocess(frame) for frame in moved])
 
     @property
     def images_per_batch(self) -> int:
@@ -177,11 +191,11 @@ class Segmenter:
 
 
 @lru_cache(maxsize=64)
-def scaling(low: int, padded: int, scaled: int, size: int) -> Tensor:
+def scaling(low: int, padded: int, scaled: int, size: int, device: torch.device | str = "cpu") -> Tensor:
     """(size, low): one axis of low-resolution logits to `padded`, cropped to `scaled`, then to `size` pixels."""
     identity = torch.eye(low)[None]
     fine = F.interpolate(identity, padded, mode="linear", align_corners=False)[..., :scaled]
-    return F.interpolate(fine, size, mode="linear", align_corners=False)[0].T.contiguous()
+    return F.interpolate(fine, size, mode="linear", align_corners=False)[0].T.contiguous().to(device)
 
 
 def _checked(frame: np.ndarray) -> np.ndarray:
@@ -194,7 +208,7 @@ def _size(frame: np.ndarray) -> tuple[int, int]:
     return frame.shape[0], frame.shape[1]
 
 
-def _parameters(sam: Sam, precision: Precision) -> dict[str, Any]:
+def _parameters(sam: Sam, precision: Precision, compiled: bool) -> dict[str, Any]:
     """What the numbers depend on beside the frame, as part of a cache's address."""
     encoder = sam.image_encoder
     return {
@@ -204,6 +218,6 @@ def _parameters(sam: Sam, precision: Precision) -> dict[str, Any]:
         "heads": [encoder.blocks[0].attn.num_heads, sam.mask_decoder.transformer.num_heads],
         "windows": [block.window_size for block in encoder.blocks],
         "colours": [*sam.pixel_mean.flatten().tolist(), *sam.pixel_std.flatten().tolist()],
-        "precision": precision,
+        "precision": f"{precision}, compiled" if compiled else precision,
         "device": torch.device(sam.device).type,  # rounding differs
     }

@@ -25,7 +25,7 @@ from zero_shot.options import Options
 from zero_shot.prompts import Prompt, choose_mask, component_boxes, dense_points, peak_points, top_points
 from zero_shot.proposals import propose
 from zero_shot.retrieval import crop_proposal, prepare_crops, proposal_probabilities, select, union
-from zero_shot.segmenter import Segmenter
+from zero_shot.segmenter import Embedded, Segmenter
 
 AUDIOCLIP_RATE, CLAP_RATE = 44_100, 48_000  # Hz
 HALF = 0.5  # of the frame: a larger proposal counts as background for the floors
@@ -93,7 +93,7 @@ class NoPrompt(Setting):
         crops = {i: crop for i, crop in cut.items() if crop is not None}
         content = content_key(np.concatenate([crop.ravel() for crop in crops.values()])) if crops else ""
         facts = {"size": size, "shapes": [crop.shape[:2] for crop in crops.values()]}
-        make = lambda: prepare_crops(list(crops.values()), size)  # noqa: E731
+        make = lambda: prepare_crops(list(crops.values()), size, self.audiovisual.device)  # noqa: E731
         return self.audiovisual.pictures(content, facts, make), list(crops)
 
 
@@ -122,19 +122,22 @@ class Prompted(Heatmap):
 
     def answer(self, frames: Sequence[np.ndarray], seconds: Tensor) -> list[Answer]:
         """See Setting."""
-        maps, answers = self.heat(frames, seconds), []
-        for frame, heat, embedded in zip(frames, maps, self.segmenter.embed(frames), strict=True):
-            prompt = self.prompt(heat)
-            mask = np.zeros(frame.shape[:2], bool) if prompt.empty else self.mask(embedded, prompt)
-            answers.append(Answer(mask, heat.numpy(), prompt))
-        return answers
+        maps = self.heat(frames, seconds)
+        prompts = [self.prompt(heat) for heat in maps]
+        nothing = torch.zeros(frames[0].shape[:2], dtype=torch.bool, device=self.segmenter.device)
+        masks = [
+            nothing if prompt.empty else self.mask(embedded, prompt)
+            for embedded, prompt in zip(self.segmenter.embed(frames), prompts, strict=True)
+        ]
+        together = torch.stack(masks).cpu().numpy()  # once: a GPU would stand idle at every transfer
+        return [Answer(*of_frame) for of_frame in zip(together, maps.numpy(), prompts, strict=True)]
 
     def prompt(self, heat: Tensor) -> Prompt:
         """What one map (H, W) prompts SAM with."""
         raise NotImplementedError
 
-    def mask(self, embedded: Any, prompt: Prompt) -> np.ndarray:
-        """SAM's mask (H, W)."""
+    def mask(self, embedded: Embedded, prompt: Prompt) -> Tensor:
+        """SAM's mask (H, W) bool, on its device."""
         raise NotImplementedError
 
 
@@ -150,13 +153,13 @@ class PointPrompt(Prompted):
             return dense_points(heat, options.threshold)
         return peak_points(heat, options.threshold, self.options.fidelity)
 
-    def mask(self, embedded: Any, prompt: Prompt) -> np.ndarray:
+    def mask(self, embedded: Embedded, prompt: Prompt) -> Tensor:
         """The best of SAM's masks by `sam.choose`."""
         sam = self.options.sam
         masks, scores = self.segmenter.prompt(
             embedded, points=prompt.points, labels=prompt.labels, multimask=sam.multimask
         )
-        return masks[0, choose_mask(masks[0], scores[0], sam.choose)].cpu().numpy()
+        return masks[0, choose_mask(masks[0], scores[0], sam.choose)]
 
 
 class HeatmapBox(Prompted):
@@ -166,11 +169,11 @@ class HeatmapBox(Prompted):
         """See Prompted."""
         return component_boxes(heat, self.options.prompt.threshold, self.options.prompt.boxes)
 
-    def mask(self, embedded: Any, prompt: Prompt) -> np.ndarray:
+    def mask(self, embedded: Embedded, prompt: Prompt) -> Tensor:
         """For each box the mask of highest predicted IoU, all together; `sam.choose` is for points."""
         masks, scores = self.segmenter.prompt(embedded, boxes=prompt.boxes)
-        best = masks[torch.arange(len(masks)), scores.argmax(dim=1)]
-        return best.any(dim=0).cpu().numpy()
+        best = masks[torch.arange(len(masks), device=masks.device), scores.argmax(dim=1)]
+        return best.any(dim=0)
 
 
 class BoxPrompt(Setting):
