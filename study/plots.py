@@ -1,0 +1,141 @@
+"""The plots of a study's page, as SVG that takes the page's own text colour."""
+
+import io
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from study.render import number
+
+INK = "#010203"  # stands for the page's text colour, light or dark
+WIDTH = 5.4  # inches of 96 CSS pixels, and so legible on a telephone
+COLOURS = ("#ff7828", "#8896a8", "#3f8fd2", "#3faa66", "#b065c8", "#c8a020")  # seen on white and on black
+SERIES = ("corrected", "published")  # that keep the first two colours wherever they are
+MARKERS = "osD^vP"
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+}  # text stays text; a $ in it is no formula
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar: the row and series that it belongs to, and a value for each seed."""
+
+    row: str
+    series: str
+    values: Sequence[float]
+    grey: bool = False  # what the others are to beat
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; the latter is 0 for one value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def bars(name: str, found: Sequence[Bar]) -> str:
+    """Horizontal bars from 0 to 1, with a group for each row in the order given and a colour for each series.
+
+    name: of the plot, another for each on a page.
+    """
+    rows, series = list(dict.fromkeys(b.row for b in found)), list(dict.fromkeys(b.series for b in found))
+    series.sort(key=lambda each: SERIES.index(each) if each in SERIES else len(SERIES))
+    places, level = {}, 0.0
+    for row in rows:  # from the top
+        for each in series:
+            if any((b.row, b.series) == (row, each) for b in found):
+                places[row, each] = level
+                level += 1.0
+        level += 0.6
+    with rc_context({**STYLE, "svg.hashsalt": name}):
+        figure, axes = _axes(0.21 * level + 0.5)
+        for bar in found:
+            mean, deviation = mean_and_deviation(bar.values)
+            colour = "#b4b4b4" if bar.grey else COLOURS[series.index(bar.series) % len(COLOURS)]
+            y = places[bar.row, bar.series]
+            label = None if bar.grey else bar.series
+            axes.barh(y, mean, 0.86, color=colour, label=label)
+            if deviation:
+                axes.errorbar(mean, y, xerr=deviation, color=INK, capsize=2, linewidth=0.8)
+            axes.text(mean + deviation + 0.012, y, number(mean), va="center", color=INK, fontsize=8)
+        middles = [statistics.fmean(p for (each, _), p in places.items() if each == row) for row in rows]
+        axes.set_yticks(middles, [_folded(row) for row in rows], fontsize=8)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlim(0, 1.1)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        axes.set_ylim(level - 1, -0.7)
+        axes.grid(axis="x", color=INK, alpha=0.15, linewidth=0.6)
+        axes.set_axisbelow(True)
+        _legend(figure, axes)
+        return _svg(figure)
+
+
+def scaling(name: str, lines: Mapping[str, Mapping[float, Sequence[float]]]) -> str:
+    """M_J against the fraction of the training clips: for each model, the values of the seeds by fraction."""
+    with rc_context({**STYLE, "svg.hashsalt": name}):
+        figure, axes = _axes(3.0)
+        for place, (model, points) in enumerate(lines.items()):
+            fractions = sorted(points)
+            drawn = [mean_and_deviation(points[fraction]) for fraction in fractions]
+            axes.errorbar(
+                [100 * fraction for fraction in fractions],
+                [mean for mean, _ in drawn],
+                [deviation for _, deviation in drawn],
+                color=COLOURS[place % len(COLOURS)],
+                marker=MARKERS[place % len(MARKERS)],
+                capsize=3,
+                label=model,
+            )
+        axes.set_xlim(0, 105)
+        axes.set_xticks(sorted({100 * fraction for points in lines.values() for fraction in points}))
+        axes.set_xlabel("% of the training clips", color=INK)
+        axes.set_ylabel("M_J", color=INK)
+        axes.margins(y=0.15)
+        axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
+        _legend(figure, axes)
+        return _svg(figure)
+
+
+def _axes(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    axes.tick_params(colors=INK)
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    return figure, axes
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """The series, each once, below the plot; none where there is but one."""
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    if len(once) > 1:
+        figure.legend(
+            once.values(), once, loc="outside lower center", ncols=min(3, len(once)), frameon=False, labelcolor=INK
+        )
+
+
+def _folded(label: str, width: int = 24) -> str:
+    """A label on two lines if it is long."""
+    if len(label) <= width:
+        return label
+    cut = max(label.rfind(" ", 0, len(label) * 2 // 3), label.find(" "))
+    return label if cut < 0 else f"{label[:cut]}\n{label[cut + 1 :]}"
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an <svg> element for an HTML page."""
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = text.getvalue()
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :])  # HTML knows them
+    return svg.replace(INK, "currentColor")
