@@ -27,7 +27,6 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -47,6 +46,7 @@ from utils.loading import load
 from utils.lock import alone
 
 
+from utils.tensors import safetensors_bytes
 class Trainer:
     """One run, from its options to its folder. Every process of a distributed run builds one."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from models.audioclip import AudioCLIP
 from supervised.options import EarOptions, FPNOptions, ModelOptions
@@ -58,3 +58,25 @@ def arguments(composed: Path, folder: Path, out: Path, *more: str, benchmark: st
     words += f" --model.fpn.audio mini --model.fpn.folder {folder} --train.cpu true --train.epochs 2 --train.batch 4"
     words += f" --train.lr 1e-3 --train.backbone_lr_mult 0.1 --metric_batch 1 --out {out}"
     return [*words.split(), *more]
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """A nested state as one level; how long it took is left out."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = dict(enumerate(value)).items()
+    else:
+        return {} if name.endswith("seconds") else {name: value}
+    return {key: found for part, inner in items for key, found in flat(inner, f"{name}.{part}").items()}
+
+
+def same(one: Path, two: Path) -> None:
+    """Two runs ended in the same state, bit for bit: weights, moments, average, log."""
+    states = [flat(torch.load(run / "state.pt", weights_only=True)) for run in (one, two)]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        equal = torch.equal(value, states[1][name]) if isinstance(value, torch.Tensor) else value == states[1][name]
+        assert equal, name
+    best = [load_file(run / "best.safetensors") for run in (one, two)]
+    assert all(torch.equal(value, best[1][name]) for name, value in best[0].items())

@@ -1,12 +1,9 @@
 """Runs of the FPN segmentor end to end: trained, killed, gone on with, shared among processes, and refused."""
 
 import json
-import os
 import resource
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from supervised import evaluate, optim, state, train
 from supervised.losses import Loss
 from supervised.model import ListeningSegmentor
 from supervised.options import Options
-from tests.small_fpn import arguments, folder
+from tests.small_fpn import arguments, folder, same
 from utils.config import from_yaml, to_yaml
 
 __all__ = ["folder"]  # a fixture
@@ -84,28 +81,6 @@ def test_run_folders_are_called_by_config_and_fidelity(
 # --- killed and gone on with -----------------------------------------------------------------------------
 
 
-def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """A nested state as one level; how long it took is left out."""
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = dict(enumerate(value)).items()
-    else:
-        return {} if name.endswith("seconds") else {name: value}
-    return {key: found for part, inner in items for key, found in flat(inner, f"{name}.{part}").items()}
-
-
-def same(one: Path, two: Path) -> None:
-    """Two runs ended in the same state, bit for bit: weights, moments, average, log."""
-    states = [flat(torch.load(run / "state.pt", weights_only=True)) for run in (one, two)]
-    assert states[0].keys() == states[1].keys()
-    for name, value in states[0].items():
-        equal = torch.equal(value, states[1][name]) if isinstance(value, torch.Tensor) else value == states[1][name]
-        assert equal, name
-    best = [load_file(run / "best.safetensors") for run in (one, two)]
-    assert all(torch.equal(value, best[1][name]) for name, value in best[0].items())
-
-
 def kill_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """The process is interrupted within its step number `count` from now."""
     steps, original = iter(range(1, 1000)), train.segmentation_loss
@@ -145,28 +120,6 @@ def test_killed_at_any_step_it_ends_as_if_it_had_not_been(
     assert train.main(arguments(composed, folder, cut, *more)) == 0
     same(whole, cut)
     pd.testing.assert_frame_equal(pd.read_csv(cut / "log.csv").drop(columns="seconds"), log)
-
-
-@pytest.mark.slow
-def test_killed_without_warning(composed: Path, folder: Path, tmp_path: Path) -> None:
-    """SIGKILL at four moments, whatever the process is doing then."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    more = [*MODERN, "--train.save_minutes", "0", "--train.epochs", "6"]
-    assert train.main(arguments(composed, folder, whole, *more)) == 0
-    command = [sys.executable, "-m", "supervised.train", *arguments(composed, folder, cut, *more)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for wait in (0.0, 0.4, 1.1, 0.2):
-        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
-        before = (cut / "state.pt").stat().st_mtime_ns if (cut / "state.pt").exists() else 0
-        while process.poll() is None:
-            if (cut / "state.pt").exists() and (cut / "state.pt").stat().st_mtime_ns != before:
-                time.sleep(wait)
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-            time.sleep(0.01)
-    assert train.main(arguments(composed, folder, cut, *more)) == 0
-    same(whole, cut)
-    assert not list(cut.glob(".*.partial*")) or len(list(cut.glob(".*.partial*"))) <= 4
 
 
 def test_machine_options_may_change_on_the_way(composed: Path, folder: Path, tmp_path: Path) -> None:

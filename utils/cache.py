@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from utils.cli import InputError
 from utils.files import write_bytes
+from utils.tensors import safetensors_bytes
 
 
 class Cache:
@@ -69,7 +69,7 @@ class Cache:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         path = self.path(content)
         try:
-            write_bytes(path, save(plain, self._label(content, _sum(plain))))
+            write_bytes(path, safetensors_bytes(plain, self._label(content, _sum(plain))))
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise InputError(f"{path.parent}: cannot keep results here ({reason}); choose another cache") from error
