@@ -31,6 +31,7 @@ from supervised.state import must_be_of_this_kind
 from utils.cli import command
 from utils.config import from_yaml
 from utils.dataset import AVSDataset, read_frame
+from utils.device import set_exactness, to_device
 from utils.figures import PREDICTION, TRUTH, tinted
 from utils.files import sha256
 from utils.loading import in_order, load
@@ -61,10 +62,10 @@ def evaluate(
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
     with tqdm(total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process) as bar:
-        for items in load(dataset, in_order(mine, batch), workers):
-            moved = {name: v.to(accelerator.device) for name, v in items.items() if isinstance(v, Tensor)}
+        for items in load(dataset, in_order(mine, batch), workers, accelerator.device.type == "cuda"):
+            moved = {name: to_device(v, accelerator.device) for name, v in items.items() if isinstance(v, Tensor)}
             if heard is not None:
-                moved["heard"] = heard[items["index"]].to(accelerator.device)
+                moved["heard"] = to_device(heard[items["index"]], accelerator.device)
             with accelerator.autocast():
                 logits = model(moved).logits
             masks = items["masks"]
@@ -157,7 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_accelerator(options: Options) -> Accelerator:
     """The device, precision and processes of a run."""
-    precision = {"fp32": "no"}.get(options.train.precision, options.train.precision)
+    set_exactness(options.train.precision)
+    precision = {"fp32": "no", "tf32": "no"}.get(options.train.precision, options.train.precision)
     AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     return Accelerator(
         mixed_precision=precision,

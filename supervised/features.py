@@ -128,7 +128,7 @@ def _store(model: ListeningSegmentor, accelerator: Accelerator, folder: Path) ->
         "weights": weights_key(tower),
         "hop": getattr(tower, "hop", None),  # which no shape of a weight tells
         "amplitude": getattr(model.segmentor, "fidelity", None),
-        "precision": accelerator.mixed_precision,
+        "precision": accelerator.mixed_precision if torch.get_float32_matmul_precision() == "highest" else "tf32",
         "device": accelerator.device.type,  # rounding differs
     }
     return Cache(folder, "heard", facts)

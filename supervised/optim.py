@@ -75,12 +75,3 @@ def average(model: nn.Module, decay: float) -> AveragedModel | None:
     if decay == 0:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-def channels_last(model: nn.Module) -> None:
-    """Lay out the weights of two-dimensional convolutions so that maps pass through channel by channel at each pixel.
-
-    (Module.to would try the three-dimensional ones as well, and fail.)"""
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -146,7 +146,8 @@ class TrainOptions:
         schedule: of the learning rate after that: constant, or half a cosine down to 0 at the last step.
         clip: largest norm of the gradient; 0 leaves it.
         ema: decay per step of a moving average of the weights, which then is validated and kept; 0 has none.
-        precision: fp32, or mixed precision.
+        precision: fp32 is float32 throughout; on a GPU tf32 rounds what is multiplied to 10 bits of fraction; bf16
+            and fp16 are mixed precision.
         channels_last: lay maps out channel by channel at each pixel, which GPUs' tensor cores prefer.
         compile: have torch compile the model; it takes minutes first.
         seed: of the initial weights, the order of the clips and stochastic depth.
@@ -165,7 +166,7 @@ class TrainOptions:
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float = 0.0
     ema: float = 0.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
     seed: int = 123

@@ -17,6 +17,7 @@ Then: python -m supervised.evaluate --run DIR
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -40,13 +41,14 @@ from supervised.model import ListeningSegmentor, architecture
 from supervised.options import Options, check
 from utils.cli import InputError, command
 from utils.config import option_parser, parse_options, to_yaml
+from utils.device import Fetched, channels_last, to_device
 from utils.figures import curves
 from utils.files import remove_partials, write_bytes, write_text
 from utils.loading import load
 from utils.lock import alone
-
-
 from utils.tensors import safetensors_bytes
+
+
 class Trainer:
     """One run, from its options to its folder. Every process of a distributed run builds one."""
 
@@ -63,13 +65,15 @@ class Trainer:
         self.sets = {split: open_clips(options.data, inputs, split) for split in ("train", "val")}
         synchronise(self.model)
         if options.train.channels_last:
-            optim.channels_last(self.model)
+            channels_last(self.model)
         self.model.to(self.accelerator.device)
         self.optimizer = optim.build_optimizer(self.model, options.train, options.fidelity)
         self.learnt = [p for p in self.model.parameters() if p.requires_grad]
         self.average = optim.average(self.model, options.train.ema)
         self.progress = state.Progress()
         self.saved_at = time.monotonic()
+        # Steps that go on before a step's losses are read: with none, a GPU would be out of work at every reading.
+        self.ahead = int(self.accelerator.device.type == "cuda")
         if again:
             self.resume()
         self.heard: dict[str, Tensor] = {}
@@ -173,6 +177,7 @@ class Trainer:
             total=len(whole),
             disable=not self.accelerator.is_main_process,
         )
+        unread: deque[tuple[int, int, Fetched]] = deque()  # step, videos, losses
         for items, batch in zip(bar, left, strict=True):
             # Chance depends on the place alone as well, so that it needs no saving.
             place = np.random.SeedSequence([train.seed, epoch, progress.step, rank])
@@ -182,34 +187,41 @@ class Trainer:
                 optim.rate(epoch * len(whole) + progress.step, train.epochs * len(whole), train),
                 train,
             )
-            terms = self.step(items, batch)
-            bar.set_postfix(loss=f"{terms['loss']:.4f}")
-            for name, value in terms.items():
-                progress.sums[name] = progress.sums.get(name, 0.0) + value * len(batch)
+            unread.append((progress.step + 1, len(batch), self.step(items, batch)))
             progress.step += 1
             progress.seconds = earlier + time.perf_counter() - begin
-            if self.accelerator.is_main_process and time.monotonic() - self.saved_at >= 60 * train.save_minutes:
+            due = self.accelerator.is_main_process and time.monotonic() - self.saved_at >= 60 * train.save_minutes
+            while len(unread) > (0 if due or progress.step == len(whole) else self.ahead):
+                bar.set_postfix(loss=f"{self.count(*unread.popleft()):.4f}")
+            if due:
                 self.save_state()
         return {name: total / len(self.sets["train"]) for name, total in progress.sums.items()}
 
-    def step(self, items: dict[str, Any], batch: list[int]) -> dict[str, float]:
-        """One step on this process's share of a batch; returns the whole batch's losses."""
+    def count(self, step: int, videos: int, losses: Fetched) -> float:
+        """Add a step's losses to the epoch's sums; returns the total. Raises InputError if it is not finite."""
+        values = losses.values().tolist()
+        if not np.isfinite(values[0]):
+            raise InputError(
+                f"the loss is {values[0]} at step {step} of epoch {self.progress.epoch + 1}; "
+                f"lower --train.lr. {self.out} keeps the last good state"
+            )
+        for name, value in zip(("loss", "bce", "avm"), values, strict=True):
+            self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value * videos
+        return float(values[0])
+
+    def step(self, items: dict[str, Any], batch: list[int]) -> Fetched:
+        """One step on this process's share of a batch; returns the whole batch's losses: total, BCE and AVM."""
         device, world = self.accelerator.device, self.accelerator.num_processes
-        moved = {name: value.to(device) for name, value in items.items() if isinstance(value, Tensor)}
+        moved = {name: to_device(value, device) for name, value in items.items() if isinstance(value, Tensor)}
         if "train" in self.heard:
-            moved["heard"] = self.heard["train"][items["index"]].to(device)
+            moved["heard"] = to_device(self.heard["train"][items["index"]], device)
         local, labelled = moved["masks"].shape[:2]
         with self.accelerator.autocast():
             output = self.wrapped(moved, labelled if self.options.loss.distance == "none" else None)
         loss = segmentation_loss(output, moved["masks"], self.options.loss, max(len(batch), local))
         factor = weight(local, len(batch), world)
         terms = torch.stack([loss.total, loss.bce, loss.avm]).detach() * factor
-        values = self.accelerator.reduce(terms, "mean").tolist()
-        if not np.isfinite(values[0]):
-            raise InputError(
-                f"the loss is {values[0]} at step {self.progress.step + 1} of epoch {self.progress.epoch + 1}; "
-                f"lower --train.lr. {self.out} keeps the last good state"
-            )
+        losses = Fetched(self.accelerator.reduce(terms, "mean"))
         self.optimizer.zero_grad()
         self.accelerator.backward(loss.total * factor)
         if self.options.train.clip:
@@ -217,7 +229,7 @@ class Trainer:
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return dict(zip(("loss", "bce", "avm"), values, strict=True))
+        return losses
 
     def save(self, improved: bool) -> None:
         """Write the best model, the log and the resumable state, each atomically, the state last."""

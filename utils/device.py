@@ -11,9 +11,9 @@ SHARE = 0.5  # of a GPU's free memory: what a batch is reckoned to take leaves o
 
 
 def set_exactness(precision: str) -> None:
-    """Have this process multiply float32 exactly, or, for "tf32", with 10 bits of fraction where the GPU can.
+    """Have this process multiply float32 as such, or, for "tf32", rounded to 10 bits of fraction where a GPU can.
 
-    PyTorch's own default is a mixture: exact matrix products, convolutions in TF32.
+    PyTorch's own default is a mixture: float32 in matrix products, TF32 in convolutions.
     """
     tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")

@@ -168,7 +168,7 @@ class RunOptions:
 
     Args:
         batch: videos at once.
-        precision: fp32 is exact; on a GPU tf32 rounds what is multiplied to 10 bits of fraction, bf16 to 7.
+        precision: fp32 is float32 throughout; on a GPU tf32 rounds factors to 10 bits of fraction, bf16 to 7.
         memory: MiB that one step of SAM may take, about; 0 takes half of what is free on a GPU, 2048 on a CPU.
         channels_last: lay AudioCLIP's maps out channel by channel at each pixel, which GPUs' tensor cores prefer.
         compile: have torch compile SAM's image encoder, which takes a minute first.
