@@ -130,3 +130,17 @@ def test_a_sound_under_a_second_repeats(tmp_path: Path) -> None:
     path = mux(tmp_path / "a.mkv", "libx264", [0, 40, 80, 120, 160], tone(0.2, 48_000, 2), "flac")
     (only,) = read_seconds(open_video(path), 16_000)
     assert only is not None and only.shape == (16_000,) and np.array_equal(only[:3200], only[3200:6400])
+
+
+def test_a_long_hole_in_the_sound_is_silent(tmp_path: Path) -> None:
+    """Longer than what FFmpeg is left to fill at once."""
+    stamps = [500 * n for n in range(300)]
+    video = open_video(mux(tmp_path / "late.mkv", "mpeg4", stamps, tone(2.0, 48_000, 2), "flac", start=9.0))
+    whole = np.concatenate(list(read_sound(video, 16_000)))
+    assert len(whole) == pytest.approx(11 * 16_000, abs=500) and np.abs(whole[: 8 * 16_000]).max() == 0
+    later = open_video(mux(tmp_path / "later.mkv", "mpeg4", stamps, tone(2.0, 48_000, 2), "flac", start=99.3))
+    blocks = list(read_sound(later, 16_000))
+    sound = np.concatenate(blocks)
+    assert max(map(len, blocks)) <= 16_000 and len(sound) == pytest.approx(101.3 * 16_000, abs=500)
+    assert np.abs(sound[: round(99.3 * 16_000) - 50]).max() == 0
+    np.testing.assert_allclose(sound[-30_000:-1000], whole[-30_000:-1000], atol=3)

@@ -23,6 +23,7 @@ from utils.encode import frame_rate
 from utils.video import frame_indices, opened, to_rgb
 
 STATED = Fraction(25)  # frames a second, where neither the file nor its time stamps say
+LONGEST_HOLE = 3600  # seconds between frames, or between sounds, beyond which a time stamp is taken for damaged
 FASTEST = 60  # frames a second of the clock of a variable rate; a constant rate is kept whatever it is
 
 
@@ -95,6 +96,8 @@ def open_video(path: Path) -> Video:
         rate, channels = (audio.rate, min(audio.channels, 2)) if audio else (0, 0)
     if not timed:
         times = np.arange(number) / float(fps)
+    if (hole := float(np.append(np.diff(times), last).max())) > LONGEST_HOLE:
+        raise InputError(f"{path}: damaged, for it shows a frame for {hole / 3600:.0f} hours; obtain it again")
     fps = max(frame_rate(_clock_rate(times, fps)), Fraction(1))
     origin = float(times[0]) if len(times) else 0.0
     span = float(times[-1]) - origin if len(times) else 0.0

@@ -8,10 +8,11 @@ import numpy as np
 import soxr
 
 from utils.audio import SAMPLE_RATE, quantised
-from utils.stream import Video, decoded
-from utils.video import opened
+from utils.stream import LONGEST_HOLE, Video, decoded
+from utils.video import LONGEST, opened
 
 SILENT = 1 / 32768  # of full scale: the last bit of 16, which codecs leave behind in silence
+LONG_SILENCE = 60  # seconds, beyond which a hole is filled piece by piece; FFmpeg fills it in one
 EDGE = 800  # samples, 50 ms: what a sound spreads beyond its beginning and end, coded and resampled
 
 
@@ -19,6 +20,7 @@ def read_sound(video: Video, rate: int) -> Iterator[np.ndarray]:
     """The sound from the first frame on, at `rate` Hz: blocks of int16 (n, channels), one or two channels.
 
     A track that starts late, or has holes of a tenth of a second or more, is silent there. Nothing without a track.
+    Left out is what lies beyond a hole of LONGEST_HOLE seconds, or LONGEST seconds behind the last frame.
     """
     if not video.sound_rate:
         return
@@ -27,6 +29,19 @@ def read_sound(video: Video, rate: int) -> Iterator[np.ndarray]:
         assert audio is not None
         for frame in decoded(container, audio):
             assert isinstance(frame, av.AudioFrame)
+            at = (frame.time or 0.0) - video.origin
+            if at - given / rate > LONGEST_HOLE or frame.samples > LONGEST * frame.sample_rate:
+                continue
+            if given / rate > video.duration + LONGEST:
+                break
+            if at - given / rate > LONG_SILENCE:
+                for block in _pulled(graph):
+                    given += len(block)
+                    yield block
+                for _ in range(int(at - given / rate)):
+                    given += rate
+                    yield np.zeros((rate, video.channels), np.int16)
+                kind = None
             if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
                 for block in _pulled(graph):  # of what was before: broadcasts change between programmes
                     given += len(block)

@@ -17,6 +17,10 @@ from utils.audio import SAMPLE_RATE
 from utils.cli import InputError
 from utils.layout import FRAME_SIZE, SECONDS
 
+LARGEST = 8192 * 4352  # pixels of a picture (8K), beyond which a file is not decoded
+LONGEST = 600  # seconds of a clip's sound, and of a block of any sound, beyond which a file is not decoded
+LISTS = ("concat", "dash", "hls", "imf", "rtsp", "sap", "sdp", "vobsub")  # formats that name other files or hosts
+
 
 @dataclass
 class ClipMedia:
@@ -60,13 +64,21 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStrea
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        with av.open(str(path)) as container:
+        # By this protocol alone: neither the path nor what the file says may lead to a host.
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
             kind, video, audio = container.format.name, container.streams.best("video"), container.streams.best("audio")
             # FFmpeg also opens pictures, text (as a terminal shows it) and the covers of songs.
             if kind in ("tty", "image2") or kind.endswith("_pipe"):
                 raise InputError(f"{path}: not a video (FFmpeg takes it for {kind})")
             if not isinstance(video, VideoStream) or video.disposition & Disposition.attached_pic:
                 raise InputError(f"{path}: has no video track")
+            if not video.codec_context:
+                raise InputError(f"{path}: its video track is of an unknown codec; obtain it again")
+            if kind in LISTS:
+                raise InputError(f"{path}: a list of other files ({kind}), not a video")
+            if video.codec_context.width * video.codec_context.height > LARGEST:
+                raise InputError(f"{path}: has pictures of {video.codec_context.width}×{video.codec_context.height}")
+            video.codec_context.options = {"max_pixels": str(LARGEST)}  # for those that change their size on the way
             yield container, video, audio if isinstance(audio, AudioStream) and audio.codec_context else None
     except av.FFmpegError as error:
         raise InputError(f"{path}: not a readable video ({error.strerror}); obtain it again") from error
@@ -92,12 +104,19 @@ def _decode(path: Path, container: InputContainer, video: VideoStream, audio: Au
     resampler = av.AudioResampler("s16", "mono" if audio.channels == 1 else "stereo", SAMPLE_RATE)
     sound: list[np.ndarray] = []
     packets: list[av.Packet] = []
+    seconds, kinds = 0.0, set()
     for packet in container.demux(video, audio):
         if packet.stream is video:
             packets.append(packet)
             continue
         for block in packet.decode():
             assert isinstance(block, av.AudioFrame)
+            seconds += block.samples / max(block.sample_rate, 1)
+            kinds.add((block.format.name, block.layout.name, block.sample_rate))
+            if len(kinds) > 1:
+                raise InputError(f"{path}: its sound changes its kind on the way; damaged, or not a clip")
+            if seconds > LONGEST:
+                raise InputError(f"{path}: has more than {LONGEST} s of sound; cut it into clips of {SECONDS} s")
             sound += [piece.to_ndarray() for piece in resampler.resample(block)]
     sound += [piece.to_ndarray() for piece in resampler.resample(None)]
     _check_complete(path, video, sum(packet.size > 0 for packet in packets))
