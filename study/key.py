@@ -20,9 +20,11 @@ from utils.layout import BENCHMARKS
 if TYPE_CHECKING:
     from study.plan import Job
 
+RECIPE = "compose.json"  # that avsbench_data.compose leaves beside its clips
 OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}
+HOW = ("batch", "memory", "cache", "use_cache", "cpu")  # a zero-shot run is run
 WITHOUT_EFFECT = {  # options that change no number, or stand for what is in the key by its content
-    "zero_shot": ("data.root", "data.workers", "run.batch", "run.memory", "run.cache", "run.use_cache", "run.cpu"),
+    "zero_shot": ("data.root", "data.workers", *(f"run.{name}" for name in HOW)),
     "supervised": ("data.root", "data.workers", "data.cache", "train.save_minutes", "train.cpu"),
 }
 
@@ -48,7 +50,9 @@ def job_key(job: Job) -> str:
     for name in WITHOUT_EFFECT[job.kind]:
         group, _, option = name.partition(".")
         del chosen[group][option]
-    files = [*weight_files(job), job.root / BENCHMARKS[job.benchmark].meta]
+    # Composed clips have the same names whatever they were composed of; how they were, their recipe says.
+    data = [job.root / BENCHMARKS[job.benchmark].meta, job.root.parent / RECIPE]
+    files = [*weight_files(job), *data]
     described = {"options": chosen, "sounds": job.sounds, "files": [digest(path) for path in files]}
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -157,7 +157,7 @@ def _entry(path: Path, entry: Any) -> dict[str, Any]:
     asked = {"row", "table"} if "why" in entry else set()
     if sum(kind in entry for kind in get_args(Kind)) != ("why" not in entry) or not asked <= set(entry):
         raise InputError(
-            f"{path}: a row names a zero_shot or a supervised configuration, or has row, table, why: {entry}"
+            f"{path}: a row names a zero_shot or supervised configuration or says row, table, why: {entry}"
         )
     for table in _list(entry.get("table", [])):
         if table not in TABLES:

@@ -92,9 +92,8 @@ def figures(pairs: Sequence[tuple[float, float]], planned: int = 1) -> str:
     if len(pairs) == 1:
         text = " / ".join(map(number, pairs[0]))
     else:
-        text = " / ".join(
-            f"{number(_mean(values))} ± {number(_deviation(values))}" for values in zip(*pairs, strict=True)
-        )
+        several = zip(*pairs, strict=True)
+        text = " / ".join(f"{number(_mean(values))} ± {number(_deviation(values))}" for values in several)
     missing = f" of {planned}" if len(pairs) < planned else ""
     return f"{text} (n = {len(pairs)}{missing})" if planned > 1 else text
 

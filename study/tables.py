@@ -17,22 +17,9 @@ from utils.files import write_text
 
 REPORTED = HERE / "reported.yaml"
 NAMES = {"s4": "S4", "ms3": "MS3"}
-FIELDS = [
-    "study",
-    "table",
-    "row",
-    "benchmark",
-    "fidelity",
-    "seed",
-    "fraction",
-    "sound",
-    "m_j",
-    "m_f",
-    "metric_batch",
-    "m_f_whole_set",
-    "iou_dataset",
-]
-FIELDS += ["frames", "videos", "seconds", "commit", "run", "source"]
+ROW = ("study", "table", "row", "benchmark", "fidelity", "seed", "fraction", "sound")
+NUMBERS = ("m_j", "m_f", "metric_batch", "m_f_whole_set", "iou_dataset", "frames", "videos", "seconds", "commit")
+FIELDS = (*ROW, *NUMBERS, "run", "source")
 PROTOCOL = (
     "Each cell is M_J / M_F on the test clips by AVSBench's rules; M_F takes its best threshold over every "
     "metric_batch videos. Of several seeds: mean ± sample standard deviation, and their number n. "
@@ -48,11 +35,8 @@ def load_reported(path: Path = REPORTED) -> dict[str, dict[str, Any]]:
     """What others report, by configuration. Raises InputError for a figure without source and grade."""
     found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     for config, figure in found.items():
-        if (
-            set(figure) != {"m_j", "m_f", "source", "grade"}
-            or not figure["source"]
-            or figure["grade"] not in ("A", "B")
-        ):
+        named = set(figure) == {"m_j", "m_f", "source", "grade"} and figure["source"]
+        if not named or figure["grade"] not in ("A", "B"):
             raise InputError(f"{path}: {config} must have m_j, m_f, source, and grade A or B")
     return found
 
@@ -69,12 +53,8 @@ def label(job: Job, place: Place) -> str:
 
 def column(benchmark: str, fidelity: str | None = None, sound: str = "real") -> str:
     """The head of a column; `fidelity` None where the table has only one."""
-    heads = [
-        NAMES[benchmark],
-        *([fidelity] if fidelity else []),
-        *(["another clip's sound"] if sound != "real" else []),
-    ]
-    return ", ".join(heads)
+    other = ["another clip's sound"] if sound != "real" else []
+    return ", ".join([NAMES[benchmark], *([fidelity] if fidelity else []), *other])
 
 
 def build_tables(study: Study, runs: Path) -> list[Table]:
@@ -85,6 +65,9 @@ def build_tables(study: Study, runs: Path) -> list[Table]:
 
 def _table(study: Study, runs: Path, name: str, known: Mapping[str, dict[str, Any]]) -> Table:
     placed = [(job, place) for job in study.jobs for place in job.places if place.table == name]
+    if name == "fraction":
+        models = list(dict.fromkeys(place.row for _, place in placed))
+        placed.sort(key=lambda pair: (models.index(pair[1].row), pair[0].fraction))
     both = len({job.fidelity for job, _ in placed}) > 1
     ours: dict[tuple[str, str], list[dict[str, Any] | None]] = {}  # by row and column, a result for each run
     others: dict[tuple[str, str], dict[str, Any]] = {}  # what is reported
@@ -110,7 +93,7 @@ def _table(study: Study, runs: Path, name: str, known: Mapping[str, dict[str, An
         rows = [(row, [*texts, str(batches.get(row, "–"))]) for row, texts in rows]
     results = [numbers for some in ours.values() for numbers in some]
     missing = sum(numbers is None for numbers in results)
-    sources = sorted({f"{figure['source']} [{figure['grade']}]" for figure in others.values()})
+    sources = sorted({_source(figure) for figure in others.values()})
     notes = [
         f"metric_batch {next(iter(batches.values()))}." if batches and one_batch else "",
         f"Fidelity: {placed[0][0].fidelity}." if placed and not both else "",
@@ -121,6 +104,10 @@ def _table(study: Study, runs: Path, name: str, known: Mapping[str, dict[str, An
     values = {place: [numbers["m_j"] for numbers in some if numbers] for place, some in ours.items() if any(some)}
     columns = ["", *heads, *([] if one_batch else ["metric_batch"])]
     return Table(TABLES[name], " ".join(filter(None, notes)), columns, rows, values)
+
+
+def _source(figure: Mapping[str, Any]) -> str:
+    return f"{figure['source']} [{figure['grade']}]"
 
 
 def _text(ours: Sequence[dict[str, Any] | None] | None, reported: dict[str, Any] | None) -> str:
@@ -145,9 +132,7 @@ def build_csv(study: Study, runs: Path) -> str:
             for sound in job.sounds:
                 writer.writerow({**(result(job, runs, sound) or {}), **ours, "sound": sound})
             if figure := reported(job, known):
-                writer.writerow(
-                    {**figure, **line, "sound": "real", "source": f"{figure['source']} [{figure['grade']}]"}
-                )
+                writer.writerow({**figure, **line, "sound": "real", "source": _source(figure)})
     return text.getvalue()
 
 
@@ -155,23 +140,13 @@ def write_tables(study: Study, runs: Path, out: Path) -> list[Path]:
     """Write OUT/STUDY.md, .csv and .tex; returns their paths."""
     tables = build_tables(study, runs)
     commits = {numbers["commit"][:9] for job in study.jobs if (numbers := result(job, runs))}
-    origin = f"Written by `python reproduce_tables.py --study {study.name}`"
-    origin += f" from runs of commit {', '.join(sorted(commits))}." if commits else "."
-    origin += f" [{study.name}.csv]({study.name}.csv) has every figure with its run folder or its source."
-    markdown = [
-        f"# {study.title}",
-        "",
-        origin,
-        "",
-        PROTOCOL,
-        "",
-        UNKNOWN,
-        "",
-        *(table.to_markdown() for table in tables),
-    ]
+    made = f" from runs of commit {', '.join(sorted(commits))}" if commits else ""
+    origin = f"Written by `python reproduce_tables.py --study {study.name}`{made}. {study.name}.csv has every figure "
+    origin += "with its run folder or its source."
+    heading = [f"# {study.title}", "", origin, "", PROTOCOL, "", UNKNOWN, ""]
     comment = "".join(f"% {line}\n" for line in (study.title, origin, PROTOCOL, UNKNOWN))
     texts = {
-        ".md": "\n".join(markdown),
+        ".md": "\n".join([*heading, *(table.to_markdown() for table in tables)]),
         ".csv": build_csv(study, runs),
         ".tex": comment + "\n".join(table.to_latex() for table in tables),
     }

@@ -1,5 +1,6 @@
 """Which files a run's towers start from, found without building a network; supervised.weights loads them."""
 
+from functools import cache
 from pathlib import Path
 
 from pretrained.fetch import entries
@@ -14,6 +15,7 @@ PUBLIC = {  # our names -> those of pretrained/checkpoints.yaml
 }
 
 
+@cache
 def tower_file(name: str, folder: Path) -> Path:
     """The file of one of AudioCLIP's towers, by a name of supervised.weights other than random and vggish."""
     if name == "mini":

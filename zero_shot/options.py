@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from utils.cli import InputError
-from utils.device import Precision
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName
 
@@ -179,7 +178,7 @@ class RunOptions:
     """
 
     batch: int = 4
-    precision: Precision = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     memory: int = 0
     channels_last: bool = False
     compile: bool = False

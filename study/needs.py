@@ -1,0 +1,147 @@
+"""What a job lacks on this machine, with the command that mends it, and how long it may take."""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from pretrained.fetch import FOLDER, entries
+from study.key import weight_files
+from study.plan import Job, Study
+from study.results import record
+from utils.cli import InputError
+from utils.layout import BENCHMARKS, SPLITS, AVSBench, Clip
+from zero_shot.options import FLOORS
+
+OBTAIN = "see avsbench_data/README.md"
+
+
+class Lack(NamedTuple):
+    """Something that is not there: a short name, and how to get it."""
+
+    name: str
+    fix: str
+
+
+def lacks(job: Job) -> list[Lack]:
+    """What a job lacks. Raises InputError where its configuration is wrong."""
+    return [*_data(job.root, job.benchmark, splits(job), sound(job)), *_weights(job)]
+
+
+def splits(job: Job) -> tuple[str, ...]:
+    """The splits that it reads."""
+    return (job.options.data.split,) if job.kind == "zero_shot" else SPLITS
+
+
+def sound(job: Job) -> str:
+    """What it reads of the sound: wav, log_mel or none."""
+    if job.kind == "zero_shot":
+        return "none" if job.options.setting in FLOORS else "wav"
+    model = job.options.model
+    if model.segmentor == "tpavi":
+        return "none" if model.attention == "vv" else "log_mel"
+    return "none" if model.fpn.fusion == "none" else "log_mel" if model.fpn.audio == "vggish" else "wav"
+
+
+@cache
+def _data(root: Path, benchmark: str, wanted: tuple[str, ...], heard: str) -> list[Lack]:
+    composed = root.parent == Path("avsbench_data/mini")
+    obtain = "python -m avsbench_data.compose --out avsbench_data/mini" if composed else OBTAIN
+    try:
+        data = AVSBench(root, benchmark)
+    except InputError as error:
+        absent = f"no {root / BENCHMARKS[benchmark].meta}; {obtain}"
+        return [Lack(f"{benchmark.upper()} data", absent if "no such file" in str(error) else f"{error}; {obtain}")]
+    clips = [clip for split in wanted for clip in data.split(split)]
+    found = []
+    if missing := _missing(clips, data.masks):
+        found.append(Lack(f"{benchmark.upper()} masks", f"{missing} of {len(clips)} clips lack some; {obtain}"))
+
+    def features(clip: Clip) -> list[Path]:
+        legacy = data.legacy_log_mel(clip)
+        log_mel = legacy if heard == "log_mel" and legacy.is_file() else data.log_mel(clip)
+        return data.frames(clip) + {"wav": [data.wav(clip)], "log_mel": [log_mel], "none": []}[heard]
+
+    if missing := _missing(clips, features):
+        fix = f"{missing} of {len(clips)} clips are not; python preprocess_{benchmark}.py --root {root}"
+        found.append(Lack(f"{benchmark.upper()} preprocessed", fix))
+    return found
+
+
+def _missing(clips: Iterable[Clip], files: Callable[[Clip], list[Path]]) -> int:
+    return sum(not all(path.is_file() for path in files(clip)) for clip in clips)
+
+
+def _weights(job: Job) -> list[Lack]:
+    found = [_weight(path) for path in weight_files(job) if not path.is_file()]
+    if job.kind == "zero_shot" and job.options.setting == "box_prompt" and not find_spec("transformers"):
+        found.append(Lack("transformers", "pip install .[grounding]"))
+    return found
+
+
+@cache
+def _weight(path: Path) -> Lack:
+    """A file of weights that is not there."""
+    public = next((entry for entry in entries() if entry.file == path.name), None)
+    if public and public.url:
+        elsewhere = "" if path.parent.resolve() == FOLDER else f" --to {path.parent}"
+        return Lack(public.name, f"python -m pretrained.fetch {public.name}{elsewhere}")
+    if path.parent.parent.name == "tiny":
+        return Lack(f"tiny {path.parent.name}", "python -m pretrained.tiny_grounding")
+    if path.parent.name == "mini":
+        return Lack(f"mini {path.stem}", f"python -m pretrained.train_mini {path.stem} --out {path.parent}")
+    name = path.parent.name if path.name == "model.safetensors" else str(path)
+    return Lack(name, f"{path} is not there; see pretrained/README.md")
+
+
+def guess(study: Study, job: Job) -> float:
+    """Seconds that the study's paces give a job."""
+    clips = {split: _count(study, job, split) for split in SPLITS}
+    if job.kind == "zero_shot":
+        count = clips[job.options.data.split]
+        return study.start + job.pace * min(count, job.options.data.first or count)
+    options = job.options
+    seen = options.train.epochs * options.data.fraction * clips["train"]
+    judged = options.train.epochs * clips["val"] + len(job.sounds) * clips["test"]
+    return study.start + job.pace * (seen + judged / 3)  # to evaluate needs no gradient
+
+
+def estimates(study: Study, runs: Path) -> tuple[dict[str, float], int]:
+    """Seconds for each job, by name, and on how many finished jobs they are founded.
+
+    The paces are guesses; the jobs of a kind that are done say by how much they are out.
+    """
+    guesses = {job.name: guess(study, job) for job in study.jobs}
+    known: dict[str, list[tuple[float, float]]] = {"zero_shot": [], "supervised": []}
+    for job in study.jobs:
+        found = record(job, runs)
+        if found.get("done") and found.get("key") == job.key and found.get("seconds"):
+            known[job.kind].append((found["seconds"], guesses[job.name]))
+    ratios = {
+        kind: sum(took for took, _ in pairs) / sum(said for _, said in pairs) for kind, pairs in known.items() if pairs
+    }
+    return {job.name: guesses[job.name] * ratios.get(job.kind, 1) for job in study.jobs}, sum(map(len, known.values()))
+
+
+def _count(study: Study, job: Job, split: str) -> int:
+    """The clips of a split: as the data have them, else as the study says."""
+    if counts := _counts(job.root, job.benchmark):
+        return counts[split]
+    return int(study.clips.get(job.benchmark, {}).get(split, 0))
+
+
+@cache
+def _counts(root: Path, benchmark: str) -> dict[str, int]:
+    try:
+        data = AVSBench(root, benchmark)
+    except InputError:
+        return {}
+    return {split: len(data.split(split)) for split in SPLITS}
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 41 s, 12 min, 3.4 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
