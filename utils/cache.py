@@ -9,6 +9,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from utils.cli import InputError
 from utils.files import write_bytes
 from utils.tensors import safetensors_bytes
+
+WRITERS = 4  # threads: hashing and writing what a GPU has made may take longer than making it
 
 
 class Cache:
@@ -98,15 +101,19 @@ def remembered(
     """
     found: dict[str, dict[str, Tensor]] = {}
     different = list(dict.fromkeys(contents))
-    for first in range(0, len(different), batch):
-        some = different[first : first + batch]
-        kept = {content: entry for content in some if cache and (entry := cache.get(content)) is not None}
-        if len(kept) < len(some):
-            for content, entry in zip(some, make([contents.index(content) for content in some]), strict=True):
-                if cache and content not in kept:
-                    cache.put(content, entry)
-                kept.setdefault(content, entry)
-        found |= kept
+    with ThreadPoolExecutor(WRITERS) as pool:
+        writes = []
+        for first in range(0, len(different), batch):
+            some = different[first : first + batch]
+            kept = {content: entry for content in some if cache and (entry := cache.get(content)) is not None}
+            if len(kept) < len(some):
+                for content, entry in zip(some, make([contents.index(content) for content in some]), strict=True):
+                    if cache and content not in kept:
+                        writes.append(pool.submit(cache.put, content, entry))
+                    kept.setdefault(content, entry)
+            found |= kept
+        for write in writes:
+            write.result()
     return [found[content] for content in contents]
 
 
