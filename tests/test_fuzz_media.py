@@ -8,6 +8,7 @@ import pytest
 
 from tests.fuzz import media as made
 from tests.fuzz.guard import Guard, guarded
+from tests.fuzz.mutations import mutated
 from utils.stream import open_video, pixels, read_frames
 from utils.stream_sound import read_seconds, read_sound
 from utils.video import probe, read_clip
@@ -37,7 +38,7 @@ def as_clip(path: Path) -> None:
 def work(guard: Guard, count: int, seed: int) -> None:
     folder = guard.inside / "made"
     bases = made.bases(folder)
-    for name, content in (*made.crafted(folder, bases), *made.mutated(bases, count, seed)):
+    for name, content in (*made.crafted(folder, bases), *mutated(bases, count, seed)):
         path = folder / name
         path.write_bytes(content)
         guard.attempt(f"clip {name}", partial(as_clip, path))

@@ -15,6 +15,7 @@ from utils.cli import InputError
 BenchmarkName = Literal["s4", "ms3"]
 SPLITS = ("train", "val", "test")
 SECONDS = 5  # a clip has five seconds, hence five frames, five log-mel examples and five masks
+LONGEST_NAME = 200  # bytes of a clip's or a category's name; file systems take 255 with all that is added
 FRAME_SIZE = (224, 224)  # height, width of frames and masks
 
 
@@ -128,12 +129,15 @@ def read_meta(path: Path, benchmark: Benchmark) -> list[Clip]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; see avsbench_data/README.md on how to obtain or compose the data")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error})") from error
     for column in benchmark.columns:
         if column in ("category", "split") and column not in header:
             raise InputError(f"{path}: no column '{column}'; expected the columns {', '.join(benchmark.columns)}")
-    clips = [_clip(path, number, header, row) for number, row in enumerate(rows, 2) if row]
+    clips = [_clip(path, number, benchmark, header, row) for number, row in enumerate(rows, 2) if row]
     if not clips:
         raise InputError(f"{path}: no clips in it")
     seen: set[tuple[str, str, str]] = set()
@@ -145,17 +149,30 @@ def read_meta(path: Path, benchmark: Benchmark) -> list[Clip]:
     return clips
 
 
-def _clip(path: Path, number: int, header: Sequence[str], row: Sequence[str]) -> Clip:
+def _clip(path: Path, number: int, benchmark: Benchmark, header: Sequence[str], row: Sequence[str]) -> Clip:
     named = dict(zip(header, row, strict=False))
-    split, category = named.get("split", ""), named.get("category", "")
+    split, place = named.get("split", ""), f"{path}, line {number}"
     if split not in SPLITS:
-        raise InputError(f"{path}, line {number}: split is '{split}', not train, val or test")
-    if not row[0] or any(part == ".." or set(part) & set("/\\\0") for part in (row[0], category)):
-        raise InputError(f"{path}, line {number}: '{row[0]}' in '{category}' cannot be a file name")
-    if "category" not in named:
+        raise InputError(f"{place}: split is {_shown(split)}, not train, val or test")
+    if not _is_file_name(row[0]):
+        raise InputError(f"{place}: {_shown(row[0])} cannot be a file name")
+    if "category" not in benchmark.columns:
         return Clip(row[0], split)
+    category = named.get("category", "")
+    if not _is_file_name(category):
+        raise InputError(f"{place}: {_shown(category)} cannot be a category, which a folder is named by")
     try:
         start = int(row[1])
     except ValueError:
-        raise InputError(f"{path}, line {number}: start is '{row[1]}', not a whole number of seconds") from None
+        raise InputError(f"{place}: start is {_shown(row[1])}, not a whole number of seconds") from None
     return Clip(row[0], split, category, start)
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether it names something within a folder, can be told in a line, and leaves room for what is added to it."""
+    plain = text.isprintable() and not set(text) & set("/\\") and text.strip(". ")
+    return bool(plain) and len(text.encode()) <= LONGEST_NAME
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")
