@@ -111,7 +111,7 @@ def compare(whole: Path, cut: Path) -> None:
     if (whole / "state.pt").exists():
         same(whole, cut)
         logs = [pd.read_csv(run / "log.csv").drop(columns="seconds") for run in (whole, cut)]
-        pd.testing.assert_frame_equal(*logs)
+        pd.testing.assert_frame_equal(logs[0], logs[1])
         assert (whole / "best.safetensors").read_bytes() == (cut / "best.safetensors").read_bytes()
         names = ("config.yaml", "initial_weights.json", "best.safetensors", "state.pt", "log.csv", "curves.png")
         assert {path.name for path in cut.iterdir()} == {*names, "tensorboard"}

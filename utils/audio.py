@@ -79,9 +79,15 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
 
 
 def _read(path: Path, **options: Any) -> tuple[np.ndarray, int]:
-    """What soundfile reads; InputError if it cannot, or if samples are NaN or infinite."""
+    """What soundfile reads; InputError if it cannot, if the end is missing, or if samples are NaN or infinite."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    with path.open("rb") as file:
+        start = file.read(12)
+    announced = int.from_bytes(start[4:8], "little") + 8
+    # Of a file that lacks its end soundfile gives the beginning. A stream announces no length, or the largest.
+    if start[:4] + start[8:] == b"RIFFWAVE" and path.stat().st_size + 1 < announced < 2**32:
+        raise InputError(f"{path}: truncated; preprocess the clip again")
     try:
         if soundfile.info(path).subtype in ("FLOAT", "DOUBLE") and not np.isfinite(soundfile.read(path)[0]).all():
             raise InputError(f"{path}: holds NaN or infinite samples; write the sound anew")

@@ -145,8 +145,10 @@ def read_mask(path: Path, benchmark: str) -> Tensor:
     if not path.is_file():
         raise InputError(f"{path}: no such mask")
     decoded = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None:  # PIL would give something of many a damaged file
+        raise InputError(f"{path}: not a readable image")
     # Black and white in grey, as nearly all masks are, PIL would give the same at twice the time.
-    if decoded is None or decoded.ndim != 2 or not _black_and_white(decoded):
+    if decoded.ndim != 2 or not _black_and_white(decoded):
         decoded = _as_original(path, benchmark)
     if decoded.shape != FRAME_SIZE:
         raise InputError(f"{path}: is {decoded.shape[1]}×{decoded.shape[0]}, not 224×224")
@@ -163,7 +165,7 @@ def _as_original(path: Path, benchmark: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("1" if benchmark == "s4" else "P"))
-    except OSError as error:
+    except Exception as error:  # what PIL raises on damage has no base in common
         raise InputError(f"{path}: not a readable image ({error})") from error
 
 

@@ -15,10 +15,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
-from utils.audio import EXAMPLE, MEL_BANDS, SAMPLE_RATE, five_examples, log_mel
+from utils.audio import EXAMPLE, MEL_BANDS, SAMPLE_RATE, five_examples, log_mel, read_wav
 from utils.cli import InputError
 from utils.files import npy_bytes, png_bytes, read_image, remove_partials, wav_bytes, write_bytes, write_text
 from utils.layout import BENCHMARKS, FRAME_SIZE, SECONDS, AVSBench, BenchmarkName, Clip
@@ -48,11 +47,11 @@ def frames_intact(data: AVSBench, clip: Clip) -> bool:
 
 def sound_intact(data: AVSBench, clip: Clip) -> bool:
     """Whether the wav is there, whole, and at 16 kHz."""
-    path = data.wav(clip)
     try:
-        return len(soundfile.read(path)[0]) > 0 and soundfile.info(path).samplerate == SAMPLE_RATE
-    except (soundfile.SoundFileError, OSError):
+        samples, rate = read_wav(data.wav(clip))
+    except (InputError, OSError):
         return False
+    return len(samples) > 0 and rate == SAMPLE_RATE
 
 
 def log_mel_intact(data: AVSBench, clip: Clip) -> bool:
