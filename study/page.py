@@ -6,6 +6,7 @@ together here: the runs left their numbers, and with --strips their pictures, in
 
 import os
 import platform
+import re
 import shlex
 import time
 from collections import defaultdict
@@ -53,7 +54,7 @@ def write_page(study: Study, runs: Path, path: Path, clips: int = 4) -> None:
 {"".join(f"<h3>{TITLES[name]}</h3>{html or NO_PICTURES}" for name, html in pictures.items())}
 <h2>The commands</h2>
 <p>Each run, as it can be repeated by itself.</p>
-{"".join(_commands(job, facts is not None, runs) for job, facts in found)}
+<div class="commands">{"".join(_commands(job, facts is not None, runs) for job, facts in found)}</div>
 <script>{SCRIPT}</script>
 </html>
 """,
@@ -62,9 +63,9 @@ def write_page(study: Study, runs: Path, path: Path, clips: int = 4) -> None:
 
 def _facts(done: Sequence[dict], planned: int) -> str:
     """When, where, from which code, and how far."""
-    commits = sorted({str(facts.get("commit", "unknown"))[:8] for facts in done})
-    machine = f"{os.cpu_count()} processors ({platform.machine()}), torch {versions()['torch']}"
+    commits = sorted({re.sub(r"(?<=^.{8})\w+", "", facts["commit"]) for facts in done})  # a "+" at the end stays
     code = f"commit {', '.join(commits[:3])}{' and others' if len(commits) > 3 else ''} · " if commits else ""
+    machine = f"{os.cpu_count()} processors ({platform.machine()}), torch {versions()['torch']}"
     return f"{time.strftime('%Y-%m-%d %H:%M')} · {code}{machine} · {len(done)} of {planned} runs done"
 
 
@@ -86,17 +87,24 @@ def _section(table: Table, study: Study, runs: Path) -> str:
 
 
 def _bars(jobs: Sequence[Job], runs: Path, table: str, benchmark: str) -> str:
-    """Zero-shot rows by fidelity, supervised ones by the sound that they hear; empty where nothing is done."""
+    """M_J of each row; empty where nothing is done."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     grey = set()
     for job in jobs:
         for row in [place.row for place in job.places if place.table == table]:
             for sound in job.sounds:
                 if facts := result(job, runs, sound):
-                    found[row, job.fidelity if job.kind == "zero_shot" else f"{sound} sound"].append(facts["m_j"])
+                    found[row, _series(job, sound)].append(facts["m_j"])
                     grey |= {row} if facts.get("setting") in NOT_PROMPTED else set()
     shown = [Bar(row, series, values, row in grey) for (row, series), values in found.items()]
     return bars(f"{table}_{benchmark}", shown) if shown else ""
+
+
+def _series(job: Job, sound: str) -> str:
+    """Zero-shot rows differ by fidelity, supervised ones first of all by the sound that they hear."""
+    if job.kind == "zero_shot":
+        return job.fidelity
+    return f"{sound} sound" if job.fidelity == "corrected" else f"{sound} sound, {job.fidelity}"
 
 
 def _scaling(jobs: Sequence[Job], runs: Path, table: str, benchmark: str) -> str:
@@ -105,8 +113,9 @@ def _scaling(jobs: Sequence[Job], runs: Path, table: str, benchmark: str) -> str
     for job in jobs:
         for row in [place.row for place in job.places if place.table == table]:
             if facts := result(job, runs):
-                lines[row][job.fraction].append(facts["m_j"])
-    several = {row: points for row, points in lines.items() if len(points) > 1}
+                model = row if job.fidelity == "corrected" else f"{row}, {job.fidelity}"
+                lines[model][job.fraction].append(facts["m_j"])
+    several = {model: points for model, points in lines.items() if len(points) > 1}
     return scaling(f"{table}_{benchmark}", several) if several else ""
 
 
@@ -142,6 +151,7 @@ th:first-child { text-align: left; font-weight: inherit; } thead th, thead th:fi
 figcaption { text-align: center; font-weight: 600; font-size: .92em; }
 svg { max-width: 100%; height: auto; font-family: system-ui, sans-serif; }
 details { border: 1px solid #8884; border-radius: 8px; padding: 8px 12px; margin: 8px 0; }
+.commands details { border: 0; padding: 0 12px; margin: 2px 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
 .line { display: grid; grid-template-columns: 190px 1fr 1fr; gap: 6px 10px; align-items: center; margin: 6px 0; }
 .line div > * { display: block; } .line div span { font-size: .9em; opacity: .75; }

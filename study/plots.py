@@ -56,7 +56,7 @@ def bars(name: str, found: Sequence[Bar]) -> str:
         level += 0.6
     with rc_context({**STYLE, "svg.hashsalt": name}):
         figure, axes = _axes(0.21 * level + 0.5)
-        for bar in found:
+        for bar in sorted(found, key=lambda bar: series.index(bar.series)):
             mean, deviation = mean_and_deviation(bar.values)
             colour = "#b4b4b4" if bar.grey else COLOURS[series.index(bar.series) % len(COLOURS)]
             y = places[bar.row, bar.series]
