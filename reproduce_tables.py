@@ -50,19 +50,20 @@ def dry_run(study: Study, jobs: Sequence[Job], runs: Path) -> None:
     seconds, founded = estimates(study, runs)
     fixes: dict[tuple[str, str], int] = {}
     ready, left = 0, 0.0
+    states = {job.name: state(job, runs) for job in jobs}
+    lacking = lacks(job for job in jobs if states[job.name] != "done")
     width = max(len(job.name) for job in jobs)
     for job in jobs:
-        now = state(job, runs)
-        missing = [] if now == "done" else lacks(job)
+        missing = lacking.get(job.name, [])
         for lack in missing:
             fixes[lack] = fixes.get(lack, 0) + 1
-        ready += now != "done" and not missing
-        left += 0 if now == "done" else seconds[job.name]
-        time = "" if now == "done" else duration(seconds[job.name])
-        names = f"lacks {', '.join(lack.name for lack in missing)}" if missing else ""
-        print(f"{job.name:{width}}  {now:6}  {time:>7}  {names}".rstrip())
-    states = [state(job, runs) for job in jobs]
-    counts = [f"{states.count(name)} {name}" for name in get_args(State) if name in states]
+        time, names = "", f"lacks {', '.join(lack.name for lack in missing)}" if missing else ""
+        if job.name in lacking:
+            ready += not missing
+            left += seconds[job.name]
+            time = duration(seconds[job.name])
+        print(f"{job.name:{width}}  {states[job.name]:6}  {time:>7}  {names}".rstrip())
+    counts = [f"{list(states.values()).count(name)} {name}" for name in get_args(State) if name in states.values()]
     kinds = [f"{kind}, {fidelity}" for kind in get_args(Kind) for fidelity in get_args(Fidelity)]
     sums = {kind: sum(f"{job.kind}, {job.fidelity}" == kind for job in jobs) for kind in kinds}
     parts = "; ".join(f"{count} {kind}" for kind, count in sums.items() if count)

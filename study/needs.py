@@ -1,6 +1,6 @@
 """What a job lacks on this machine, with the command that mends it, and how long it may take."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,9 +24,10 @@ class Lack(NamedTuple):
     fix: str
 
 
-def lacks(job: Job) -> list[Lack]:
-    """What a job lacks. Raises InputError where its configuration is wrong."""
-    return [*_data(job.root, job.benchmark, splits(job), sound(job)), *_weights(job)]
+def lacks(jobs: Iterable[Job]) -> dict[str, list[Lack]]:
+    """What each job lacks, by name. Raises InputError where a configuration is wrong."""
+    data = cache(_data)  # of which many jobs have the same
+    return {job.name: [*data(job.root, job.benchmark, splits(job), sound(job)), *_weights(job)] for job in jobs}
 
 
 def splits(job: Job) -> tuple[str, ...]:
@@ -44,7 +45,6 @@ def sound(job: Job) -> str:
     return "none" if model.fpn.fusion == "none" else "log_mel" if model.fpn.audio == "vggish" else "wav"
 
 
-@cache
 def _data(root: Path, benchmark: str, wanted: tuple[str, ...], heard: str) -> list[Lack]:
     composed = root.parent == Path("avsbench_data/mini")
     obtain = "python -m avsbench_data.compose --out avsbench_data/mini" if composed else OBTAIN
@@ -80,7 +80,6 @@ def _weights(job: Job) -> list[Lack]:
     return found
 
 
-@cache
 def _weight(path: Path) -> Lack:
     """A file of weights that is not there."""
     public = next((entry for entry in entries() if entry.file == path.name), None)
@@ -95,9 +94,8 @@ def _weight(path: Path) -> Lack:
     return Lack(name, f"{path} is not there; see pretrained/README.md")
 
 
-def guess(study: Study, job: Job) -> float:
-    """Seconds that the study's paces give a job."""
-    clips = {split: _count(study, job, split) for split in SPLITS}
+def guess(study: Study, job: Job, clips: Mapping[str, int]) -> float:
+    """Seconds that the study's paces give a job. clips: how many each split of its benchmark has."""
     if job.kind == "zero_shot":
         count = clips[job.options.data.split]
         return study.start + job.pace * min(count, job.options.data.first or count)
@@ -112,7 +110,8 @@ def estimates(study: Study, runs: Path) -> tuple[dict[str, float], int]:
 
     The paces are guesses; the jobs of a kind that are done say by how much they are out.
     """
-    guesses = {job.name: guess(study, job) for job in study.jobs}
+    clips = {benchmark: _counts(study, benchmark) for benchmark in study.data}
+    guesses = {job.name: guess(study, job, clips[job.benchmark]) for job in study.jobs}
     known: dict[str, list[tuple[float, float]]] = {"zero_shot": [], "supervised": []}
     for job in study.jobs:
         found = record(job, runs)
@@ -124,19 +123,12 @@ def estimates(study: Study, runs: Path) -> tuple[dict[str, float], int]:
     return {job.name: guesses[job.name] * ratios.get(job.kind, 1) for job in study.jobs}, sum(map(len, known.values()))
 
 
-def _count(study: Study, job: Job, split: str) -> int:
-    """The clips of a split: as the data have them, else as the study says."""
-    if counts := _counts(job.root, job.benchmark):
-        return counts[split]
-    return int(study.clips.get(job.benchmark, {}).get(split, 0))
-
-
-@cache
-def _counts(root: Path, benchmark: str) -> dict[str, int]:
+def _counts(study: Study, benchmark: str) -> dict[str, int]:
+    """The clips of each split: as the data have them, else as the study says."""
     try:
-        data = AVSBench(root, benchmark)
+        data = AVSBench(study.data[benchmark], benchmark)
     except InputError:
-        return {}
+        return {split: int(study.clips.get(benchmark, {}).get(split, 0)) for split in SPLITS}
     return {split: len(data.split(split)) for split in SPLITS}
 
 

@@ -226,7 +226,7 @@ def _one(
             config=Path(study["configs"][kind]) / f"{benchmark}_{config}.yaml",
             overrides=tuple(word for key, value in options.items() for word in (f"--{key}", _word(value))),
             root=root,
-            fraction=part if fraction is None else float(fraction),
+            fraction=float(own.get("data.fraction", part)),
             sounds=tuple(_list(entry.get("sounds", ["real"]))),
             also=also,
             own=bool(own),

@@ -94,7 +94,7 @@ def run_jobs(
     seconds: how long each may take, by name. told: is given each outcome, how many there are now, and the seconds
     that the rest may take.
     """
-    missing = {job.name: lacks(job) for job in jobs}
+    missing = lacks(jobs)
     waiting = sorted((job for job in jobs if not missing[job.name]), key=lambda job: -seconds[job.name])
     outcomes: list[Outcome] = []
     begun: dict[Worker, tuple[Job, float]] = {}

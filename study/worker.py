@@ -40,16 +40,16 @@ class Worker:
 
     def end(self) -> None:
         """End it, with what it is doing."""
+        self.pipe.close()  # which an idle one takes for the end
+        self.process.join(2)
         self.process.terminate()
         self.process.join(5)
         self.process.kill()
         self.process.join()
-        self.pipe.close()
 
 
 def serve(pipe: Connection) -> None:
     """The worker's side: take commands, give exit codes."""
-    os.environ.setdefault("TQDM_MININTERVAL", "10")  # a log needs no more
     threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
         try:
