@@ -97,11 +97,11 @@ def until_done(forks: Forks, run: Run, undisturbed: End, kills: int, chance: ran
 
 def left_behind(folder: Path, exempt: Sequence[str] = ()) -> dict[str, Any]:
     """What is below a folder, by name: bytes, but for the folder's own path in them; of metrics.json all but its
-    seconds. Hidden temporary files, which only killed runs leave, and the `exempt` names are left out."""
+    seconds. Hidden temporary and lock files, which killed runs leave, and the `exempt` names are left out."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if not path.is_file() or ".partial" in path.name or path.name == ".lock" or path.name in exempt:
+        if not path.is_file() or ".partial" in path.name or path.suffix == ".lock" or path.name in exempt:
             continue
         if path.name.startswith("metrics"):
             found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key != "seconds"}
@@ -158,8 +158,8 @@ def child(run: Run, log: Path, report: int) -> None:
     os._exit(code)
 
 
-def fork(run: Run, log: Path) -> End:
-    """Fork, wait, kill."""
+def fork(run: Run, log: Path, left: list[int]) -> End:
+    """Fork, wait, kill. left: processes whose children may be alive; killed when the run after theirs is over."""
     begin, (reading, report) = time.monotonic(), os.pipe()
     if not (process := os.fork()):
         try:
@@ -171,24 +171,35 @@ def fork(run: Run, log: Path) -> End:
     os.close(report)
     with contextlib.suppress(OSError):  # the child does so too, whichever is first
         os.setpgid(process, process)
-    end = None
-    while not end or not end[0]:
-        end = os.waitpid(process, os.WNOHANG)
-        if not end[0] and run.after is not None and time.monotonic() - begin > run.after:
+    # Until it is reaped its number, which is that of its group, is not given to another.
+    while not (end := os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG)):
+        if run.after is not None and time.monotonic() - begin > run.after:
             (os.killpg if run.whole else os.kill)(process, signal.SIGKILL)
-            end = os.waitpid(process, 0)
         time.sleep(0.002)
-    with os.fdopen(reading) as file:
-        moments = file.read() if run.whole or end[1] == 0 else ""  # what is left behind holds the pipe open
-    return End(os.waitstatus_to_exitcode(end[1]), time.monotonic() - begin, int(moments or 0), log.read_text()[-3000:])
+    seconds, code = time.monotonic() - begin, end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+    moments = os.read(reading, 99) if code == 0 else b""
+    os.close(reading)
+    reap(left)
+    left.append(process)
+    return End(code, seconds, int(moments or 0), log.read_text()[-3000:])
+
+
+def reap(left: list[int]) -> None:
+    """End what killed processes have left behind."""
+    for process in left:
+        os.killpg(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    left.clear()
 
 
 def serve(log: Path) -> None:
     """Answer each run on a line of standard input with its end on a line of standard output."""
     for command in COMMANDS:
         importlib.import_module(command)
+    left: list[int] = []
     for line in sys.stdin:
-        print(json.dumps(asdict(fork(Run(**json.loads(line)), log))), flush=True)
+        print(json.dumps(asdict(fork(Run(**json.loads(line)), log, left))), flush=True)
+    reap(left)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ def in_processes(function: Callable[[T], R], items: Sequence[T], jobs: int) -> I
             for result in joblib.Parallel(n_jobs=jobs, return_as="generator")(work):
                 done += 1
                 yield result
-        except BrokenProcessPool:
+        except BrokenProcessPool as error:
+            _only_if_lost(error)
             yield _apart(function, items[done])
             done += 1
 
@@ -33,5 +34,11 @@ def _apart(function: Callable[[T], R], item: T) -> R | None:
     try:
         # With one job joblib would work in this very process.
         return joblib.Parallel(n_jobs=2)([joblib.delayed(function)(item)])[0]
-    except BrokenProcessPool:
+    except BrokenProcessPool as error:
+        _only_if_lost(error)
         return None
+
+
+def _only_if_lost(error: BrokenProcessPool) -> None:
+    if error.__cause__ is not None:  # what a process was to do, or its result, could not be sent: a fault of ours
+        raise error
