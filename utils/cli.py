@@ -9,8 +9,18 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
+LONGEST = 700  # characters of a message; what it cites of a file may have any length
+
+
 class InputError(Exception):
-    """Something the user gave cannot be used; the message is one line that says what and how to mend it."""
+    """Something the user gave cannot be used; the message is one line that says what and how to mend it.
+
+    Whatever a message cites, of a file from a stranger say, it stays one line of printable signs.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = " ".join("".join(sign if sign.isprintable() else " " for sign in message).split())
+        super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...")
 
 
 class Main(Protocol):

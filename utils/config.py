@@ -6,22 +6,25 @@ Values on the command line win over the file's, and unknown keys are refused. `-
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from utils.cli import InputError
 
 T = TypeVar("T")
+PLAIN = "plain yaml"  # our loader's name among jsonargparse's
+DEEPEST = 20  # levels of options within options, far more than there are
 
 
 def option_parser(options: type, description: str | None, prog: str | None = None) -> ArgumentParser:
     """A parser with one argument per (nested) field of the dataclass, and --config for a YAML file."""
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=True)
+    set_loader(PLAIN, _plain_yaml, (yaml.YAMLError, ValueError))
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=True, parser_mode=PLAIN)
     parser.add_argument("--config", action="config", help="a YAML file of these options")
     parser.add_class_arguments(options, fail_untyped=True)
     return parser
@@ -29,7 +32,10 @@ def option_parser(options: type, description: str | None, prog: str | None = Non
 
 def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] | None) -> tuple[T, Namespace]:
     """Parse; returns the options and the whole namespace (for arguments added by hand). Bad usage exits 2."""
-    namespace = parser.parse_args(None if argv is None else list(argv))
+    try:
+        namespace = parser.parse_args(None if argv is None else list(argv))
+    except UnicodeDecodeError as error:
+        raise InputError(f"a file of options is not text in UTF-8 ({error.reason})") from error
     return _build(parser, options, namespace), namespace
 
 
@@ -50,11 +56,10 @@ def resolve(options: type[T], words: Sequence[str]) -> T:
     """The options that words of a command line stand for. Raises InputError, naming the words, if they are none."""
     parser = _quiet_parser(options)  # type: ignore[arg-type]
     try:
-        namespace = parser.parse_args(list(words))
+        return _build(parser, options, parser.parse_args(list(words)))
     except Exception as error:  # jsonargparse's errors have no common base that is public
         named = words[1] if words[:1] == ["--config"] and len(words) == 2 else " ".join(words)
-        raise InputError(f"{named}: {' '.join(str(error).split())}") from error
-    return _build(parser, options, namespace)
+        raise InputError(f"{named}: {error}") from error
 
 
 @cache  # building one takes longer than parsing with it
@@ -64,9 +69,32 @@ def _quiet_parser(options: type) -> ArgumentParser:
     return parser
 
 
+def _plain_yaml(text: str) -> Any:
+    """YAML as jsonargparse reads it, without tags, deep nesting, and anchors, by which a few lines fill the memory."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if getattr(event, "anchor", None) or getattr(event, "tag", None):
+            raise yaml.YAMLError(f"anchors and tags are not read in options (line {line})")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"nested deeper than any option (line {line})")
+    return get_loader("yaml")(text)
+
+
 def _build(parser: ArgumentParser, options: type[T], namespace: Namespace) -> T:
+    _must_be_groups(options, namespace)
     built = parser.instantiate(namespace)
     return options(**{name: getattr(built, name) for name in options.__dataclass_fields__})  # type: ignore[attr-defined]
+
+
+def _must_be_groups(options: type, namespace: Namespace, above: str = "") -> None:
+    for field in fields(options):
+        group, name = field.default_factory, f"{above}{field.name}"
+        if isinstance(group, type) and is_dataclass(group):
+            if not isinstance(namespace[field.name], Namespace):
+                raise InputError(f"{name} is a group of options, such as {name}.{fields(group)[0].name}")
+            _must_be_groups(group, namespace[field.name], f"{name}.")
 
 
 def _plain(value: Any) -> Any:

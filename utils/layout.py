@@ -153,18 +153,18 @@ def _clip(path: Path, number: int, benchmark: Benchmark, header: Sequence[str], 
     named = dict(zip(header, row, strict=False))
     split, place = named.get("split", ""), f"{path}, line {number}"
     if split not in SPLITS:
-        raise InputError(f"{place}: split is {_shown(split)}, not train, val or test")
+        raise InputError(f"{place}: split is {split!r}, not train, val or test")
     if not _is_file_name(row[0]):
-        raise InputError(f"{place}: {_shown(row[0])} cannot be a file name")
+        raise InputError(f"{place}: {row[0]!r} cannot be a file name")
     if "category" not in benchmark.columns:
         return Clip(row[0], split)
     category = named.get("category", "")
     if not _is_file_name(category):
-        raise InputError(f"{place}: {_shown(category)} cannot be a category, which a folder is named by")
+        raise InputError(f"{place}: {category!r} cannot be a category, which a folder is named by")
     try:
         start = int(row[1])
     except ValueError:
-        raise InputError(f"{place}: start is {_shown(row[1])}, not a whole number of seconds") from None
+        raise InputError(f"{place}: start is {row[1]!r}, not a whole number of seconds") from None
     return Clip(row[0], split, category, start)
 
 
@@ -172,7 +172,3 @@ def _is_file_name(text: str) -> bool:
     """Whether it names something within a folder, can be told in a line, and leaves room for what is added to it."""
     plain = text.isprintable() and not set(text) & set("/\\") and text.strip(". ")
     return bool(plain) and len(text.encode()) <= LONGEST_NAME
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:60]}...")
