@@ -85,9 +85,10 @@ def _attend_placed(attention: Attention, q: Tensor, k: Tensor, v: Tensor, size: 
     rows = min(height, max(1, budget // row))
     many = min(MOST, max(1, budget // (row * rows)))
     out = torch.empty_like(q)
-    for some in (slice(n, n + many) for n in range(0, count, many)):
+    for first in range(0, count, many):
+        some = slice(first, first + many)
         for y in range(0, height, rows):
-            bias = _bias(vertical[some, y : y + rows], horizontal[some, y : y + rows])
+            bias = bias_of(vertical[some, y : y + rows], horizontal[some, y : y + rows])
             part = slice(y * width, (y + rows) * width)
             out[some, part] = F.scaled_dot_product_attention(
                 q[None, some, part], k[None, some], v[None, some], attn_mask=bias[None]
@@ -95,8 +96,10 @@ def _attend_placed(attention: Attention, q: Tensor, k: Tensor, v: Tensor, size: 
     return out
 
 
-def _bias(vertical: Tensor, horizontal: Tensor) -> Tensor:
+def bias_of(vertical: Tensor, horizontal: Tensor) -> Tensor:
     """Of h·w queries, (n, h, w, H) and (n, h, w, W), to (n, h·w, H·W): their sum for each of H·W keys."""
+    if torch.compiler.is_compiling():  # which takes care of the layout itself, and takes no `out`
+        return (vertical[..., None] + horizontal[..., None, :]).flatten(3).flatten(1, 2)
     height, width = vertical.shape[-1], horizontal.shape[-1]
     row = -(-height * width // ALIGNED) * ALIGNED
     bias = vertical.new_empty(*vertical.shape[:3], row)[..., : height * width]

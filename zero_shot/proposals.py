@@ -95,6 +95,11 @@ def packed(bits: Tensor) -> Tensor:
     """(K, N) bool as NumPy's packbits has it, (K, N / 8 rounded up) uint8, on the device."""
     if bits.device.type == "cpu":
         return torch.from_numpy(np.packbits(bits.numpy(), axis=1))
+    return packed_by_torch(bits)
+
+
+def packed_by_torch(bits: Tensor) -> Tensor:
+    """The same on any device, on a CPU slower."""
     whole = F.pad(bits.byte(), (0, -bits.shape[1] % 8)).unflatten(1, (-1, 8))
     return (whole << torch.arange(7, -1, -1, dtype=torch.uint8, device=bits.device)).sum(2, dtype=torch.uint8)
 
