@@ -24,10 +24,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from utils.audio import EXAMPLE, MEL_BANDS, five_seconds
+from utils.audio import five_seconds
 from utils.cli import InputError
 from utils.files import read_image
-from utils.layout import FRAME_SIZE, SECONDS, AVSBench, Clip
+from utils.layout import FRAME_SIZE, AVSBench, Clip
+from utils.log_mel import read_log_mel
 
 STATISTICS = {  # mean and standard deviation of R, G, B
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -98,8 +99,8 @@ class AVSDataset(Dataset[dict[str, Any]]):
         return {}
 
     def _frames(self, paths: Sequence[Path]) -> Tensor:
-        frames = torch.from_numpy(np.stack([read_frame(path, self.image_size) for path in paths]))
-        return frames if self.images == "raw" else normalise(frames, self.images)
+        frames = [read_frame(path, self.image_size) for path in paths]
+        return torch.from_numpy(np.stack(frames)) if self.images == "raw" else normalise(frames, self.images)
 
 
 def partial(clips: Sequence[Clip], fraction: float) -> list[Clip]:
@@ -110,12 +111,11 @@ def partial(clips: Sequence[Clip], fraction: float) -> list[Clip]:
     return [clips[position] for position in drawn]
 
 
-def normalise(frames: Tensor, statistics: str) -> Tensor:
+def normalise(frames: Tensor | Sequence[np.ndarray], statistics: str) -> Tensor:
     """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32 with the named statistics, still channel by channel in memory."""
-    images = torch.empty(frames.shape)
-    table = _table(statistics)
-    for image, frame in zip(images.numpy(), frames.numpy(), strict=True):
-        cv2.LUT(frame, table, image)
+    images, table = torch.empty(len(frames), *frames[0].shape), _table(statistics)
+    for image, frame in zip(images.numpy(), frames, strict=True):
+        cv2.LUT(np.asarray(frame), table, image)
     return images.permute(0, 3, 1, 2)
 
 
@@ -144,14 +144,12 @@ def read_mask(path: Path, benchmark: str) -> Tensor:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such mask")
-    decoded = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
-    if decoded is None:  # PIL would give something of many a damaged file
-        raise InputError(f"{path}: not a readable image")
+    decoded = read_image(path, cv2.IMREAD_UNCHANGED)  # PIL would give something of many a damaged file
+    if decoded.shape[:2] != FRAME_SIZE:
+        raise InputError(f"{path}: is {decoded.shape[1]}×{decoded.shape[0]}, not 224×224")
     # Black and white in grey, as nearly all masks are, PIL would give the same at twice the time.
     if decoded.ndim != 2 or not _black_and_white(decoded):
         decoded = _as_original(path, benchmark)
-    if decoded.shape != FRAME_SIZE:
-        raise InputError(f"{path}: is {decoded.shape[1]}×{decoded.shape[0]}, not 224×224")
     if not _black_and_white(decoded):
         raise InputError(f"{path}: not a black-and-white mask (save it in 8-bit grey, 0 and 255)")
     return torch.from_numpy((decoded > 0).astype(np.float32))
@@ -167,25 +165,3 @@ def _as_original(path: Path, benchmark: str) -> np.ndarray:
             return np.asarray(image.convert("1" if benchmark == "s4" else "P"))
     except Exception as error:  # what PIL raises on damage has no base in common
         raise InputError(f"{path}: not a readable image ({error})") from error
-
-
-def read_log_mel(data: AVSBench, clip: Clip) -> np.ndarray:
-    """Read a clip's log-mel, ours or AVSBench's, as float32 (5, 1, 96, 64). Raises InputError."""
-    path = data.log_mel(clip)
-    if path.is_file():
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise InputError(f"{path}: not a readable .npy file ({error}); preprocess the clip again") from error
-    elif (path := data.legacy_log_mel(clip)).is_file():
-        from utils.legacy import read_pickled_tensor
-
-        array = read_pickled_tensor(path)
-    else:
-        name = data.benchmark.name
-        raise InputError(f"{data.log_mel(clip)}: no such file; run python preprocess_{name}.py --root {data.root}")
-    if array.shape != (SECONDS, 1, EXAMPLE, MEL_BANDS):
-        raise InputError(f"{path}: has shape {array.shape}, not (5, 1, 96, 64); preprocess the clip again")
-    if not np.isfinite(array).all():
-        raise InputError(f"{path}: holds NaN or infinity; preprocess the clip again")
-    return array.astype(np.float32)
