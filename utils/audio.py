@@ -19,6 +19,9 @@ WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
 MEL_BANDS, MEL_LOW, MEL_HIGH = 64, 125.0, 7500.0  # Hz
 EXAMPLE = 96  # log-mel frames: 0.96 s, no overlap
 LOG_OFFSET = 0.01
+LONGEST = 600  # seconds of a clip's sound, beyond which a file is not read
+MOST = 1 << 26  # samples of all channels, beyond which neither
+LOUDEST = 2  # sample of a file of floats, where 1 is full scale
 SHORTEST = WINDOW + (EXAMPLE - 1) * HOP  # samples that make one example
 
 
@@ -89,8 +92,14 @@ def _read(path: Path, **options: Any) -> tuple[np.ndarray, int]:
     if start[:4] + start[8:] == b"RIFFWAVE" and path.stat().st_size + 1 < announced < 2**32:
         raise InputError(f"{path}: truncated; preprocess the clip again")
     try:
-        if soundfile.info(path).subtype in ("FLOAT", "DOUBLE") and not np.isfinite(soundfile.read(path)[0]).all():
+        info = soundfile.info(path)
+        if info.samplerate < 1 or info.frames > LONGEST * info.samplerate or info.frames * info.channels > MOST:
+            raise InputError(f"{path}: has {info.frames} samples of {info.channels} channels at {info.samplerate} Hz")
+        peak = np.abs(soundfile.read(path)[0]).max(initial=0) if info.subtype in ("FLOAT", "DOUBLE") else 0
+        if not np.isfinite(peak):
             raise InputError(f"{path}: holds NaN or infinite samples; write the sound anew")
+        if peak > LOUDEST:
+            raise InputError(f"{path}: holds samples of {peak:g}, not from -1 to 1; write the sound anew")
         return soundfile.read(path, **options)
     except soundfile.SoundFileError as error:
         raise InputError(f"{path}: not a readable sound file ({error})") from error

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-
 LONGEST = 700  # characters of a message; what it cites of a file may have any length
 
 
@@ -19,7 +18,7 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        line = " ".join("".join(sign if sign.isprintable() else " " for sign in message).split())
+        line = "".join(sign if sign.isprintable() else " " for sign in message).strip()
         super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...")
 
 
@@ -48,6 +47,13 @@ def command(main: Main) -> Main:
             return 1
         except OSError as error:
             print(f"error: {reason(error)}; mend that and run the same command again", file=sys.stderr)
+            return 1
+        except RuntimeError as error:
+            # torch raises this wherever the main process happens to be when one that reads for it is gone.
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            what = str(error).splitlines()[0].rstrip(". ")
+            print(f"error: a process that reads clips was lost ({what}); try fewer --data.workers", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("interrupted; run the same command again to go on", file=sys.stderr)

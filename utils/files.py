@@ -2,16 +2,23 @@
 
 import hashlib
 import io
+import json
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import soundfile
+from PIL import Image
 
 from utils.cli import InputError
+
+LARGEST = 8192 * 4352  # pixels of a picture (8K), beyond which it is not decoded
+LARGEST_ARRAY = 1 << 24  # bytes of a .npy file, beyond which it is not read
 
 
 @contextmanager
@@ -86,14 +93,64 @@ def npy_bytes(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as (H, W, 3) RGB uint8. Raises InputError if it is missing or no image."""
+def read_image(path: Path, flags: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+    """Read an image as (H, W, 3) RGB uint8, or as OpenCV's flags say. Raises InputError if it is none, or missing."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    image = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_COLOR_RGB)
+    content = path.read_bytes() or b"\0"
+    try:
+        height, width = _size(content)
+        if height * width > LARGEST:
+            raise InputError(f"{path}: a picture of {width}×{height} is not read")
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except (cv2.error, MemoryError) as error:
+        raise InputError(f"{path}: not a readable image") from error
     if image is None:
         raise InputError(f"{path}: not a readable image")
     return image
+
+
+def _size(content: bytes) -> tuple[int, int]:
+    """Height and width that a picture claims; of kinds that cannot be told, 0."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):  # nearly all are
+        return int.from_bytes(content[20:24], "big"), int.from_bytes(content[16:20], "big")
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
+            warnings.simplefilter("ignore")
+            return image.height, image.width
+    except Image.DecompressionBombError:
+        return LARGEST, 2
+    except Exception:  # what PIL raises on damage has no base in common
+        return 0, 0
+
+
+def read_npy(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Read a .npy file of numbers in that shape. Raises InputError for any other, having made no array of it."""
+    try:
+        if path.stat().st_size > LARGEST_ARRAY:
+            raise ValueError("too large")
+        file = io.BytesIO(path.read_bytes())
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        found, _, kind = read(file)
+        if kind.kind not in "fiu":
+            raise ValueError(f"of {kind}, not of numbers")
+        if found == shape:
+            file.seek(0)
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:  # of many kinds, where a header is damaged
+        raise InputError(f"{path}: not a readable .npy file ({error}); preprocess the clip again") from error
+    raise InputError(f"{path}: has shape {found}, not {shape}; preprocess the clip again")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises InputError if it is missing, unreadable or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
 
 
 def sha256(path: Path) -> str:

@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from utils.audio import EXAMPLE, MEL_BANDS, SAMPLE_RATE, five_examples, log_mel, read_wav
+from utils.audio import SAMPLE_RATE, five_examples, log_mel, read_wav
 from utils.cli import InputError
 from utils.files import npy_bytes, png_bytes, read_image, remove_partials, wav_bytes, write_bytes, write_text
-from utils.layout import BENCHMARKS, FRAME_SIZE, SECONDS, AVSBench, BenchmarkName, Clip
+from utils.layout import BENCHMARKS, FRAME_SIZE, AVSBench, BenchmarkName, Clip
 from utils.lock import alone
+from utils.log_mel import read_log_mel
 from utils.parallel import LOST, in_processes
 from utils.video import read_clip
 
@@ -56,19 +56,11 @@ def sound_intact(data: AVSBench, clip: Clip) -> bool:
 
 def log_mel_intact(data: AVSBench, clip: Clip) -> bool:
     """Whether our log-mel file, or AVSBench's pickled one, is there, whole, and (5, 1, 96, 64)."""
-    path = data.log_mel(clip)
     try:
-        if path.is_file():
-            array = np.load(path, allow_pickle=False)
-        elif data.legacy_log_mel(clip).is_file():
-            from utils.legacy import read_pickled_tensor  # needs torch, which workers else start without
-
-            array = read_pickled_tensor(data.legacy_log_mel(clip))
-        else:
-            return False
-    except (InputError, ValueError, EOFError, OSError):
+        read_log_mel(data, clip)
+    except (InputError, OSError):
         return False
-    return array.shape == (SECONDS, 1, EXAMPLE, MEL_BANDS) and bool(np.isfinite(array).all())
+    return True
 
 
 def preprocess_clip(data: AVSBench, clip: Clip, overwrite: bool = False) -> Outcome:

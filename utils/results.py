@@ -20,7 +20,7 @@ import numpy as np
 from utils.audio import read_wav
 from utils.cli import InputError, command
 from utils.figures import Rows, sheet, strip
-from utils.files import mp3_bytes, png_bytes, webp_bytes, write_bytes, write_text
+from utils.files import mp3_bytes, png_bytes, read_json, webp_bytes, write_bytes, write_text
 from utils.layout import AVSBench, Clip
 from utils.metrics import Metrics
 
@@ -111,10 +111,14 @@ def table(folder: Path) -> str:
         raise InputError(f"{folder}: no metrics.json below it")
     rows = [["run", "split", "sound", *COLUMNS]]
     for file in files:
-        result = json.loads(file.read_text())
+        result = read_json(file)
+        if not isinstance(result, dict):
+            raise InputError(f"{file}: not the numbers of a run")
         values = [result.get(name, "") for name in COLUMNS]
         shown = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in values]
-        rows.append([str(file.parent.relative_to(folder)), result.get("split", ""), result.get("sound", ""), *shown])
+        rows.append(
+            [str(file.parent.relative_to(folder)), str(result.get("split", "")), str(result.get("sound", "")), *shown]
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     rows.insert(1, ["-" * width for width in widths])
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows)

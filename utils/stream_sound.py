@@ -7,9 +7,9 @@ import av
 import numpy as np
 import soxr
 
-from utils.audio import SAMPLE_RATE, quantised
+from utils.audio import LONGEST, SAMPLE_RATE, quantised
 from utils.stream import LONGEST_HOLE, Video, decoded
-from utils.video import LONGEST, opened
+from utils.video import opened
 
 SILENT = 1 / 32768  # of full scale: the last bit of 16, which codecs leave behind in silence
 LONG_SILENCE = 60  # seconds, beyond which a hole is filled piece by piece; FFmpeg fills it in one

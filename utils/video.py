@@ -13,12 +13,11 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from utils.audio import SAMPLE_RATE
+from utils.audio import LONGEST, SAMPLE_RATE
 from utils.cli import InputError
+from utils.files import LARGEST
 from utils.layout import FRAME_SIZE, SECONDS
 
-LARGEST = 8192 * 4352  # pixels of a picture (8K), beyond which a file is not decoded
-LONGEST = 600  # seconds of a clip's sound, and of a block of any sound, beyond which a file is not decoded
 LISTS = ("concat", "dash", "hls", "imf", "rtsp", "sap", "sdp", "vobsub")  # formats that name other files or hosts
 
 
@@ -91,7 +90,27 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStre
             raise InputError(f"{path}: has no sound, which this task cannot do without")
         if not video.average_rate:
             raise InputError(f"{path}: does not say its frame rate")
+        if _lacks_its_end(path):
+            raise InputError(f"{path}: truncated; obtain it again")
         yield container, video, audio
+
+
+def _lacks_its_end(path: Path) -> bool:
+    """Whether the boxes of an mp4 announce more than is there; FFmpeg would take what is left for all."""
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while place + 8 <= size:
+            file.seek(place)
+            head = file.read(16)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if length == 1:
+                length = int.from_bytes(head[8:], "big")
+            if length < 8 or (place == 0 and kind != b"ftyp"):  # up to the end, or no mp4
+                return False
+            if place + length > size:
+                return kind in (b"mdat", b"moov", b"moof")  # after which there may be anything
+            place += length
+    return False
 
 
 def _check_complete(path: Path, video: VideoStream, packets: int) -> None:

@@ -10,7 +10,6 @@ whether they hold those very weights and give the same numbers has not been veri
 Source: Sam4AVS, `zero_shot/*/box_prompt.py`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from utils.cli import InputError
+from utils.files import read_json
 
 SAMPLE_RATE = 48_000  # Hz, CLAP's
 LONGEST = 10  # seconds that CLAP hears; of a longer sound it would draw a random part
@@ -144,10 +144,7 @@ def read_labels(path: Path) -> list[str]:
     """A JSON list of names. Raises InputError if the file is missing or is anything else."""
     if not path.is_file():
         raise InputError(f"{path}: no such list of labels")
-    try:
-        labels = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
+    labels = read_json(path)
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) and label for label in labels):
         raise InputError(f"{path}: not a JSON list of names")
     return labels
@@ -163,9 +160,9 @@ def _load(folder: Path, kind: str, network: str, parts: Mapping[str, dict[str, s
     if missing := [name for name in FILES if not any(folder.glob(name))]:
         raise InputError(f"{folder}: no folder of {kind} (it has no {', no '.join(missing)}); {remedy}")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
         found = config["model_type"]
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+    except (InputError, KeyError, TypeError) as error:
         raise InputError(f"{folder}/config.json: does not say what network it is of; {remedy}") from error
     if found != kind:
         raise InputError(f"{folder}: holds a network of type {found!r}, not {kind!r}; {remedy}")

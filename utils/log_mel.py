@@ -1,0 +1,29 @@
+"""The log-mel examples of a clip on disk: ours, or those that AVSBench distributes."""
+
+import numpy as np
+
+from utils.audio import EXAMPLE, MEL_BANDS
+from utils.cli import InputError
+from utils.files import read_npy
+from utils.layout import SECONDS, AVSBench, Clip
+
+SHAPE = (SECONDS, 1, EXAMPLE, MEL_BANDS)
+
+
+def read_log_mel(data: AVSBench, clip: Clip) -> np.ndarray:
+    """Read a clip's log-mel, ours or AVSBench's, as float32 (5, 1, 96, 64). Raises InputError."""
+    path = data.log_mel(clip)
+    if path.is_file():
+        array = read_npy(path, SHAPE)
+    elif (path := data.legacy_log_mel(clip)).is_file():
+        from utils.legacy import read_pickled_tensor  # needs torch, which preprocessing else starts without
+
+        array = read_pickled_tensor(path)
+    else:
+        name = data.benchmark.name
+        raise InputError(f"{data.log_mel(clip)}: no such file; run python preprocess_{name}.py --root {data.root}")
+    if array.shape != SHAPE:
+        raise InputError(f"{path}: has shape {array.shape}, not {SHAPE}; preprocess the clip again")
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: holds NaN or infinity; preprocess the clip again")
+    return array.astype(np.float32)
