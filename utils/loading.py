@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from utils.cli import InputError, reason
@@ -32,8 +33,13 @@ class _Told(Dataset[Any]):
 
 
 def _collate(items: list[Any]) -> Any:
-    faults = [item for item in items if isinstance(item, _Fault)]
-    return faults[0] if faults else default_collate(items)
+    if faults := [item for item in items if isinstance(item, _Fault)]:
+        return faults[0]
+    # Workers lay tensors out plainly, this process as the items are; and by their layout they are rounded.
+    return {
+        name: value.contiguous() if isinstance(value, Tensor) else value
+        for name, value in default_collate(items).items()
+    }
 
 
 def load(
@@ -41,22 +47,16 @@ def load(
 ) -> Iterator[Any]:
     """The batches of the items at the given places, in order.
 
-    workers: processes that read; 0 reads in this one. Raises InputError for an item that cannot be read, and for a
-    worker that the system killed.
+    workers: processes that read; 0 reads in this one. Raises InputError for an item that cannot be read. Where a
+    worker is killed torch raises RuntimeError, anywhere in this process, which utils.cli.command tells.
     """
     loader = DataLoader(
         _Told(dataset), batch_sampler=batches, num_workers=workers, pin_memory=pin_memory, collate_fn=_collate
     )
-    try:
-        for batch in loader:
-            if isinstance(batch, _Fault):
-                raise InputError(batch.message)
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        what = str(error).splitlines()[0].rstrip(". ")
-        raise InputError(f"a process that reads clips was lost ({what}); try fewer --data.workers") from error
+    for batch in loader:
+        if isinstance(batch, _Fault):
+            raise InputError(batch.message)
+        yield batch
 
 
 def in_order(places: Sequence[int], batch: int) -> list[list[int]]:

@@ -1,0 +1,23 @@
+"""Work for processes of their own that ends some of them. It imports little, for each new process imports it again."""
+
+import os
+import signal
+from pathlib import Path
+
+from utils.layout import AVSBench, Clip
+from utils.preprocess import Outcome
+
+
+def square(mark: Path, number: int) -> int:
+    """The square; 1 ends its process, and 4 does so the first time."""
+    if number == 1 or (number == 4 and not mark.exists()):
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number**2
+
+
+def preprocess_clip(data: AVSBench, clip: Clip, overwrite: bool = False) -> Outcome:
+    """In place of the real one: done at once, but for the second clip, which ends its process."""
+    if clip == data.clips[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Outcome(clip.name, clip.split, clip.category, "done")
