@@ -2,7 +2,7 @@
 
     python reproduce_tables.py --study mini                       composed clips, the networks that ship
     python reproduce_tables.py --study paper --dry-run            what there is to do, how long it takes, what it lacks
-    python reproduce_tables.py --study paper --only zero_shot/s4  the rows whose names have that in them (or fit *s4*)
+    python reproduce_tables.py --study paper --only zero_shot/s4  rows with that in their names; * is anything
     python reproduce_tables.py --study paper --launcher "torchrun --nproc_per_node 4"
     python reproduce_tables.py --study FILE.yaml                  rows of your own; study/plan.py says how
 
@@ -32,17 +32,12 @@ from utils.lock import alone
 
 
 def select(study: Study, patterns: Sequence[str]) -> list[Job]:
-    """The jobs whose names fit one of the patterns, or hold one; all if there are none."""
-    chosen = [job for job in study.jobs if not patterns or any(fits(job, pattern) for pattern in patterns)]
+    """The jobs in whose names one of the patterns is found (* stands for anything); all if there are no patterns."""
+    chosen = [job for job in study.jobs if any(fnmatchcase(job.name, f"*{pattern}*") for pattern in patterns or [""])]
     if not chosen:
         names = ", ".join(job.name for job in study.jobs[:3])
         raise InputError(f"--only {' '.join(patterns)}: no row of {study.name} is called so; some are {names}")
     return chosen
-
-
-def fits(job: Job, pattern: str) -> bool:
-    """Whether a job's name holds the pattern, or fits it whole."""
-    return pattern in job.name or fnmatchcase(job.name, pattern)
 
 
 def dry_run(study: Study, jobs: Sequence[Job], runs: Path) -> None:

@@ -5,7 +5,7 @@ data: {s4: DIR, ms3: DIR}                      the folders that hold the meta CS
 clips: {s4: {train: N, val: N, test: N}, ...}  for estimates while the data are not there; optional
 configs: {zero_shot: DIR, supervised: DIR}     where BENCHMARK_NAME.yaml lie
 options: {zero_shot: {...}, supervised: {...}} options of every job, by dotted name; optional
-pace: {zero_shot: S, supervised: S, start: S}  guessed seconds a clip, a clip and epoch, and a start; optional
+pace: {zero_shot: S, supervised: S, start: S}  guessed seconds a clip, a clip and epoch, and a start
 pictures: N                                    test clips of which every run keeps pictures, for the page; default 4
 rows:
 - zero_shot: point_local         or supervised: fpn_none: the configuration without its benchmark
@@ -144,9 +144,9 @@ def load_study(name_or_path: str | Path, data: Mapping[str, Path | None] | None 
     names = [job.name for job in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{path}: two rows make the run {twice[0]}; give one of them another `name`")
-    pace = content.get("pace", {})
+    start = float(content.get("pace", {}).get("start", 10))
     title = str(content.get("title", path.stem))
-    return Study(path.stem, title, content["data"], jobs, absent, content.get("clips", {}), float(pace.get("start", 0)))
+    return Study(path.stem, title, content["data"], jobs, absent, content.get("clips", {}), start)
 
 
 def _entry(path: Path, entry: Any) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def _one(
             also=also,
             own=bool(own),
             pictures=int(study.get("pictures", PICTURES)),
-            pace=float(entry.get("pace", study.get("pace", {}).get(kind, 0))),
+            pace=float(entry.get("pace", study.get("pace", {}).get(kind, 1))),
         )
 
 
