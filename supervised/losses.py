@@ -33,7 +33,9 @@ def segmentation_loss(output: Segmentation, masks: Tensor, avm: AVM | None = Non
     """
     # Probabilities first, as the original: its log is clamped at -100, which bounds a loss in saturation.
     logits = at_size(output.logits[:, : masks.shape[1]].float(), masks)
-    bce = F.binary_cross_entropy(logits.sigmoid(), masks)
+    probabilities = logits.sigmoid()
+    # It refuses NaN, on a GPU by ending the program; the caller is to see it in the loss.
+    bce = F.binary_cross_entropy(probabilities.nan_to_num(0.5), masks) + 0 * probabilities.detach().sum()
     if avm is None or avm.distance == "none":
         return Loss(bce, bce, bce.new_zeros(()))
     share = 1.0 if videos is None else videos / len(masks)
