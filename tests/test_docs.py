@@ -1,0 +1,93 @@
+"""What docs/ claims, computed: the example of metrics.md, and who imports whom in architecture.md."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from utils.metrics import Metrics
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+
+
+def tables(page: str) -> list[list[list[str]]]:
+    """The cells of the tables of a page in docs/, without their heads."""
+    found: list[list[list[str]]] = [[]]
+    for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines():
+        if line.startswith("|"):
+            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        elif found[-1]:
+            found.append([])
+    return [table[2:] for table in found if table]
+
+
+def numbers(cell: str) -> Tensor:
+    return torch.tensor([float(number) for number in cell.split()])
+
+
+def test_the_example_of_the_metrics_is_right() -> None:
+    frames, results = tables("metrics.md")[-2:]
+    truth = torch.stack([numbers(row[1]) for row in frames]).view(2, 2, 1, 4)
+    p = torch.stack([numbers(row[2]) for row in frames]).view(2, 2, 1, 4)
+    assert [row[0] for row in frames] == ["A1", "A2", "B1", "B2"] and len(results) == 4
+    for answer, batch, *values in results:
+        metrics = Metrics()
+        for video in (0, 1):
+            metrics.add(video, p[video].logit() if answer == "p" else (p[video] > 0.5).float(), truth[video])
+        found = metrics.result(int(batch))
+        named = [found[name] for name in ("m_j", "m_f", "m_f_whole_set", "iou_dataset")]
+        assert [f"{value:.4f}" for value in named] == values
+        iou = [f"{value:.4f}" for video in (0, 1) for value in metrics.videos[video].iou().tolist()]
+        assert iou == [row[3] for row in frames]
+
+
+def test_the_thresholds_of_the_example_are_right() -> None:
+    """A's is between 0.6 and 0.9, B's between 0.2 and 0.3."""
+    frames = tables("metrics.md")[-2]
+    for video, low, high in ((0, 0.6, 0.9), (1, 0.2, 0.3)):
+        rows = frames[2 * video : 2 * video + 2]
+        metrics = Metrics()
+        p, truth = (torch.stack([numbers(row[column]) for row in rows])[:, None] for column in (2, 1))
+        metrics.add(0, p.logit(), truth)
+        counts = metrics.videos[0]
+        f = counts.f()[counts.positives > 0].mean(0)
+        best = (f == f.max()).nonzero()[:, 0] / 254
+        assert low < best.min() < low + 1 / 254 and high - 1 / 254 < best.max() < high + 1e-6
+
+
+def imported(package: str) -> set[str]:
+    """The packages here that the modules of one import."""
+    found = set()
+    for path in (ROOT / package).glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found & (PACKAGES | {"tests"}) - {package}
+
+
+def test_every_folder_is_described() -> None:
+    assert {row[0].strip("`") for row in tables("architecture.md")[0]} == PACKAGES - {"tests"}
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES - {"tests"}))
+def test_a_folder_imports_what_it_says(package: str) -> None:
+    says = next(row[2] for row in tables("architecture.md")[0] if row[0] == f"`{package}`")
+    assert imported(package) == set(re.findall(r"`(\w+)`", says))
+
+
+@pytest.mark.parametrize("page", ["metrics.md", "architecture.md"])
+def test_what_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    linked = re.findall(r"\]\(([^)#]+)\)", text)
+    files = re.findall(r"`((?:\w+/)+[\w.]+\.(?:py|csv|yaml|md))`", text)
+    assert files or linked
+    for name in linked:
+        assert (ROOT / "docs" / name).exists(), name
+    for name in files:
+        assert (ROOT / name).is_file(), name
