@@ -54,5 +54,3 @@ lint: .venv/ready
 
 bench: .venv/ready
 	$(RUN) -m benchmarks --out benchmarks/results.md
-	$(RUN) -m benchmarks.audioclip --threads 1
-	$(RUN) -m benchmarks.proposals --model mini --side 32

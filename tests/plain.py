@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import v2
 
 from models.tpavi import TPAVI
 from utils.dataset import STATISTICS
@@ -92,3 +93,33 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
         rows.append(row)
     count = len(rows) // 96
     return np.asarray(rows[: count * 96], np.float32).reshape(count, 1, 96, 64)
+
+
+def peaks(sm: np.ndarray, threshold: float) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Peaks and troughs as (x, y), pixel by pixel; beyond the map lie zeros, which count in the fallbacks."""
+    height, width = sm.shape
+    highest, lowest = max(sm.max(), 0), min(sm.min(), 0)
+    pixels = [(x, y) for y in range(height) for x in range(width)]
+
+    def at(x: int, y: int) -> np.float32:
+        return sm[y, x] if 0 <= x < width and 0 <= y < height else np.float32(0)
+
+    def beside(x: int, y: int) -> list[np.float32]:
+        return [at(x - 1, y), at(x + 1, y), at(x, y - 1), at(x, y + 1)]
+
+    limits = np.float32(threshold), np.float32(1 - threshold)
+    peaks = [p for p in pixels if at(*p) > limits[0] and all(at(*p) > other for other in beside(*p))]
+    troughs = [p for p in pixels if at(*p) < limits[1] and all(at(*p) < other for other in beside(*p))]
+    return peaks or [p for p in pixels if at(*p) == highest], troughs or [p for p in pixels if at(*p) == lowest]
+
+
+def crop_image(crop: np.ndarray, size: int) -> Tensor:
+    """A crop (h, w, 3) uint8 as AudioCLIP's image (3, size, size): resized whole by torchvision, its centre kept."""
+    steps = [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Resize(size, v2.InterpolationMode.BICUBIC, antialias=False),
+        v2.CenterCrop(size),
+        v2.Normalize(*map(list, STATISTICS["clip"])),
+    ]
+    return v2.Compose(steps)(crop)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from tests import plain
 from tests.test_similarity import golden_pair
 from zero_shot.prompts import Prompt, choose_mask, component_boxes, dense_points, peak_points, top_points
 from zero_shot.similarity import similarity_map
@@ -113,28 +114,10 @@ def test_top_points_are_the_first_highest_and_the_first_lowest(sm: np.ndarray) -
         assert not (sm.ravel()[: row * sm.shape[1] + column] == extreme).any()
 
 
-def plain_peaks(sm: np.ndarray, threshold: float) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Peaks and troughs as (x, y), pixel by pixel; beyond the map lie zeros, which count in the fallbacks."""
-    height, width = sm.shape
-    highest, lowest = max(sm.max(), 0), min(sm.min(), 0)
-    pixels = [(x, y) for y in range(height) for x in range(width)]
-
-    def at(x: int, y: int) -> np.float32:
-        return sm[y, x] if 0 <= x < width and 0 <= y < height else np.float32(0)
-
-    def beside(x: int, y: int) -> list[np.float32]:
-        return [at(x - 1, y), at(x + 1, y), at(x, y - 1), at(x, y + 1)]
-
-    limits = np.float32(threshold), np.float32(1 - threshold)
-    peaks = [p for p in pixels if at(*p) > limits[0] and all(at(*p) > other for other in beside(*p))]
-    troughs = [p for p in pixels if at(*p) < limits[1] and all(at(*p) < other for other in beside(*p))]
-    return peaks or [p for p in pixels if at(*p) == highest], troughs or [p for p in pixels if at(*p) == lowest]
-
-
 @settings(deadline=None, max_examples=60)
 @given(maps(24), thresholds)
 def test_corrected_peaks_are_the_true_local_extrema(sm: np.ndarray, threshold: float) -> None:
-    peaks, troughs = plain_peaks(sm, threshold)
+    peaks, troughs = plain.peaks(sm, threshold)
     points, labels = points_of(peak_points(sm, threshold))
     assert [tuple(p) for p in points[labels == 1]] == peaks
     assert [tuple(p) for p in points[labels == 0]] == troughs

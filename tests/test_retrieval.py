@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from tests import plain
 from utils.dataset import STATISTICS
 from zero_shot.retrieval import crop_proposal, prepare_crops, proposal_probabilities, select, union
 
@@ -82,31 +83,19 @@ def test_crop_faults() -> None:
         crop_proposal(FRAME, record(rectangle(1, 1, 5, 5)), "right")  # type: ignore[arg-type]
 
 
-def plain_images(crop: np.ndarray, size: int) -> Tensor:
-    """The whole crop, resized by torchvision, of which the centre is kept."""
-    steps = [
-        v2.ToImage(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Resize(size, v2.InterpolationMode.BICUBIC, antialias=False),
-        v2.CenterCrop(size),
-        v2.Normalize(*map(list, STATISTICS["clip"])),
-    ]
-    return v2.Compose(steps)(crop)
-
-
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([32, 64, 96]), st.integers(0, 2**32 - 1))
 def test_crops_are_prepared_as_the_plain_form_does(height: int, width: int, size: int, seed: int) -> None:
     crop = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     ours = prepare_crops([crop], size)
-    torch.testing.assert_close(ours[0], plain_images(crop, size), atol=2e-4, rtol=0)
+    torch.testing.assert_close(ours[0], plain.crop_image(crop, size), atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(224, 224), (150, 223), (61, 37), (1, 60), (90, 2)])
 def test_crops_at_the_published_size(shape: tuple[int, int]) -> None:
     crop = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     ours = prepare_crops([crop])[0]
-    torch.testing.assert_close(ours, plain_images(crop, 224), atol=2e-4, rtol=0)
+    torch.testing.assert_close(ours, plain.crop_image(crop, 224), atol=2e-4, rtol=0)
 
 
 def test_enlarging_with_antialiasing_would_take_another_kernel() -> None:

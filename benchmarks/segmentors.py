@@ -1,0 +1,143 @@
+"""Contestants: metrics, TPAVI, and whole training steps, at the sizes of the study and with random weights."""
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.harness import Output, Work
+from models.tpavi import TPAVI
+from supervised.losses import segmentation_loss
+from supervised.model import ListeningSegmentor
+from supervised.options import EarOptions, FPNOptions, ModelOptions
+from tests import plain
+from utils.metrics import Metrics
+
+Attend = Callable[[TPAVI, Tensor, Tensor], Tensor]
+
+
+def _scored(videos: int) -> list[tuple[Tensor, Tensor]]:
+    """Logits and truths of videos, each (5, 224, 224)."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(5, 224, 224)
+    masks[:, 60:150, 80:170] = 1
+    return [(masks * 2 - 1 + 2 * torch.randn(masks.shape, generator=generator), masks) for _ in range(videos)]
+
+
+def metrics_plain(videos: int) -> Work:
+    """Per video: 255 passes over the pixels of each frame, then intersections and unions, frame by frame."""
+    scored = _scored(videos)
+
+    def work() -> Output:
+        f, iou = (np.mean([measure(*pair) for pair in scored]) for measure in (plain.f_measure, plain.iou))
+        return {"M_F": np.array([f]), "M_J": np.array([iou])}
+
+    return work
+
+
+def metrics_ours(videos: int) -> Work:
+    """One histogram a frame, from which both follow."""
+    scored = _scored(videos)
+
+    def work() -> Output:
+        metrics = Metrics()
+        for place, pair in enumerate(scored):
+            metrics.add(place, *pair)
+        found = metrics.result(metric_batch=1)
+        return {"M_F": np.array([found["m_f"]]), "M_J": np.array([found["m_j"]])}
+
+    return work
+
+
+def _block(attend: Attend, seconds: int, side: int, channels: int) -> Work:
+    """TPAVI on one video, forward and backward."""
+    torch.manual_seed(0)
+    block = TPAVI(channels)
+    block.W_z[1].weight.data.fill_(1.0)  # type: ignore[operator]  # else the block is the identity
+    maps = torch.randn(1, seconds, channels, side, side, requires_grad=True)
+    audio, direction = torch.rand(1, seconds, 128), torch.randn(maps.shape)
+    maps.grad = torch.zeros_like(maps)
+
+    def work() -> Output:
+        assert maps.grad is not None
+        maps.grad.zero_()
+        block.zero_grad()
+        attend(block, maps, audio).backward(direction)
+        return {"maps": maps.grad.numpy(), **_gradients(block)}
+
+    return work
+
+
+def block_plain(**sizes: int) -> Work:
+    """Through the matrix of all pixels with all pixels."""
+    return _block(plain.tpavi, **sizes)
+
+
+def block_ours(**sizes: int) -> Work:
+    """Through the 128 × 128 memory."""
+    return _block(lambda block, maps, audio: block(maps, audio)[0], **sizes)
+
+
+def _gradients(module: torch.nn.Module) -> Output:
+    """The norms of all gradients, those that are zero but for rounding against all others' measure."""
+    norms = [p.grad.norm().item() for p in module.parameters() if p.grad is not None]
+    return {"gradients": np.array(norms)}
+
+
+def _model(row: str, size: str) -> ListeningSegmentor:
+    torch.manual_seed(0)
+    if row == "fpn":
+        sizes: Any = "published" if size == "full" else "mini"
+        options = ModelOptions(segmentor="fpn", fpn=FPNOptions(visual="random", audio="random", sizes=sizes))
+    else:
+        backbones: Any = {"full": row, "tiny": {"resnet50": "resnet18", "pvt_v2_b5": "pvt_v2_b0"}[row]}
+        ear = EarOptions("random") if size == "full" else EarOptions("random", [8, 8, 8, 8], 32)
+        channels = 256 if size == "full" else 32
+        options = ModelOptions(backbone=backbones[size], weights="random", ear=ear, channels=channels)
+    model = ListeningSegmentor(options)
+    for block in model.modules():
+        if isinstance(block, TPAVI):
+            block.W_z[1].weight.data.fill_(1.0)  # type: ignore[operator]
+    return model.train()
+
+
+def _step(row: str, size: str, batch: int, attend: Attend | None) -> Work:
+    """A training step of S4, whose first frames alone are labelled. attend: what TPAVI is in the plain form; None
+    for ours."""
+    model = _model(row, size)
+    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=0.0)  # each step is the first
+    frames, masks = torch.randn(batch, 5, 3, 224, 224), (torch.rand(batch, 1, 224, 224) > 0.5).float()
+    samples = 220_500 if size == "full" else 11_025
+    sounds = torch.rand(batch, 5, 1, 96, 64) if model.inputs.audio == "log_mel" else torch.randn(batch, 5, samples) / 10
+    given: dict[str, Tensor] = {"frames": frames}
+    if attend is None:
+        with torch.no_grad():
+            given["heard"] = model.listen(sounds)
+    else:
+        given[model.inputs.audio] = sounds
+        for block in model.modules():
+            if isinstance(block, TPAVI):
+                block.forward = MethodType(lambda b, x, a: (attend(b, x, a), b.align_channel(a)), block)  # type: ignore
+
+    def work() -> Output:
+        torch.manual_seed(0)  # of stochastic depth
+        loss = segmentation_loss(model(given, 1 if attend is None else None), masks)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+        return {"loss": np.array([loss.total.item()]), **_gradients(model)}
+
+    return work
+
+
+def step_plain(row: str, size: str, batch: int) -> Work:
+    """The frozen audio tower runs in every step, TPAVI makes its matrix, all five frames are decoded."""
+    return _step(row, size, batch, plain.tpavi)
+
+
+def step_ours(row: str, size: str, batch: int) -> Work:
+    """Sounds were heard once before, TPAVI is linear, only the labelled frame is decoded."""
+    return _step(row, size, batch, None)
