@@ -99,7 +99,8 @@ def until_done(forks: Forks, run: Run, undisturbed: End, kills: int, chance: ran
 
 def left_behind(folder: Path, exempt: Sequence[str] = ()) -> dict[str, Any]:
     """What is below a folder, by name: bytes, but for the folder's own path in them; of metrics.json all but its
-    seconds and the commit, which may change meanwhile. Hidden temporary and lock files, which killed runs leave, and the `exempt` names are left out."""
+    seconds and the commit, which may change meanwhile. Hidden temporary files and lock files, which killed runs leave,
+    and the `exempt` names are left out."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

@@ -5,6 +5,7 @@ More, beside what they concern: test_runs.py, test_preprocess.py, test_cache.py,
 """
 
 import errno
+import fcntl
 import io
 import json
 import multiprocessing
@@ -356,6 +357,26 @@ def test_preprocessing_names_the_clip_whose_process_is_lost(
     assert "Traceback" not in printed.err
 
 
+def test_what_lost_processes_should_have_done_is_named(
+    benchmark_copy: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    def losing(function: Callable[[Any], Any], items: Any, jobs: int) -> Iterator[Any]:
+        return (None if place == 1 else function(item) for place, item in enumerate(items))
+
+    monkeypatch.setattr(compose, "in_processes", losing)
+    monkeypatch.setattr(check, "in_processes", losing)
+    words = ["--out", str(tmp_path / "out"), *COMPOSE.split()]
+    assert compose.main(words) == 1
+    told(capsys, "not composed: ", "_0001: its process was lost twice")
+    assert len(list((tmp_path / "out").rglob("*.mp4"))) == 2 and not list((tmp_path / "out").rglob("*.csv"))
+    root = benchmark_copy / "Single-source"
+    assert check.main(["--root", str(root), "--dataset", "s4"]) == 1
+    printed = capsys.readouterr().out
+    assert f"{AVSBench(root, 's4').clips[1].name}: cannot be checked" in printed and "1 with problems" in printed
+    monkeypatch.undo()
+    assert compose.main(words) == 0
+
+
 def lose_a_worker(monkeypatch: Patch, mark: Path) -> None:
     """The first worker that reads a third clip is killed."""
     original, read = dataset.AVSDataset.__getitem__, iter(range(1, 100))
@@ -430,6 +451,16 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
         with alone(lock, "works here"):
             pass
     assert not lock.exists()
+
+
+def test_where_the_file_system_knows_no_locks_nobody_is_kept_out(tmp_path: Path, monkeypatch: Patch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    with alone(tmp_path / ".lock", "works here"), alone(tmp_path / ".lock", "works here"):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def add_up(folder: Path) -> None:

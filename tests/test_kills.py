@@ -110,7 +110,7 @@ def way(
         yield reproduce
     elif kind.startswith("train"):
         more = "--train.save_minutes 0 --train.batch 2 --data.fraction 0.4 --train.optimizer adamw --train.ema 0.9"
-        more += " --train.schedule cosine --model.freeze []" if kind == "train" else " --fidelity published"
+        more += " --train.schedule cosine --model.freeze []" if kind == "train" else " --fidelity published --data.workers 1"
         yield lambda out: Run("supervised.train", [*arguments(composed, folder, out), *more.split()])
     else:
         monkeypatch.setenv("no_proxy", "*")
