@@ -21,8 +21,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import get_args
 
+from study.job import Job, Kind, Study
 from study.needs import duration, estimates, lacks
-from study.plan import STUDIES, Job, Kind, Study, load_study
+from study.plan import STUDIES, load_study
 from study.results import result
 from study.run import Outcome, State, claim, run_jobs, state
 from study.tables import write_tables

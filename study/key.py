@@ -18,7 +18,7 @@ from utils.files import sha256
 from utils.layout import BENCHMARKS
 
 if TYPE_CHECKING:
-    from study.plan import Job
+    from study.job import Job
 
 RECIPE = "compose.json"  # that avsbench_data.compose leaves beside its clips
 OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}

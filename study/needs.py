@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrained.fetch import FOLDER, entries
+from study.job import Job, Study
 from study.key import weight_files
-from study.plan import Job, Study
 from study.results import record
 from utils.cli import InputError
 from utils.layout import BENCHMARKS, SPLITS, AVSBench, Clip

@@ -20,105 +20,29 @@ rows:
   options: {train.epochs: 4}     and s4: {...}, ms3: {...} for one benchmark
   pace: S
 - supervised: all                the rows of supervised/rows.csv, each in its tables
+- {row: NAME, table: T, why: S}  a row that the study has not, and why; only shown
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
 
-from study import key
+from study.job import Job, Kind, Study
 from study.rows import TABLES, Place, public_rows
 from utils.cli import InputError
 from utils.fidelity import Fidelity
-from utils.layout import BENCHMARKS, BenchmarkName
+from utils.layout import BENCHMARKS
 
-Kind = Literal["zero_shot", "supervised"]
 HERE = Path(__file__).parent
 STUDIES = ("mini", "paper")
 PICTURES = 4
 FIELDS = {"title", "data", "clips", "configs", "options", "pace", "pictures", "rows"}
 ROW_FIELDS = {*get_args(Kind), "row", "table", "name", "benchmarks", "fidelities", "seeds", "fractions", "sounds"}
 ROW_FIELDS |= {"options", "pace", "why", *BENCHMARKS}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: a row × benchmark × fidelity × seed.
-
-    name: its run folder below the study's. table, row: where its figures stand; also: where else. fraction: of the
-    training clips. config, overrides: the options, as words of a command line. own: whether the study changes the
-    configuration's numbers. sounds: that it is evaluated with. pace: guessed seconds, see `study.estimate`.
-    """
-
-    name: str
-    kind: Kind
-    table: str
-    row: str
-    benchmark: BenchmarkName
-    fidelity: Fidelity
-    seed: int | None
-    config: Path
-    overrides: tuple[str, ...]
-    root: Path
-    fraction: float = 1.0
-    sounds: tuple[str, ...] = ("real",)
-    also: tuple[Place, ...] = ()
-    own: bool = False
-    pictures: int = 0
-    pace: float = 0.0
-
-    @property
-    def places(self) -> tuple[Place, ...]:
-        """(table, row) of every place where its figures stand."""
-        return (Place(self.table, self.row), *self.also)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """Its options on a command line."""
-        return ("--config", str(self.config), *self.overrides)
-
-    @cached_property
-    def options(self) -> Any:
-        """Its options. Raises InputError where the study or the configuration names one that there is not."""
-        return key.options(self)
-
-    @cached_property
-    def key(self) -> str:
-        """The digest of all that its numbers depend on."""
-        return key.job_key(self)
-
-    def folder(self, runs: Path) -> Path:
-        """Its run folder."""
-        return runs / self.name
-
-    def commands(self, runs: Path) -> list[list[str]]:
-        """The commands that make it, in order. --run_dir, for torchrun takes --run for itself."""
-        python, folder = ["python", "-m"], str(self.folder(runs))
-        pictures = ["--strips", str(self.pictures)] if self.pictures else []
-        if self.kind == "zero_shot":
-            return [[*python, "zero_shot.evaluate", *self.words, "--out", folder, *pictures]]
-        evaluate = [*python, "supervised.evaluate", "--run_dir", folder]
-        evaluations = [[*evaluate, *(["--sound", sound] if sound != "real" else pictures)] for sound in self.sounds]
-        return [[*python, "supervised.train", *self.words, "--out", folder], *evaluations]
-
-
-@dataclass
-class Study:
-    """A list of jobs. absent: rows that it has not, and why. clips: how many each split has, by benchmark. start:
-    guessed seconds before a job begins."""
-
-    name: str
-    title: str
-    data: dict[str, Path]
-    jobs: list[Job]
-    absent: list[tuple[Place, str]] = field(default_factory=list)
-    clips: dict[str, dict[str, int]] = field(default_factory=dict)
-    start: float = 0.0
+MAPPINGS = {"data", "clips", "configs", "options", *BENCHMARKS}  # and the study's `pace`; a row's is a number
 
 
 def load_study(name_or_path: str | Path, data: Mapping[str, Path | None] | None = None) -> Study:
@@ -131,11 +55,11 @@ def load_study(name_or_path: str | Path, data: Mapping[str, Path | None] | None 
         raise InputError(f"{path}: no such study; choose {' or '.join(STUDIES)}, or name a YAML file (study/plan.py)")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
         raise InputError(f"{path}: has no list of rows; study/plan.py says what a study looks like")
-    _known(path, "the study", content, FIELDS)
+    _check(path, "the study", content, FIELDS, {**dict.fromkeys(MAPPINGS, dict), "pace": dict, "pictures": int})
     roots = {**content.get("data", {}), **{key: root for key, root in (data or {}).items() if root}}
     content["data"] = {key: Path(root) for key, root in roots.items()}
     entries = [_entry(path, entry) for entry in content["rows"]]
@@ -153,7 +77,7 @@ def _entry(path: Path, entry: Any) -> dict[str, Any]:
     """An entry of the list. Raises InputError if it names no configuration, or anything that there is not."""
     if not isinstance(entry, dict):
         raise InputError(f"{path}: a row must be a mapping, not '{entry}'")
-    _known(path, f"row {entry}", entry, ROW_FIELDS)
+    _check(path, f"row {entry}", entry, ROW_FIELDS, {**dict.fromkeys(MAPPINGS, dict), "pace": (int, float)})
     asked = {"row", "table"} if "why" in entry else set()
     if sum(kind in entry for kind in get_args(Kind)) != ("why" not in entry) or not asked <= set(entry):
         raise InputError(
@@ -207,6 +131,8 @@ def _one(
             raise InputError(f"{path}: row {config}: '{benchmark}', '{fidelity}' are no benchmark and fidelity")
         if benchmark not in study["data"]:
             raise InputError(f"{path}: row {config} wants {benchmark}, but `data` has no folder of it")
+        if kind not in study.get("configs", {}):
+            raise InputError(f"{path}: row {config}: `configs` has no folder of {kind} configurations")
         own = {**entry.get("options", {}), **entry.get(benchmark, {})}
         own |= {"data.fraction": fraction} if fraction is not None else {}
         own |= {"train.seed": seed} if seed is not None else {}
@@ -246,6 +172,10 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _known(path: Path, what: str, given: Mapping[str, Any], fields: set[str]) -> None:
-    if unknown := sorted(set(map(str, given)) - fields):
-        raise InputError(f"{path}: {what} has no field {unknown[0]}; it may have {', '.join(sorted(fields))}")
+def _check(path: Path, what: str, given: Mapping[str, Any], fields: set[str], kinds: Mapping[str, Any]) -> None:
+    """Raise InputError for a field that there is not, or that holds something of another kind than it should."""
+    for name, value in given.items():
+        if name not in fields:
+            raise InputError(f"{path}: {what} has no field {name}; it may have {', '.join(sorted(fields))}")
+        if not isinstance(value, kinds.get(name, object)):
+            raise InputError(f"{path}: {what}: {name} cannot be {value!r}; study/plan.py says what it is")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from study.plan import Job
+from study.job import Job
 from utils.files import write_text
 
 RECORD = "job.json"  # of a run folder: what the job was, and whether it is done

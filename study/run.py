@@ -8,8 +8,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Literal
 
+from study.job import Job, Study
 from study.needs import lacks
-from study.plan import Job, Study
 from study.results import record, result, write_record
 from study.worker import Worker
 from utils.cli import InputError

@@ -8,14 +8,14 @@ from typing import Any
 
 import yaml
 
-from study.plan import HERE, Job, Study
+from study.job import Job, Study
 from study.render import Table, figures
 from study.results import result
 from study.rows import TABLES, Place
 from utils.cli import InputError
 from utils.files import write_text
 
-REPORTED = HERE / "reported.yaml"
+REPORTED = Path(__file__).parent / "reported.yaml"
 NAMES = {"s4": "S4", "ms3": "MS3"}
 ROW = ("study", "table", "row", "benchmark", "fidelity", "seed", "fraction", "sound")
 NUMBERS = ("m_j", "m_f", "metric_batch", "m_f_whole_set", "iou_dataset", "frames", "videos", "seconds", "commit")

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reproduce_tables
+from study.job import Job, Study
 from study.key import WITHOUT_EFFECT
 from study.needs import estimates, lacks
-from study.plan import Job, Study, load_study
+from study.plan import load_study
 from study.render import LATEX, Table, figures, latex, number
 from study.results import write_record
 from study.rows import TABLES, public_rows
@@ -132,6 +133,10 @@ def test_an_entry_stands_for_several_jobs(tmp_path: Path) -> None:
         ({"rows": [{"zero_shot": "point_global", "fidelities": ["true"]}]}, "'true'"),
         ({"rows": [HEAT, HEAT]}, "give one of them another `name`"),
         ({"data": {"s4": "x"}, "rows": [HEAT]}, "`data` has no folder"),
+        ({"data": ["x"]}, "data cannot be ['x']"),
+        ({"configs": {}}, "`configs` has no folder of zero_shot"),
+        ({"rows": [{**HEAT, "options": "x"}]}, "options cannot be 'x'"),
+        ({"rows": [{**HEAT, "pace": "fast"}]}, "pace cannot be 'fast'"),
         ({"seeds": [1]}, "no field seeds"),
     ],
 )
