@@ -13,6 +13,7 @@ passes over the pixels. Source: AVSBench, `utils/utility.py` (`mask_iou`, `Eval_
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -82,8 +83,14 @@ def levels(probability: np.ndarray) -> np.ndarray:
     float32 threshold settles which.
     """
     level = cv2.convertScaleAbs(probability, alpha=THRESHOLDS - 1, beta=0.499)
-    following = cv2.LUT(level, np.append(thresholds().numpy(), np.float32(np.inf)))
+    following = cv2.LUT(level, _next_thresholds())
     return level - cv2.compare(probability, following, cv2.CMP_GE)  # "true" is 255, which adds one
+
+
+@lru_cache(maxsize=1)
+def _next_thresholds() -> np.ndarray:
+    """The threshold after as many as a pixel reaches, (256,); none follows the last."""
+    return np.append(thresholds().numpy(), np.float32(np.inf))
 
 
 def _count(probability: np.ndarray, mask: np.ndarray) -> tuple[Any, ...]:
@@ -96,8 +103,8 @@ def _count(probability: np.ndarray, mask: np.ndarray) -> tuple[Any, ...]:
     if np.isnan(probability.sum()):
         raise ValueError("logits hold NaN")
     level = levels(probability)
-    # Levels start at 1, so cell 0 takes what is outside the truth and is left out.
-    everywhere, inside = (cv2.calcHist([image], [0], None, [256], [0, 256]) for image in (level, level * truth))
+    # Levels start at 1: cell 0 stays empty and is left out.
+    everywhere, inside = (cv2.calcHist([level], [0], mask, [256], [0, 256]) for mask in (None, truth))
     # Pixels at or above threshold i are those of level i + 1 and more.
     predicted, hit = (np.cumsum(h.ravel()[:0:-1].astype(np.float64))[::-1] for h in (everywhere, inside))
     chosen = (probability > 0.5).view(np.uint8)
