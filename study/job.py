@@ -55,8 +55,8 @@ class Job:
         return key.options(self)
 
     @cached_property
-    def key(self) -> str:
-        """The digest of all that its numbers depend on."""
+    def key(self) -> tuple[str, ...]:
+        """The digests of all that its numbers depend on."""
         return key.job_key(self)
 
     def folder(self, runs: Path) -> Path:

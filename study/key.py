@@ -1,9 +1,10 @@
-"""What a job's numbers depend on, as a digest: options, weights and data. A result counts only under its own key."""
+"""What a job's numbers depend on, as digests: options, weights and data. A result counts only under its own key."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from study.job import Job
 
 RECIPE = "compose.json"  # that avsbench_data.compose leaves beside its clips
+MISSING = "missing"
 OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}
 HOW = ("batch", "memory", "cache", "use_cache", "cpu")  # a zero-shot run is run
 WITHOUT_EFFECT = {  # options that change no number, or stand for what is in the key by its content
@@ -41,26 +43,29 @@ def weight_files(job: Job) -> list[Path]:
     return supervised.sources.weight_files(job.options.model)
 
 
-def job_key(job: Job) -> str:
-    """The digest: equal for equal options, however they are written, equal weights and equal meta data.
-
-    What is missing has a digest of its own, which it loses when it comes.
-    """
+def job_key(job: Job) -> tuple[str, ...]:
+    """Digests of the options, however they are written, and of each file that the numbers depend on."""
     chosen = asdict(job.options)
     for name in WITHOUT_EFFECT[job.kind]:
         group, _, option = name.partition(".")
         del chosen[group][option]
+    described = json.dumps({"options": chosen, "sounds": job.sounds}, sort_keys=True, default=str)
     # Composed clips have the same names whatever they were composed of; how they were, their recipe says.
     data = [job.root / BENCHMARKS[job.benchmark].meta, job.root.parent / RECIPE]
     files = [*weight_files(job), *data]
-    described = {"options": chosen, "sounds": job.sounds, "files": [digest(path) for path in files]}
-    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+    return (hashlib.sha256(described.encode()).hexdigest(), *map(digest, files))
+
+
+def holds(key: Sequence[str], recorded: Any) -> bool:
+    """Whether a recorded key is still the job's. A file that has gone since then speaks neither for nor against it."""
+    same = isinstance(recorded, list) and len(recorded) == len(key)
+    return same and all(now in (then, MISSING) for now, then in zip(key, recorded, strict=True))
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file, read once as long as it stays as it is; "missing" where there is none."""
+    """sha256 of a file, read once as long as it stays as it is; MISSING where there is none."""
     if not path.is_file():
-        return "missing"
+        return MISSING
     state = path.stat()
     return _digest(path, state.st_size, state.st_mtime_ns)
 

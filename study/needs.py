@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pretrained.fetch import FOLDER, entries
 from study.job import Job, Study
-from study.key import weight_files
+from study.key import holds, weight_files
 from study.results import record
 from utils.cli import InputError
 from utils.layout import BENCHMARKS, SPLITS, AVSBench, Clip
@@ -115,7 +115,7 @@ def estimates(study: Study, runs: Path) -> tuple[dict[str, float], int]:
     known: dict[str, list[tuple[float, float]]] = {"zero_shot": [], "supervised": []}
     for job in study.jobs:
         found = record(job, runs)
-        if found.get("done") and found.get("key") == job.key and found.get("seconds"):
+        if found.get("done") and holds(job.key, found.get("key")) and found.get("seconds"):
             known[job.kind].append((found["seconds"], guesses[job.name]))
     ratios = {
         kind: sum(took for took, _ in pairs) / sum(said for _, said in pairs) for kind, pairs in known.items() if pairs

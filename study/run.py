@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from study.job import Job, Study
+from study.key import holds
 from study.needs import lacks
 from study.results import record, result, write_record
 from study.worker import Worker
@@ -34,7 +35,7 @@ def state(job: Job, runs: Path) -> State:
     folder, found = job.folder(runs), record(job, runs)
     if not folder.is_dir() or not any(folder.iterdir()):
         return "to run"
-    if found.get("key") != job.key:
+    if not holds(job.key, found.get("key")):
         return "stale"
     if found.get("done"):
         return "done" if all(result(job, runs, sound) for sound in job.sounds) else "stale"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import reproduce_tables
 from study.job import Job, Study
-from study.key import WITHOUT_EFFECT
+from study.key import WITHOUT_EFFECT, holds
 from study.needs import estimates, lacks
 from study.plan import load_study
 from study.render import LATEX, Table, figures, latex, number
@@ -181,22 +181,24 @@ def test_a_key_changes_with_options_weights_and_data(tmp_path: Path) -> None:
     data = tmp_path / "Single-source" / "s4_meta_data.csv"
     write_text(data, "name,start,category,split\na,0,x,test\n")
 
-    def key(**changes: Any) -> str:
+    def key(**changes: Any) -> tuple[str, ...]:
         options = {"setting": "heatmap", "audioclip.weights": str(weights), **changes}
         return study_of(tmp_path, {**HEAT, "benchmarks": "s4", "options": options}).jobs[0].key
 
     keys = [key()]
     assert key(**{"data.workers": 3, "run.cache": "elsewhere", "run.cpu": True}) == keys[0]
-    keys += [key(**{"prompt.threshold": 0.7}), key(fidelity="published"), key(**{"run.precision": "bf16"})]
+    keys += [key(**{"prompt.threshold": 0.7}), key(**{"run.precision": "bf16"})]
     for path in (weights / "audioclip.safetensors", data):
         path.write_bytes(path.read_bytes() + b"\n")
         keys.append(key())
     write_text(tmp_path / "compose.json", "{}")  # composed of other things, under the same names
     keys.append(key())
-    data.unlink()
-    keys.append(key())
-    assert len(set(keys[1:] + keys[:1])) == len(keys) - 1  # the study sets the fidelity itself
-    assert key(fidelity="published") == keys[-1]
+    assert len(set(keys)) == 6 and key(fidelity="published") == keys[-1]  # which the study sets itself
+    for place, one in enumerate(keys):
+        assert [holds(one, list(before)) for before in keys[: place + 1]] == [False] * place + [True]
+    data.unlink()  # tables can be made of runs without the data and the weights
+    (weights / "audioclip.safetensors").unlink()
+    assert holds(key(), list(keys[-1])) and not holds(keys[-1], list(key())) and not holds(key(), list(keys[1]))
 
 
 def test_options_without_effect_are_options() -> None:
@@ -299,7 +301,8 @@ def test_what_is_missing_is_named_with_what_mends_it(benchmark_copy: Path) -> No
 
 
 def test_the_dry_run_of_the_paper_names_everything_without_torch() -> None:
-    program = "import sys, reproduce_tables as r; code = r.main(['--study', 'paper', '--dry-run', '--s4', 'nowhere'])\n"
+    program = "import sys, reproduce_tables as r\n"
+    program += "code = r.main(['--study', 'paper', '--dry-run', '--data.s4', 'nowhere'])\n"
     program += "sys.exit(code or 'torch' in sys.modules or 'pandas' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
