@@ -14,15 +14,23 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 from utils.device import set_exactness
 
 aten = torch.ops.aten
-# What the registry lacks: attention on a CPU.
+
+
+def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *others: Any, out_val: Any = None) -> int:
+    *_, transposed, _, _, wanted = others
+    forward: int = conv_flop_count(list(x.shape), list(weight.shape), list(grad.shape), transposed)
+    return forward * sum(wanted[:2])
+
+
 FLOPS = {
     **flop_registry,
     aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[aten._scaled_dot_product_flash_attention],
+    aten.convolution_backward: _convolution_backward,  # the registry's counts weights of all groups for each
 }
 UNTOUCHED = {aten.empty, aten.new_empty, aten.empty_like, aten.empty_strided, aten.new_empty_strided, aten.detach}
 

@@ -343,6 +343,16 @@ def test_backward_is_counted() -> None:
     assert sum(counter.work.flops.values()) == 2 * (2 * 10 * 20 * 30)
 
 
+@pytest.mark.parametrize("groups", [1, 4, 8])
+def test_each_gradient_of_a_convolution_costs_as_much_as_the_convolution(groups: int) -> None:
+    convolution, given = torch.nn.Conv2d(8, 16, 3, padding=1, groups=groups), torch.randn(2, 8, 10, 10)
+    forward = 2 * (2 * 10 * 10) * 16 * (8 // groups) * 9
+    for asked, times in ((False, 2), (True, 3)):
+        with roofline.Counter(CARD) as counter:
+            convolution(given.requires_grad_(asked)).sum().backward()
+        assert sum(counter.work.flops.values()) == times * forward
+
+
 def test_without_a_gpu_it_says_so_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
