@@ -5,6 +5,7 @@ What the study makes of each public file is in models/mappings.py.
 
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -84,7 +85,10 @@ def fit(
 
 
 def misfit(module: nn.Module, state: Mapping[str, Tensor], random: tuple[str, ...] = (), counters: bool = True) -> str:
-    """What keeps `state` from fitting, as `fit` understands it: one line, empty if nothing does."""
+    """What keeps `state` from fitting, as `fit` understands it: one line, empty if nothing does.
+
+    mistyped are numbers of another kind, such as integers for weights; float types of other widths are converted.
+    """
     own = {key: value for key, value in module.state_dict().items() if not key.startswith(random)}
     missing = [key for key in own if key not in state and (counters or not key.endswith(".num_batches_tracked"))]
     misshapen = [
@@ -92,14 +96,35 @@ def misfit(module: nn.Module, state: Mapping[str, Tensor], random: tuple[str, ..
         for key, value in own.items()
         if key in state and state[key].shape != value.shape
     ]
-    kinds = {"missing": missing, "unexpected": [key for key in state if key not in own], "misshapen": misshapen}
+    mistyped = [
+        f"{key} {state[key].dtype}"
+        for key, value in own.items()
+        if key in state and _of_other_kind(state[key], value) and not key.endswith(".num_batches_tracked")
+    ]
+    unexpected = [key for key in state if key not in own]
+    kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen, "mistyped": mistyped}
     return "; ".join(f"{kind} {_few(keys)}" for kind, keys in kinds.items() if keys)
+
+
+def _of_other_kind(value: Tensor, own: Tensor) -> bool:
+    plain = value.layout == torch.strided and not value.is_quantized and not (value.is_meta and not own.is_meta)
+    return not plain or value.is_complex() or value.is_floating_point() != own.is_floating_point()
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
+    if value.is_meta or not value.is_floating_point():
+        return True
+    # The sum is the faster test, and can only be wrong by overflowing.
+    return bool(torch.isfinite(value.float().sum())) or bool(torch.isfinite(value.float()).all())
 
 
 def _refuse_misfit(module: nn.Module, state: Mapping[str, Tensor], *_: object) -> None:
     # As in torch's own strict loading, files from before PyTorch 0.4.1 may do without counters.
     if problem := misfit(module, state, counters=False):
         raise RuntimeError(problem)
+    if bad := [key for key, value in state.items() if not is_finite(value)]:
+        raise RuntimeError(f"not finite {_few(bad)}")
 
 
 def _read(path: Path) -> object:
@@ -112,6 +137,7 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        check_archive(path)
         with warnings.catch_warnings():  # torch remarks on formats that it goes on to refuse
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -127,9 +153,28 @@ def _read(path: Path) -> object:
         if named or ("Weights only load failed" in str(error) and start.startswith((b"PK", b"\x80"))):
             what = named[1] if named else "a pickle of another kind"
             raise InputError(f"{path}: refused, for it holds more than tensors ({what}), or is damaged") from error
-        if isinstance(error, SafetensorError | OSError | RuntimeError):
+        if isinstance(error, SafetensorError | OSError | RuntimeError | ValueError | zipfile.BadZipFile):
             raise InputError(f"{path}: damaged, or no checkpoint ({reason})") from error
         raise InputError(f"{path}: damaged, or no checkpoint") from error
+
+
+def check_archive(path: Path, sums: bool = False) -> None:
+    """Raise ValueError for what torch.save never writes: what is neither pickle nor archive, or unpacks into more
+    than the file has. sums: also for records that are not as their checksums say, which torch does not look at."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start == b"PK":
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            if any(record.filename.endswith("constants.pkl") for record in records):
+                raise ValueError("TorchScript")
+            packed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+            if packed or sum(record.file_size for record in records) > path.stat().st_size:
+                raise ValueError("its records are compressed")
+            if sums and archive.testzip() is not None:
+                raise ValueError("a record's checksum is wrong")
+    elif start[:1] != b"\x80":
+        raise ValueError("neither an archive nor a pickle")
 
 
 def _few(keys: list[str]) -> str:

@@ -1,19 +1,21 @@
 """The miniature networks that ship with the repository: the classes of the real ones at small sizes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from segment_anything.modeling import Sam
 from torch import nn
 
 from models.audioclip import AudioCLIP
-from models.checkpoints import load_checkpoint
+from models.checkpoints import load_checkpoint, misfit, read_state_dict
 from models.sam import SamSizes, build_sam
 from utils.cli import InputError
 
 MINI = Path(__file__).resolve().parents[1] / "pretrained" / "mini"
+LARGEST = 8192  # number in a miniature's notes
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -41,8 +43,25 @@ def _load(notes: Path, what: str, build: Callable[[dict[str, Any]], M]) -> M:
             f"{notes}: no such file; python -m pretrained.train_mini {notes.stem} --out {notes.parent} makes it"
         )
     try:
-        model = build(json.loads(notes.read_text(encoding="utf-8"))["model"])
-    except (ValueError, KeyError, TypeError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        sizes = json.loads(notes.read_text(encoding="utf-8"))["model"]
+        if _largest(sizes) > LARGEST:
+            raise ValueError(f"a size above {LARGEST}")
+        with torch.device("meta"):
+            plan = build(sizes)  # takes no memory, whatever the sizes are
+    except Exception as error:  # of as many kinds as there are ways to build what cannot be
         raise InputError(f"{notes}: does not say the sizes of {what} ({error})") from error
-    load_checkpoint(model, notes.with_suffix(".safetensors"))
+    weights = notes.with_suffix(".safetensors")
+    if problem := misfit(plan, read_state_dict(weights), counters=False):
+        raise InputError(f"{weights}: does not fit {type(plan).__name__}: {problem}")
+    model = build(sizes)
+    load_checkpoint(model, weights)
     return model.eval()
+
+
+def _largest(sizes: Any) -> float:
+    """The largest number in the notes; layers count a hundredfold, for each takes modules."""
+    if isinstance(sizes, Mapping):
+        return max((_largest(v) * (100 if "layers" in k or k == "depth" else 1) for k, v in sizes.items()), default=0)
+    if isinstance(sizes, list):
+        return max(map(_largest, sizes), default=0) * max(1, len(sizes) / 4)
+    return sizes if isinstance(sizes, int | float) else 0

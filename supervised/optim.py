@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.esresnext import ESResNeXtFBSP
@@ -75,3 +75,11 @@ def average(model: nn.Module, decay: float) -> AveragedModel | None:
     if decay == 0:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def must_fit(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError if what it remembers of a parameter is not of the parameter's shape; loading does not look."""
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"its {name} is {tuple(value.shape)} for {tuple(parameter.shape)}")

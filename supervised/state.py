@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from models.checkpoints import check_archive, is_finite
 from supervised.model import architecture
 from supervised.options import ModelOptions, Options
 from utils.cli import InputError
@@ -46,12 +47,28 @@ def save_state(path: Path, progress: Progress, tensors: Mapping[str, Any]) -> No
 
 
 def load_state(path: Path) -> tuple[Progress, dict[str, Any]]:
-    """What `save_state` wrote. Raises InputError if it is damaged."""
+    """What `save_state` wrote. Raises InputError if it is damaged, down to a single bit."""
     try:
+        check_archive(path, sums=True)
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        return Progress(**saved.pop("progress")), saved
+        progress = Progress(**saved.pop("progress"))
+        counts = (progress.epoch, progress.step, len(progress.history) - progress.epoch)
+        numbers = [progress.best, progress.seconds, *progress.sums.values()]
+        if min(counts) < 0 or not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError("its progress makes no sense")
+        return progress, saved
     except Exception as error:  # a damaged archive can raise anything
         raise InputError(f"{path}: damaged, or of another version; remove it to start the run anew") from error
+
+
+@contextmanager
+def told_of_misfits(path: Path) -> Iterator[None]:
+    """Turn what torch raises when a state is not of this run's model and optimiser into InputError."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: not this run's state ({what[:200]}); remove it to start the run anew") from error
 
 
 @contextmanager
@@ -69,7 +86,7 @@ def told_of_full_disks(out: Path) -> Iterator[None]:
 def must_be_finite(model: Mapping[str, Tensor], where: str) -> None:
     """Raise InputError if a weight is NaN or infinite, so that such a model never takes the place of a good one."""
     for name, value in model.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if not is_finite(value):
             raise InputError(f"{name} is not finite {where}; lower --train.lr. The last good state is kept")
 
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from models.checkpoints import is_finite
 from supervised import optim, state
 from supervised.distributed import batches, share, synchronise, weight
 from supervised.evaluate import evaluate, make_accelerator
@@ -99,13 +100,20 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from state.pt."""
-        self.progress, saved = state.load_state(self.out / "state.pt")
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(saved["average"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(saved["scaler"])
+        path = self.out / "state.pt"
+        self.progress, saved = state.load_state(path)
+        with state.told_of_misfits(path):
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            optim.must_fit(self.optimizer)
+            if self.average is not None:
+                self.average.load_state_dict(saved["average"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(saved["scaler"])
+            if not all(is_finite(value) for value in self.model.state_dict().values()):
+                raise ValueError("its weights are not finite")
+            if self.progress.step > len(self.sets["train"]):
+                raise ValueError("its step lies beyond the epoch's last")
 
     def run(self) -> None:
         """Train the epochs that are left."""

@@ -74,3 +74,11 @@ def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return path
 
     return make
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the tests counted that count: inputs tried, processes killed."""
+    for report in terminalreporter.stats.get("passed", []):
+        for line in report.capstdout.splitlines():
+            if line.startswith(("fuzz, ", "killed ")):
+                terminalreporter.write_line(line)

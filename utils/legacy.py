@@ -30,8 +30,8 @@ def _load_storage(data: bytes) -> Any:
 
 def _rebuild(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any) -> Tensor:
     """Stands in for torch._utils._rebuild_tensor_v2, which would make a storage as large as the shape asks for."""
-    last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
-    if min(offset, *size, *stride) < 0 or last >= storage.size():
+    end = 1 + offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
+    if min(offset, *size, *stride) < 0 or end * storage.dtype.itemsize > storage._untyped_storage.nbytes():
         raise pickle.UnpicklingError("its shape is larger than its storage")
     return torch._utils._rebuild_tensor_v2(storage, offset, size, stride, *rest)
 

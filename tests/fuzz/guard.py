@@ -97,7 +97,7 @@ def guarded(work: Callable[[Guard], None], box: Path, *, memory: int = 1024, sec
     it starts with. seconds: that an input may take before the process is stopped.
     """
     inside, elsewhere = box.resolve() / "inside", box.resolve() / "elsewhere"
-    inside.mkdir(parents=True)
+    inside.mkdir(parents=True, exist_ok=True)
     elsewhere.mkdir()
     ours, theirs = get_context("fork").Pipe(duplex=False)
     process = get_context("fork").Process(target=_child, args=(work, inside, elsewhere, memory, seconds, theirs))
@@ -127,7 +127,7 @@ def _child(
     sizes = [int(size) for size in Path("/proc/self/statm").read_text().split()]
     limit = sizes[0] * resource.getpagesize() + memory * MIB
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * MIB, 64 * MIB))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (128 * MIB, 128 * MIB))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sys.addaudithook(guard.watch)
     try:
