@@ -1,14 +1,12 @@
-# make demo · make test · make lint · make bench — each makes what it needs.
+# make demo · make test · make lint · make bench · make pretrain — each makes what it needs.
 PYTHON ?= python3
 RUN := .venv/bin/python
 MINI := avsbench_data/mini
-ROWS := no_prompt point_local point_global point_dense heatmap_box
-COMPARED := heatmap foreground largest_proposal random_proposal
-# The miniature's networks gain nothing by a second thread, and lose much by it where something else runs.
+# Small networks gain nothing by a second thread, and lose much by it where something else runs.
 ONE := OMP_NUM_THREADS=1
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: setup demo test test-all lint bench clean-demo
+.PHONY: setup demo clean-demo pretrain pretrain-audioclip pretrain-sam test test-all lint bench
 
 setup: .venv/ready
 
@@ -18,28 +16,24 @@ setup: .venv/ready
 	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip install --quiet --requirement environment_config/requirements.txt
 	touch $@
 
-# The study in small: compose clips, preprocess them, evaluate the zero-shot rows beside what they must beat, show one
-# clip as anybody's video, then train a segmentor and evaluate it with the right sounds and with the wrong ones.
+# The study in small: compose clips, preprocess them, show one as anybody's video, then every row, its tables and a page.
 demo: .venv/ready
-	$(RUN) -m avsbench_data.compose --out $(MINI) --ms3 0
-	$(RUN) -m avsbench_data.check --root $(MINI)/Single-source --dataset s4
+	$(RUN) -m avsbench_data.compose --out $(MINI)
 	$(RUN) preprocess_s4.py --root $(MINI)/Single-source
-	for row in $(ROWS); do \
-	  $(ONE) $(RUN) -m zero_shot.evaluate --config zero_shot/configs/mini/s4_$$row.yaml --out runs/mini/s4_$$row --sheets 6 || exit; \
-	done
-	for setting in $(COMPARED); do \
-	  $(ONE) $(RUN) -m zero_shot.evaluate --config zero_shot/configs/mini/s4_no_prompt.yaml --setting $$setting --prompt.threshold 0.85 \
-	    --out runs/mini/s4_$$setting || exit; \
-	done
+	$(RUN) preprocess_ms3.py --root $(MINI)/Multi-sources
 	$(ONE) $(RUN) demo.py $(MINI)/Single-source/s4_data/raw_videos/test/guitar/guitar_0008.mp4
-	$(RUN) -m supervised.train --config supervised/configs/mini/s4_tpavi.yaml --out runs/mini/s4_tpavi
-	$(RUN) -m supervised.evaluate --run runs/mini/s4_tpavi --sheets 6
-	$(RUN) -m supervised.evaluate --run runs/mini/s4_tpavi --sound shuffled
-	$(RUN) -m utils.results runs/mini --out runs/mini/table.md
-	@echo "Pictures: runs/mini/*/sheets; a page: runs/demo/guitar_0008/index.html"
+	$(RUN) reproduce_tables.py --study mini --out runs/mini
+	@echo "The study: runs/mini/index.html. One clip as anybody's video: runs/demo/guitar_0008/index.html"
 
 clean-demo:
-	rm -rf $(MINI) runs/mini
+	rm -rf $(MINI) runs/mini runs/demo
+
+# The weights of pretrained/mini from nothing, into runs/pretrain: about half an hour on two cores.
+pretrain: .venv/ready
+	$(MAKE) --jobs 2 pretrain-audioclip pretrain-sam
+
+pretrain-audioclip pretrain-sam: pretrain-%: .venv/ready
+	$(ONE) $(RUN) -m pretrained.train_mini $* --out runs/pretrain
 
 test: .venv/ready
 	$(RUN) -m pytest
