@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections import Counter as Tally
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -370,6 +371,18 @@ FORMS = {
     "image tower": ["fp32", "tf32", "bf16", "bf16, channels last"],
     "audio tower": ["fp32", "tf32", "bf16", "bf16, channels last"],
 }
+
+
+@pytest.mark.parametrize("part", [row.part for row in gpu_rows.ROWS[:3]])
+def test_training_steps_run_at_full_size_where_nothing_is_computed(part: str) -> None:
+    place = gpu_rows.Place(torch.device("meta"), False, "eager")
+    row = next(row for row in gpu_rows.ROWS if row.part == part)
+    with torch.device("meta"):
+        step = row.make(gpu_rows.Form(), place)
+    with mock.patch.object(gpu_rows.Place, "autocast", lambda *_: nullcontext()), roofline.Counter(CARD) as counter:
+        step()
+    # Four videos of five frames, forward and backward: the image network alone takes 4 to 12 GFLOP · 2 · 3 a frame.
+    assert 20 * 4e9 * 6 < sum(counter.work.flops.values()) < 5e12
 
 
 @pytest.mark.parametrize("only", FORMS)
