@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.harness import Row
 
-D, S, Z = "benchmarks.data:", "benchmarks.segmentors:", "benchmarks.zero_shot:"
+D, S, Z, E = "benchmarks.data:", "benchmarks.segmentors:", "benchmarks.zero_shot:", "benchmarks.studies:"
 CLIPS = {"count": 48}
 FEW = {"count": 4}
 
@@ -80,8 +80,8 @@ def _study(setting: str, name: str, videos: int) -> list[Row]:
             f"zero-shot, {name}, {kind}",
             f"{videos} video{'s' if videos > 1 else ''}, the miniature",
             "the original's way, stock SAM, nothing kept",
-            Z + "study_plain",
-            Z + f"study_{kind}",
+            E + "study_plain",
+            E + f"study_{kind}",
             options,
             {**options, "count": 1, "composed": 4, "side": 2},
             our_calls=2 if kind == "cold" else 5,

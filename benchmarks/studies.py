@@ -1,0 +1,136 @@
+"""Contestants: the zero-shot study end to end, on the miniature: loading, sound, similarity, prompts, SAM, metrics."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from segment_anything import SamAutomaticMaskGenerator, SamPredictor
+
+from benchmarks.data import clips
+from benchmarks.harness import Output, Work
+from models.mini import load_mini_audioclip
+from tests import plain
+from utils.audio import five_seconds
+from utils.layout import AVSBench
+from zero_shot.build import build_setting, load_sam
+from zero_shot.evaluate import evaluate, open_split
+from zero_shot.options import (
+    AudioCLIPOptions,
+    DataOptions,
+    Options,
+    PromptOptions,
+    ProposalOptions,
+    RetrievalOptions,
+    RunOptions,
+    SamOptions,
+)
+from zero_shot.retrieval import crop_proposal, proposal_probabilities, select, union
+from zero_shot.settings import AUDIOCLIP_RATE
+from zero_shot.similarity import similarity_map
+
+
+def _options(setting: str, count: int, data: AVSBench, side: int, cache: Path) -> Options:
+    """Those of zero_shot/configs/mini."""
+    return Options(
+        setting="no_prompt" if setting == "no_prompt" else "point",
+        data=DataOptions(root=data.root, first=count, workers=0),
+        audioclip=AudioCLIPOptions(weights="mini", reverse=False, interpolation="bicubic"),
+        sam=SamOptions(size="mini", weights="mini"),
+        prompt=PromptOptions(threshold=0.95),
+        retrieval=RetrievalOptions(rule="best", crop_size=128, largest=0.5),
+        proposals=ProposalOptions(side, 0.75, 0.9),
+        run=RunOptions(cache=cache, cpu=True),
+    )
+
+
+def study_cold(setting: str, count: int, composed: int, side: int) -> Work:
+    """zero_shot.evaluate from an empty cache, which it fills."""
+    return _study(setting, count, composed, side, cold=True)
+
+
+def study_warm(setting: str, count: int, composed: int, side: int) -> Work:
+    """zero_shot.evaluate from a full cache, as for every further threshold."""
+    return _study(setting, count, composed, side, cold=False)
+
+
+def _study(setting: str, count: int, composed: int, side: int, cold: bool) -> Work:
+    cache = Path(tempfile.mkdtemp(prefix="avs_benchmark_cache_"))
+    options = _options(setting, count, clips(composed), side, cache)
+    built = build_setting(options)
+    dataset, accelerator = open_split(options, built), Accelerator(cpu=True)
+    masks: list[np.ndarray] = []
+
+    def work() -> Output:
+        if cold:
+            shutil.rmtree(cache, ignore_errors=True)
+        masks.clear()
+        metrics = evaluate(
+            built,
+            dataset,
+            accelerator,
+            1,
+            0,
+            lambda index, frames, answers, truth: masks.extend(a.mask for a in answers),
+        )
+        found = metrics.result(1)
+        return {"masks": np.stack(masks), "M_J": np.array([found["m_j"]]), "M_F": np.array([found["m_f"]])}
+
+    return work
+
+
+@torch.inference_mode()
+def study_plain(setting: str, count: int, composed: int, side: int) -> Work:
+    """As the original: nothing is kept, each frame goes through the stock predictor or generator and each proposal
+    through torchvision, peaks are sought pixel by pixel, and M_F passes 255 times over the pixels."""
+    data = clips(composed)
+    options = _options(setting, count, data, side, Path())
+    model, sam = load_mini_audioclip(), load_sam(options.sam)
+    predictor = SamPredictor(sam)
+    generator = SamAutomaticMaskGenerator(sam, **vars(options.proposals))
+    model.fidelity = "corrected"
+
+    def pick(frame: np.ndarray, sound: torch.Tensor) -> np.ndarray:
+        records = [r for r in generator.generate(frame) if r["area"] <= options.retrieval.largest * 224 * 224]
+        cut = {place: crop_proposal(frame, record, "corrected") for place, record in enumerate(records)}
+        kept = [place for place, crop in cut.items() if crop is not None]
+        if not kept:
+            return np.zeros((224, 224), bool)
+        size = options.retrieval.crop_size
+        crops = torch.stack([plain.crop_image(crop, size) for crop in cut.values() if crop is not None])
+        scores = proposal_probabilities(model.encode_image(crops), sound, options.retrieval.scale)
+        chosen = select(scores, kept, len(records), rule="best")
+        return union([records[place]["segmentation"] for place in chosen])
+
+    def ask(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
+        wanted, unwanted = plain.peaks(heat, options.prompt.threshold)
+        predictor.set_image(frame)
+        labels = np.array([1] * len(wanted) + [0] * len(unwanted))
+        masks, scores, _ = predictor.predict(np.array(wanted + unwanted, float), labels)
+        return masks[scores.argmax()]
+
+    @torch.inference_mode()
+    def work() -> Output:
+        answers, iou, f = [], [], []
+        for clip in data.split("test")[:count]:
+            frames = [np.asarray(Image.open(path).convert("RGB")) for path in data.frames(clip)]
+            heard = torch.from_numpy(five_seconds(data.wav(clip), AUDIOCLIP_RATE, tile=options.audioclip.tile))
+            sounds = torch.nn.functional.normalize(model.encode_audio(heard), dim=1)
+            if setting == "no_prompt":
+                masks = [pick(frame, sound) for frame, sound in zip(frames, sounds, strict=True)]
+            else:
+                images = plain.normalise(torch.from_numpy(np.stack(frames)), "clip")
+                dense = model.image_pyramid(images, surgery=True)[1]
+                heats = similarity_map(sounds, dense, mode="bicubic").numpy()
+                masks = [ask(frame, heat) for frame, heat in zip(frames, heats, strict=True)]
+            truth = torch.stack([plain.read_mask(path, "s4") for path in data.masks(clip)])
+            predicted = torch.from_numpy(np.stack(masks)).float()
+            iou.append(plain.iou(predicted, truth))
+            f.append(plain.f_measure(predicted, truth))
+            answers += masks
+        return {"masks": np.stack(answers), "M_J": np.array([np.mean(iou)]), "M_F": np.array([np.mean(f)])}
+
+    return work
