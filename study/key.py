@@ -49,7 +49,7 @@ def job_key(job: Job) -> tuple[str, ...]:
     for name in WITHOUT_EFFECT[job.kind]:
         group, _, option = name.partition(".")
         del chosen[group][option]
-    described = json.dumps({"options": chosen, "sounds": job.sounds}, sort_keys=True, default=str)
+    described = json.dumps(chosen, sort_keys=True, default=str)
     # Composed clips have the same names whatever they were composed of; how they were, their recipe says.
     data = [job.root / BENCHMARKS[job.benchmark].meta, job.root.parent / RECIPE]
     files = [*weight_files(job), *data]

@@ -37,9 +37,7 @@ def state(job: Job, runs: Path) -> State:
         return "to run"
     if not holds(job.key, found.get("key")):
         return "stale"
-    if found.get("done"):
-        return "done" if all(result(job, runs, sound) for sound in job.sounds) else "stale"
-    return "begun"
+    return "done" if all(result(job, runs, sound) for sound in job.sounds) else "begun"
 
 
 def claim(study: Study, runs: Path) -> None:

@@ -225,7 +225,7 @@ def test_a_result_counts_only_under_its_own_key(tmp_path: Path) -> None:
         shutil.rmtree(changed.folder(runs))
     finish(job, runs, 0.5, 0.6)
     (job.folder(runs) / "metrics.json").unlink()
-    assert state(job, runs) == "stale"
+    assert state(job, runs) == "begun"
     write_text(job.folder(runs) / "job.json", "{dam")
     assert state(job, runs) == "stale"
 
@@ -240,6 +240,18 @@ def test_a_training_goes_on_only_by_the_command_that_began_it(tmp_path: Path) ->
         assert moved.key == job.key and state(moved, runs) == "begun"
         prepare(moved, runs)
         assert (job.folder(runs) / "state.pt").is_file() == kept
+
+
+def test_another_sound_needs_no_other_training(tmp_path: Path) -> None:
+    runs, entry = tmp_path / "runs", {"supervised": "fpn_mini", "table": "fusion", "benchmarks": "s4"}
+    finish(study_of(tmp_path, entry).jobs[0], runs, 0.5, 0.6)
+    job = study_of(tmp_path, {**entry, "sounds": ["real", "shuffled"]}).jobs[0]
+    assert state(job, runs) == "begun"
+    assert build_tables(study_of(tmp_path, entry), runs)[0].rows[0][1] == [".500 / .600"]
+    prepare(job, runs)
+    assert (job.folder(runs) / "metrics.json").is_file()
+    finish(job, runs, 0.4, 0.5, "shuffled")
+    assert state(job, runs) == "done"
 
 
 def test_two_studies_do_not_share_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,9 @@ import pytest
 import yaml
 
 import reproduce_tables
+from study.job import Job
+from study.plan import load_study
+from study.run import run_jobs, state
 
 REPOSITORY = Path(__file__).parent.parent
 MAP = {"setting": "heatmap", "data.first": 1}
@@ -46,6 +49,7 @@ def written(runs: Path) -> dict[str, int]:
     return {str(path.relative_to(runs)): path.stat().st_mtime_ns for path in sorted(runs.rglob("metrics*.json"))}
 
 
+@pytest.mark.slow
 def test_a_study_runs_what_has_no_result(composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study, runs = tmp_path / "own.yaml", tmp_path / "runs"
     good = {"zero_shot": "point_global", "name": "map", "row": "map", "options": MAP}
@@ -117,7 +121,7 @@ def test_a_killed_study_goes_on_to_the_same_tables(
     running = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         limit = time.monotonic() + 200
-        while not (state := runs / "supervised" / "s4_fpn_mini_seed7" / "log.csv").is_file():  # an epoch is done
+        while not (log := runs / "supervised" / "s4_fpn_mini_seed7" / "log.csv").is_file():  # an epoch is done
             assert running.poll() is None and time.monotonic() < limit
             time.sleep(0.1)
         assert reproduce_tables.main(words) == 1  # two at once
@@ -129,12 +133,12 @@ def test_a_killed_study_goes_on_to_the_same_tables(
         running.wait()
     _, left = psutil.wait_procs(workers, timeout=20)
     assert not left, "a worker outlives the study"
-    before = state.stat().st_mtime_ns
+    before = log.stat().st_mtime_ns
     assert reproduce_tables.main([*words, "--dry-run"]) == 0
-    assert "begun" in capsys.readouterr().out and state.stat().st_mtime_ns == before
+    assert "begun" in capsys.readouterr().out and log.stat().st_mtime_ns == before
     assert reproduce_tables.main([*words, "--jobs", "2"]) == 0
-    log = (runs / "supervised" / "s4_fpn_mini_seed7" / "log.txt").read_text()
-    assert log.count("$ python -m supervised.train") == 2 and log.count("epoch 1/2: loss") == 1  # it went on
+    said = (runs / "supervised" / "s4_fpn_mini_seed7" / "log.txt").read_text()
+    assert said.count("$ python -m supervised.train") == 2 and said.count("epoch 1/2: loss") == 1  # it went on
 
     words = write_study(tmp_path / "whole" / "own.yaml", composed, TRAINED, heat)
     assert reproduce_tables.main([*words, "--jobs", "2"]) == 0
@@ -142,3 +146,48 @@ def test_a_killed_study_goes_on_to_the_same_tables(
     texts = [(tmp_path / name / "out" / "own.md").read_text() for name in ("killed", "whole")]
     tables = [text.partition("\n## ")[2] for text in texts]  # above is the commit, which may change meanwhile
     assert tables[0] == tables[1] and "another clip's sound" in tables[0] and "…" not in tables[0]
+
+
+ENDS = """
+import json, os, pathlib, signal
+def main(words):
+    print("said", words[0], flush=True)
+    if words[0] == "raise":
+        raise ValueError("no good")
+    if words[0] == "usage":
+        raise SystemExit(2)
+    if words[0] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if words[0] == "result":
+        numbers = {"m_j": 0.5, "m_f": 0.25, "commit": "0"}
+        (pathlib.Path(words[1]) / "metrics.json").write_text(json.dumps(numbers))
+    return 3 if words[0] == "three" else 0
+"""
+
+
+class Ending(Job):
+    """A job whose command ends as its row says."""
+
+    def commands(self, runs: Path) -> list[list[str]]:
+        return [["python", "-m", "ends", end, str(self.folder(runs))] for end in self.row.split()]
+
+
+def test_however_a_job_ends_the_others_go_on(composed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ends.py").write_text(ENDS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ends = ["kill", "three result", "raise", "usage", "nothing", "result", "nothing result"]
+    one = {"zero_shot": "point_global", "benchmarks": "s4"}
+    entries = [{**one, "name": f"n{place}", "row": end} for place, end in enumerate(ends)]
+    write_study(tmp_path / "own.yaml", composed, *entries)
+    jobs = [Ending(**vars(job)) for job in load_study(tmp_path / "own.yaml").jobs]
+    seconds = {job.name: 10.0 - place for place, job in enumerate(jobs)}
+    outcomes = run_jobs(jobs, tmp_path / "runs", seconds)
+    assert [outcome.job.row for outcome in outcomes] == ends
+    errors = [outcome.error.partition(" (")[0] for outcome in outcomes]
+    assert errors[0].startswith("its process was lost") and errors[0].endswith("said kill")
+    assert errors[1:4] == ["exit code 3: said three", "exit code 1: ValueError: no good", "exit code 2: said usage"]
+    assert errors[4].startswith("left no result with real sound") and errors[5:] == ["", ""]
+    states = [state(job, tmp_path / "runs") for job in jobs]
+    assert states == ["begun"] * 5 + ["done"] * 2
+    log = (jobs[2].folder(tmp_path / "runs") / "log.txt").read_text()
+    assert log.startswith("$ python -m ends raise ") and "Traceback" in log
