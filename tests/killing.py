@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-MEANWHILE = ("seconds", "commit")
 REPOSITORY = Path(__file__).parent.parent
 COMMANDS = ("avsbench_data.compose", "preprocess_s4", "zero_shot.evaluate", "supervised.train", "pretrained.fetch")
 COMMANDS += ("reproduce_tables",)
@@ -59,7 +58,8 @@ class Forks:
     """The process that forks."""
 
     def __init__(self, log: Path):
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        # Not in a git repository: a commit made meanwhile would be told in the results.
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "GIT_DIR": str(log.parent)}
         command = [sys.executable, "-m", "tests.killing", str(log)]
         self.process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -99,15 +99,14 @@ def until_done(forks: Forks, run: Run, undisturbed: End, kills: int, chance: ran
 
 def left_behind(folder: Path, exempt: Sequence[str] = ()) -> dict[str, Any]:
     """What is below a folder, by name: bytes, but for the folder's own path in them; of metrics.json all but its
-    seconds and the commit, which may change meanwhile. Hidden temporary files and lock files, which killed runs leave,
-    and the `exempt` names are left out."""
+    seconds. Hidden temporary files and lock files, which killed runs leave, and the `exempt` names are left out."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if not path.is_file() or ".partial" in path.name or path.suffix == ".lock" or path.name in exempt:
             continue
         if path.name.startswith("metrics"):
-            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key not in MEANWHILE}
+            found[name] = {key: value for key, value in json.loads(path.read_text()).items() if key != "seconds"}
         else:
             found[name] = path.read_bytes().replace(bytes(folder), b"")
     return found
