@@ -53,10 +53,12 @@ def serve(pipe: Connection) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
         try:
-            commands, log, launcher = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
+            given = pipe.recv()
+        except (EOFError, OSError, KeyboardInterrupt):
             return
-        pipe.send(run(commands, log, launcher))
+        code = run(*given)
+        with contextlib.suppress(OSError):  # nobody waits for it any more
+            pipe.send(code)
 
 
 def run(commands: Sequence[Sequence[str]], log: Path, launcher: Sequence[str]) -> int:
