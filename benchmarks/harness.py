@@ -129,6 +129,8 @@ class Races:
 
 def _and_rest(function: Callable[..., Any], *arguments: Any) -> Any:
     """The function's result, once joblib's workers are gone: they would wait for more, and this process for them."""
+    # If memory runs out after all, the kernel is to end this process and none that does real work.
+    Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         return function(*arguments)
     finally:

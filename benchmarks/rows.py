@@ -127,7 +127,7 @@ ROWS = [
     ),
     *(_block(stage, 5) for stage in (1, 2, 3, 4)),
     *(_block(2, seconds) for seconds in (10, 20)),
-    _step("resnet50", "TPAVI ResNet-50", 14.0),
+    _step("resnet50", "TPAVI ResNet-50", 11.0),
     _step("pvt_v2_b5", "TPAVI PVT-v2-b5", 15.0),
     _step("fpn", "AudioCLIP FPN", 5.0),
     Row(
