@@ -153,8 +153,9 @@ def to_unit_range(waveform: Tensor) -> Tensor:
 def blackman_harris(length: int) -> Tensor:
     """Periodic four-term Blackman-Harris window (length,) in float32."""
     terms = (0.35875, 0.48829, 0.14128, 0.01168)
-    window = torch.signal.windows.general_cosine(length, a=terms, sym=False, dtype=torch.float64)
-    return window.float()
+    # On the CPU first: torch's windows mix devices where a network is built without memory.
+    window = torch.signal.windows.general_cosine(length, a=terms, sym=False, dtype=torch.float64, device="cpu")
+    return window.float().to(torch.get_default_device())
 
 
 def _stage(in_channels: int, planes: int, blocks: int, stride: int, groups: int, width_per_group: int) -> nn.Sequential:

@@ -134,7 +134,7 @@ def work(guard: Guard, count: int, seed: int) -> None:
     trees()
 
 
-@pytest.mark.parametrize("count, seed", [(20, 0), pytest.param(300, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count, seed", [(20, 0), pytest.param(150, 1, marks=pytest.mark.slow)])
 def test_configs(tmp_path: Path, count: int, seed: int) -> None:
     tally = guarded(partial(work, count=count, seed=seed), tmp_path, memory=512)
     print(f"fuzz, configs: {tally}")

@@ -46,7 +46,7 @@ def work(guard: Guard, count: int, seed: int) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize("count, seed", [(100, 0), pytest.param(1500, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count, seed", [(80, 0), pytest.param(800, 1, marks=pytest.mark.slow)])
 def test_media(tmp_path: Path, count: int, seed: int) -> None:
     tally = guarded(partial(work, count=count, seed=seed), tmp_path)
     print(f"fuzz, media: {tally}")

@@ -1,7 +1,6 @@
 """Hostile meta CSVs: every clip they list stays below the root, or they are refused in a line."""
 
-import csv
-import io
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,19 +42,22 @@ PLAIN = settings(
 )
 
 
+def quoted(fields: Sequence[str]) -> str:
+    """A line of CSV; Python's own writer refuses some signs."""
+    return ",".join(f'"{field.replace(chr(34), chr(34) * 2)}"' for field in fields) + "\n"
+
+
 def corpus() -> dict[str, tuple[str, bytes]]:
     """Tables by what is odd about them: benchmark and content."""
     found = {}
     for benchmark, head in HEAD.items():
         row = ROW[benchmark]
         for name in NAMES:
-            text = io.StringIO()
-            csv.writer(text).writerow([name, "0", "dog", "test"] if benchmark == "s4" else [name, "test"])
-            found[f"{benchmark}, the name {name[:20]!r}"] = (benchmark, (head + text.getvalue()).encode())
+            line = quoted([name, "0", "dog", "test"] if benchmark == "s4" else [name, "test"])
+            found[f"{benchmark}, the name {name[:20]!r}"] = (benchmark, (head + line).encode())
             if benchmark == "s4":
-                text = io.StringIO()
-                csv.writer(text).writerow(["a", "0", name, "test"])
-                found[f"the category {name[:20]!r}"] = (benchmark, (head + text.getvalue()).encode())
+                line = quoted(["a", "0", name, "test"])
+                found[f"the category {name[:20]!r}"] = (benchmark, (head + line).encode())
         for what, content in {
             "nothing": "",
             "a mark only": "\ufeff",
@@ -120,15 +122,13 @@ def work(guard: Guard, count: int, seed: int) -> None:
     @settings(PLAIN, max_examples=count)
     @given(st.sampled_from(["s4", "ms3"]), st.booleans(), table)
     def tables(benchmark: str, headed: bool, rows: list[list[str]]) -> None:
-        text = io.StringIO()
-        csv.writer(text).writerows(rows)
-        content = (HEAD[benchmark] if headed else "") + text.getvalue()
+        content = (HEAD[benchmark] if headed else "") + "".join(map(quoted, rows))
         attempt(repr(content), benchmark, content.encode("utf-8", "surrogatepass"))
 
     tables()
 
 
-@pytest.mark.parametrize("count, seed", [(150, 0), pytest.param(2000, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count, seed", [(100, 0), pytest.param(1000, 1, marks=pytest.mark.slow)])
 def test_tables(tmp_path: Path, count: int, seed: int) -> None:
     tally = guarded(partial(work, count=count, seed=seed), tmp_path, memory=512)
     print(f"fuzz, tables: {tally}")

@@ -219,7 +219,7 @@ def _misshapen(optimizer: dict[str, Any]) -> dict[str, Any]:
     return {"state": moments, "param_groups": optimizer["param_groups"]}
 
 
-@pytest.mark.parametrize("count, seed", [(100, 0), pytest.param(1000, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count, seed", [(50, 0), pytest.param(400, 1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("work", [checkpoints, minis, caches])
 def test_weights(tmp_path: Path, work: Callable[..., None], count: int, seed: int) -> None:
     tally = guarded(partial(work, count=count, seed=seed), tmp_path)
@@ -229,7 +229,7 @@ def test_weights(tmp_path: Path, work: Callable[..., None], count: int, seed: in
     assert tally.grown < 500
 
 
-@pytest.mark.parametrize("count, seed", [(40, 0), pytest.param(500, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count, seed", [(30, 0), pytest.param(200, 1, marks=pytest.mark.slow)])
 def test_states(composed: Path, folder: Path, tmp_path: Path, count: int, seed: int) -> None:
     run = tmp_path / "box" / "inside" / "run"
     words = arguments(composed, folder, run, "--train.epochs", "1", "--data.fraction", "0.3")
