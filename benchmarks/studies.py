@@ -1,7 +1,6 @@
 """Contestants: the zero-shot study end to end, on the miniature: loading, sound, similarity, prompts, SAM, metrics."""
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from accelerate import Accelerator
 from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 
-from benchmarks.data import clips
+from benchmarks import data
 from benchmarks.harness import Output, Work
 from models.mini import load_mini_audioclip
 from tests import plain
@@ -33,11 +32,11 @@ from zero_shot.settings import AUDIOCLIP_RATE
 from zero_shot.similarity import similarity_map
 
 
-def _options(setting: str, count: int, data: AVSBench, side: int, cache: Path) -> Options:
+def _options(setting: str, count: int, bench: AVSBench, side: int, cache: Path) -> Options:
     """Those of zero_shot/configs/mini."""
     return Options(
         setting="no_prompt" if setting == "no_prompt" else "point",
-        data=DataOptions(root=data.root, first=count, workers=0),
+        data=DataOptions(root=bench.root, first=count, workers=0),
         audioclip=AudioCLIPOptions(weights="mini", reverse=False, interpolation="bicubic"),
         sam=SamOptions(size="mini", weights="mini"),
         prompt=PromptOptions(threshold=0.95),
@@ -58,8 +57,9 @@ def study_warm(setting: str, count: int, composed: int, side: int) -> Work:
 
 
 def _study(setting: str, count: int, composed: int, side: int, cold: bool) -> Work:
-    cache = Path(tempfile.mkdtemp(prefix="avs_benchmark_cache_"))
-    options = _options(setting, count, clips(composed), side, cache)
+    cache = data.FOLDER / "avs_benchmark_cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    options = _options(setting, count, data.clips(composed), side, cache)
     built = build_setting(options)
     dataset, accelerator = open_split(options, built), Accelerator(cpu=True)
     masks: list[np.ndarray] = []
@@ -86,8 +86,8 @@ def _study(setting: str, count: int, composed: int, side: int, cold: bool) -> Wo
 def study_plain(setting: str, count: int, composed: int, side: int) -> Work:
     """As the original: nothing is kept, each frame goes through the stock predictor or generator and each proposal
     through torchvision, peaks are sought pixel by pixel, and M_F passes 255 times over the pixels."""
-    data = clips(composed)
-    options = _options(setting, count, data, side, Path())
+    bench = data.clips(composed)
+    options = _options(setting, count, bench, side, Path())
     model, sam = load_mini_audioclip(), load_sam(options.sam)
     predictor = SamPredictor(sam)
     generator = SamAutomaticMaskGenerator(sam, **vars(options.proposals))
@@ -115,9 +115,9 @@ def study_plain(setting: str, count: int, composed: int, side: int) -> Work:
     @torch.inference_mode()
     def work() -> Output:
         answers, iou, f = [], [], []
-        for clip in data.split("test")[:count]:
-            frames = [np.asarray(Image.open(path).convert("RGB")) for path in data.frames(clip)]
-            heard = torch.from_numpy(five_seconds(data.wav(clip), AUDIOCLIP_RATE, tile=options.audioclip.tile))
+        for clip in bench.split("test")[:count]:
+            frames = [np.asarray(Image.open(path).convert("RGB")) for path in bench.frames(clip)]
+            heard = torch.from_numpy(five_seconds(bench.wav(clip), AUDIOCLIP_RATE, tile=options.audioclip.tile))
             sounds = torch.nn.functional.normalize(model.encode_audio(heard), dim=1)
             if setting == "no_prompt":
                 masks = [pick(frame, sound) for frame, sound in zip(frames, sounds, strict=True)]
@@ -126,7 +126,7 @@ def study_plain(setting: str, count: int, composed: int, side: int) -> Work:
                 dense = model.image_pyramid(images, surgery=True)[1]
                 heats = similarity_map(sounds, dense, mode="bicubic").numpy()
                 masks = [ask(frame, heat) for frame, heat in zip(frames, heats, strict=True)]
-            truth = torch.stack([plain.read_mask(path, "s4") for path in data.masks(clip)])
+            truth = torch.stack([plain.read_mask(path, "s4") for path in bench.masks(clip)])
             predicted = torch.from_numpy(np.stack(masks)).float()
             iou.append(plain.iou(predicted, truth))
             f.append(plain.f_measure(predicted, truth))
