@@ -154,7 +154,9 @@ def blackman_harris(length: int) -> Tensor:
     """Periodic four-term Blackman-Harris window (length,) in float32."""
     terms = (0.35875, 0.48829, 0.14128, 0.01168)
     # On the CPU first: torch's windows mix devices where a network is built without memory.
-    window = torch.signal.windows.general_cosine(length, a=terms, sym=False, dtype=torch.float64, device="cpu")
+    window = torch.signal.windows.general_cosine(
+        length, a=terms, sym=False, dtype=torch.float64, device=torch.device("cpu")
+    )
     return window.float().to(torch.get_default_device())
 
 
