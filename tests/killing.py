@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
-COMMANDS = ("avsbench_data.compose", "preprocess_s4", "zero_shot.evaluate", "supervised.train", "pretrained.fetch")
-COMMANDS += ("reproduce_tables",)
+COMMANDS = ["avsbench_data.compose", "preprocess_s4", "zero_shot.evaluate", "supervised.train", "pretrained.fetch"]
+COMMANDS += ["reproduce_tables"]
 
 
 @dataclass

@@ -5,6 +5,7 @@ test_zero_shot.py), batches (test_supervised.py, test_zero_shot.py), the order o
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,10 +22,21 @@ PVT = "--model.segmentor tpavi --model.backbone pvt_v2_b0 --model.weights random
 PVT += " --model.ear.widths [4,4,4,8] --model.ear.hidden 16"
 
 
+@pytest.fixture(autouse=True)
+def no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results tell the commit, and one may be made meanwhile."""
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+
+
 @pytest.mark.parametrize(
-    "more", ["--model.freeze [] --train.optimizer adamw", "--fidelity published", PVT], ids=["fpn", "published", "pvt"]
+    "more",
+    [
+        pytest.param("--model.freeze [] --train.optimizer adamw", id="fpn"),
+        pytest.param("--fidelity published", id="published", marks=pytest.mark.slow),
+        pytest.param(PVT, id="pvt", marks=pytest.mark.slow),
+    ],
 )
-def test_training_depends_on_the_seed_alone(composed: Path, folder: Path, tmp_path: Path, more: str) -> None:
+def test_training_depends_on_nothing_but_its_options(composed: Path, folder: Path, tmp_path: Path, more: str) -> None:
     runs = {}
     for name, words in {
         "first": "--data.workers 0",
@@ -50,7 +62,7 @@ def test_training_depends_on_the_seed_alone(composed: Path, folder: Path, tmp_pa
 def test_zero_shot_numbers_depend_on_nothing_but_the_options(composed: Path, tmp_path: Path, setting: str) -> None:
     words = f"--setting {setting} --retrieval.score map --data.root {composed / 'Single-source'} {MINI} --masks"
     words += " --proposals.points_per_side 4 --proposals.pred_iou_thresh 0.5 --proposals.stability_score_thresh 0.6"
-    found = []
+    found: list[dict[str, Any]] = []
     for workers, cache in (("0", "false"), ("2", "true"), ("0", "true")):
         out = tmp_path / f"run{len(found)}"
         cached = ["--run.use_cache", cache, "--run.cache", str(tmp_path / "cache"), "--data.workers", workers]

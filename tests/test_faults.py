@@ -514,8 +514,10 @@ def test_a_second_preprocessing_is_refused(benchmark_copy: Path, capsys: Capture
         told(capsys, "another process preprocesses here")
 
 
-def test_a_second_evaluation_of_the_same_is_safe(composed: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_second_evaluation_of_the_same_is_safe(composed: Path, tmp_path: Path, monkeypatch: Patch) -> None:
     """Evaluations share a cache and may share a folder: what they write is the same, and written whole."""
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))  # results tell the commit, and one may be made meanwhile
     for out in ("alone", "both"):
         words = heatmap(composed, tmp_path / out, "--data.first", "2")
         runs = [
