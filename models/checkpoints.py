@@ -3,6 +3,7 @@
 What the study makes of each public file is in models/mappings.py.
 """
 
+import io
 import re
 import warnings
 import zipfile
@@ -140,7 +141,9 @@ def _read(path: Path) -> object:
         check_archive(path)
         with warnings.catch_warnings():  # torch remarks on formats that it goes on to refuse
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Read whole, an older file cannot ask for buffers longer than it is.
+            source = path if start.startswith(b"PK") else io.BytesIO(path.read_bytes())
+            return torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if start.startswith(b"version https://git-lfs"):
