@@ -52,12 +52,12 @@ class Job:
     @cached_property
     def options(self) -> Any:
         """Its options. Raises InputError where the study or the configuration names one that there is not."""
-        return key.options(self)
+        return key.parse(self.kind, self.words)
 
     @cached_property
     def key(self) -> tuple[str, ...]:
         """The digests of all that its numbers depend on."""
-        return key.job_key(self)
+        return key.digests(self.kind, self.options, self.root, self.benchmark)
 
     def folder(self, runs: Path) -> Path:
         """Its run folder."""

@@ -1,14 +1,12 @@
 """What a job's numbers depend on, as digests: options, weights and data. A result counts only under its own key."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import supervised.options
 import supervised.sources
@@ -16,10 +14,7 @@ import zero_shot.options
 import zero_shot.weights
 from utils.config import resolve
 from utils.files import sha256
-from utils.layout import BENCHMARKS
-
-if TYPE_CHECKING:
-    from study.job import Job
+from utils.layout import BENCHMARKS, BenchmarkName
 
 RECIPE = "compose.json"  # that avsbench_data.compose leaves beside its clips
 MISSING = "missing"
@@ -31,28 +26,28 @@ WITHOUT_EFFECT = {  # options that change no number, or stand for what is in the
 }
 
 
-def options(job: Job) -> Any:
-    """The options of a job, from its configuration and what the study sets. Raises InputError."""
-    return resolve(OPTIONS[job.kind], job.words)
+def parse(kind: str, words: Sequence[str]) -> Any:
+    """The options that a job's words say, by its kind. Raises InputError."""
+    return resolve(OPTIONS[kind], words)
 
 
-def weight_files(job: Job) -> list[Path]:
+def weight_files(kind: str, options: Any) -> list[Path]:
     """The files of weights that a job starts from, there or not."""
-    if job.kind == "zero_shot":
-        return zero_shot.weights.weight_files(job.options)
-    return supervised.sources.weight_files(job.options.model)
+    if kind == "zero_shot":
+        return zero_shot.weights.weight_files(options)
+    return supervised.sources.weight_files(options.model)
 
 
-def job_key(job: Job) -> tuple[str, ...]:
-    """Digests of the options, however they are written, and of each file that the numbers depend on."""
-    chosen = asdict(job.options)
-    for name in WITHOUT_EFFECT[job.kind]:
+def digests(kind: str, options: Any, root: Path, benchmark: BenchmarkName) -> tuple[str, ...]:
+    """Of the options, however they are written, and of each file that the numbers depend on."""
+    chosen = asdict(options)
+    for name in WITHOUT_EFFECT[kind]:
         group, _, option = name.partition(".")
         del chosen[group][option]
     described = json.dumps(chosen, sort_keys=True, default=str)
     # Composed clips have the same names whatever they were composed of; how they were, their recipe says.
-    data = [job.root / BENCHMARKS[job.benchmark].meta, job.root.parent / RECIPE]
-    files = [*weight_files(job), *data]
+    data = [root / BENCHMARKS[benchmark].meta, root.parent / RECIPE]
+    files = [*weight_files(kind, options), *data]
     return (hashlib.sha256(described.encode()).hexdigest(), *map(digest, files))
 
 

@@ -74,7 +74,7 @@ def _missing(clips: Iterable[Clip], files: Callable[[Clip], list[Path]]) -> int:
 
 
 def _weights(job: Job) -> list[Lack]:
-    found = [_weight(path) for path in weight_files(job) if not path.is_file()]
+    found = [_weight(path) for path in weight_files(job.kind, job.options) if not path.is_file()]
     if job.kind == "zero_shot" and job.options.setting == "box_prompt" and not find_spec("transformers"):
         found.append(Lack("transformers", "pip install .[grounding]"))
     return found

@@ -99,7 +99,7 @@ def _table(study: Study, runs: Path, name: str, known: Mapping[str, dict[str, An
         f"Fidelity: {placed[0][0].fidelity}." if placed and not both else "",
         f"Reported by {'; '.join(sources)}." if sources else "",
         *(f"{row}: {why}." for row, why in absent),
-        f"{missing} of {len(results)} results are missing." if missing else f"All {len(results)} results are there.",
+        f"{missing} of {len(results)} results are missing." if missing else "",
     ]
     values = {place: [numbers["m_j"] for numbers in some if numbers] for place, some in ours.items() if any(some)}
     columns = ["", *heads, *([] if one_batch else ["metric_batch"])]
