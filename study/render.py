@@ -3,6 +3,7 @@
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean, stdev
 
 LATEX = {  # what LaTeX reads as something else, or its fonts lack
     "\\": r"\textbackslash{}",
@@ -93,15 +94,6 @@ def figures(pairs: Sequence[tuple[float, float]], planned: int = 1) -> str:
         text = " / ".join(map(number, pairs[0]))
     else:
         several = zip(*pairs, strict=True)
-        text = " / ".join(f"{number(_mean(values))} ± {number(_deviation(values))}" for values in several)
+        text = " / ".join(f"{number(fmean(values))} ± {number(stdev(values))}" for values in several)
     missing = f" of {planned}" if len(pairs) < planned else ""
     return f"{text} (n = {len(pairs)}{missing})" if planned > 1 else text
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _deviation(values: Sequence[float]) -> float:
-    """The sample standard deviation, over n - 1."""
-    return (sum((value - _mean(values)) ** 2 for value in values) / (len(values) - 1)) ** 0.5
