@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if done:
             from study.page import write_page  # matplotlib, which a dry run does without
 
-            write_page(study, runs, runs / "index.html")
+            write_page(study, runs, runs / "index.html", max(job.pictures for job in study.jobs))
             print(f"Page: {runs / 'index.html'}")
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
