@@ -1,16 +1,18 @@
 """Compose the miniature: clips in AVSBench's raw layout, with exact masks, without a download.
 
-  python -m avsbench_data.compose --out DIR [--pictures DIR] [--s4 N] [--ms3 N] [--seed S] [--jobs N]
+  python -m avsbench_data.compose --out DIR [--pictures DIR] [--backgrounds DIR] [--s4 N] [--ms3 N] [--seed S]
 
 DIR/Single-source (S4): one thing sounds; one to three of other kinds are silent, so sight alone cannot tell.
 DIR/Multi-sources (MS3): two or three things sound, each for a run of seconds; at least one is silent.
 The mask of a second shows what is visible of all that sounds in it, in the frame that preprocessing picks.
 
 The things are fourteen drawn kinds with synthesised sounds, or NAME.png (with alpha) and NAME.ogg or NAME.wav
-from --pictures. Clips are dealt out to the kinds in turn, and each kind's S4 clips to train, val and test as
-70/15/15; a kind with few clips goes into each split once before it goes into any twice, so small sets have a
-larger val and test. MS3 clips are dealt 70/15/15 as a whole. The same arguments give the same masks and meta data,
-whatever --jobs is. A run that was stopped goes on when it is started again: one run at a time in a DIR.
+from --pictures. They drift over calm drawn backdrops, or over parts of the photographs (JPEG or PNG) in --backgrounds.
+
+Clips are dealt out to the kinds in turn, and each kind's S4 clips to train, val and test as 70/15/15; a kind with few
+clips goes into each split once before it goes into any twice, so small sets have a larger val and test. MS3 clips are
+dealt 70/15/15 as a whole. The same arguments give the same masks and meta data, whatever --jobs is. A run that was
+stopped goes on when it is started again: one run at a time in a DIR.
 """
 
 import argparse
@@ -30,7 +32,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from avsbench_data.scene import Cast, DrawnCast, PictureCast, cast_roles, draw_scene, mix
+from avsbench_data.casts import Cast, open_cast
+from avsbench_data.scene import cast_roles, draw_scene, mix
 from avsbench_data.sounds import RATE
 from utils.cli import InputError, command
 from utils.encode import frame_rate, write_video
@@ -148,16 +151,14 @@ def check_recipe(setting: Setting, cast: Cast, counts: dict[BenchmarkName, int])
         "size": "{1}x{0}".format(*setting.size),
         "clips": counts,
         "kinds": list(cast.kinds),
-        "pictures": {},
+        "pictures": {path.name: sha256(path) for path in cast.files},
+        "backgrounds": {path.name: sha256(path) for path in cast.photographs},
     }
-    if isinstance(cast, PictureCast):
-        files = [path for kind in cast.kinds for path in (cast.picture(kind), cast.recording(kind))]
-        recipe["pictures"] = {path.name: sha256(path) for path in files}
     path = setting.out / RECIPE
     if path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            differ = [key for key in recipe if found.get(key) != recipe[key]]
+            differ = [key for key in recipe if found.get(key, {}) != recipe[key]]
         except (ValueError, AttributeError):
             raise InputError(f"{path}: unreadable, so {setting.out} is left alone; give another --out") from None
         if differ:
@@ -195,6 +196,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to compose into")
     parser.add_argument("--pictures", type=Path, help="folder of pictures and sounds instead of the drawn kinds")
+    parser.add_argument("--backgrounds", type=Path, help="folder of photographs instead of drawn backdrops")
     parser.add_argument("--s4", type=int, default=280, metavar="N", help="single-source clips (default 280)")
     parser.add_argument("--ms3", type=int, default=70, metavar="N", help="multi-source clips (default 70)")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
@@ -214,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compose what the command line asks for."""
     args = parse(argv)
     begin = time.perf_counter()
-    cast = PictureCast(args.pictures) if args.pictures else DrawnCast()
+    cast = open_cast(args.pictures, args.backgrounds)
     setting = Setting(args.out, args.seed, float(frame_rate(args.fps)), args.size)
     asked: dict[BenchmarkName, int] = {"s4": args.s4, "ms3": args.ms3}
     counts = {name: count for name, count in asked.items() if count}

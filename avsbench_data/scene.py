@@ -1,21 +1,16 @@
-"""A composed clip: things that drift over a calm background, some of them sounding, the others silent.
+"""A composed clip: things that drift over a background, some of them sounding, the others silent.
 
-The picture and the exact masks come from the same layers. A cast says what the things look and sound like:
-the built-in drawings, or a folder of pictures and recordings.
+The picture and the exact masks come from the same layers. A cast says what the things look and sound like.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Protocol
 
-import av
 import cv2
 import numpy as np
-import soundfile
 
-from avsbench_data import drawings, sounds
+from avsbench_data import sounds
+from avsbench_data.casts import Cast
 from utils.cli import InputError
 from utils.layout import FRAME_SIZE, SECONDS, BenchmarkName
 
@@ -24,111 +19,6 @@ VISIBLE = 0.02  # the least part of the frame that each thing shows in each seco
 ATTEMPTS = 60  # at a scene in which every thing shows
 MOST = 4  # things in a scene
 SNR = (12.0, 30.0)  # dB, of the sounding things over the background noise
-
-
-class Cast(Protocol):
-    """What may appear in a scene."""
-
-    kinds: tuple[str, ...]
-
-    def sprite(self, kind: str, radius: float, rng: np.random.Generator) -> np.ndarray:
-        """Float32 (h, w, 4): RGB, 0 to 255, premultiplied by alpha; alpha, 0 to 1. Side about 2·radius."""
-
-    def sound(self, kind: str, samples: int, rng: np.random.Generator) -> np.ndarray:
-        """Float32 (samples,) at 44.1 kHz, of unit power."""
-
-
-class DrawnCast:
-    """The built-in kinds."""
-
-    kinds = tuple(drawings.DRAWINGS)
-    sprite = staticmethod(drawings.sprite)
-    sound = staticmethod(sounds.sound)
-
-
-class PictureCast:
-    """A folder of NAME.png, with alpha, and NAME.ogg or NAME.wav; a NAME is a kind.
-
-    Reads everything once, so that a file that cannot be used is named at once, by an InputError.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder")
-        pictures = sorted(path for path in folder.glob("*.png") if not path.name.startswith("."))
-        if not pictures:
-            raise InputError(f"{folder}: holds no NAME.png with a NAME.ogg or NAME.wav beside it")
-        self.kinds = tuple(path.stem for path in pictures)
-        for path in pictures:
-            _read_cutout(path)
-            _read_recording(self.recording(path.stem))
-
-    def picture(self, kind: str) -> Path:
-        """The picture of a kind."""
-        return self.folder / f"{kind}.png"
-
-    def recording(self, kind: str) -> Path:
-        """The recording of a kind."""
-        for suffix in (".ogg", ".wav"):
-            if (path := self.folder / f"{kind}{suffix}").is_file():
-                return path
-        raise InputError(f"{self.picture(kind)}: has no sound; put {kind}.ogg or {kind}.wav beside it")
-
-    def sprite(self, kind: str, radius: float, rng: np.random.Generator) -> np.ndarray:
-        """The picture, scaled to the area of a square of side 2·radius, or less if it is very long."""
-        cutout = _read_cutout(self.picture(kind))
-        height, width = cutout.shape[:2]
-        scale = min(2 * radius / (height * width) ** 0.5, 3.4 * radius / max(height, width))
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR  # neither overshoots
-        mirrored = cutout[:, ::-1] if rng.random() < 0.5 else cutout
-        return cv2.resize(mirrored, size, interpolation=method)
-
-    def sound(self, kind: str, samples: int, rng: np.random.Generator) -> np.ndarray:
-        """The recording, over and over for as long as is asked."""
-        return sounds.looped(_read_recording(self.recording(kind)), samples, rng)
-
-
-@cache  # each process reads a file once
-def _read_cutout(path: Path) -> np.ndarray:
-    """A picture cut to what is opaque, as float32 premultiplied RGBA."""
-    bgra = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
-    if bgra is None:
-        raise InputError(f"{path}: not a readable picture")
-    if bgra.ndim != 3 or bgra.shape[2] != 4:
-        raise InputError(f"{path}: has no alpha channel, so what it shows cannot be told from its background")
-    rgba = cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA).astype(np.float32)
-    rgba /= 1 if bgra.dtype == np.uint8 else 257  # of 16 bits
-    rgba[..., 3] /= 255
-    if rgba[..., 3].max() <= 0.5:
-        raise InputError(f"{path}: is transparent everywhere")
-    rows, columns = np.nonzero(rgba[..., 3] > 0.05)
-    rgba[..., :3] *= rgba[..., 3:]
-    return rgba[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-
-
-@cache
-def _read_recording(path: Path) -> np.ndarray:
-    """A recording without its silent stretches, mono at 44.1 kHz, float32."""
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise InputError(f"{path}: not a readable sound file ({error})") from error
-    mono = np.nan_to_num(samples.mean(axis=1))
-    block = max(1, rate // 20)
-    blocks = np.pad(mono, (0, -len(mono) % block)).reshape(-1, block)
-    power = np.sqrt(np.square(blocks).mean(axis=1))
-    loud = power > 0.03 * power.max(initial=0)
-    if not loud.any():
-        raise InputError(f"{path}: has no sound in it")
-    mono = blocks[np.convolve(loud, np.ones(5), "same")[: len(loud)] > 0].ravel()  # with 0.1 s around it
-    if rate == sounds.RATE:
-        return mono
-    resampler = av.AudioResampler("fltp", "mono", sounds.RATE)  # librosa's compiles for seconds in each process
-    frame = av.AudioFrame.from_ndarray(mono[None], format="fltp", layout="mono")
-    frame.sample_rate = rate
-    return np.concatenate([f.to_ndarray()[0] for f in (*resampler.resample(frame), *resampler.resample(None))])
 
 
 @dataclass(frozen=True)
@@ -239,7 +129,7 @@ def draw_scene(
     `Scene.visible` says at the moments: float32 (moments, roles, 224, 224). Raises InputError when a thing is
     too thin to show.
     """
-    backdrop = drawings.background(*size, rng)
+    backdrop = cast.background(*size, rng)
     for attempt in range(ATTEMPTS):
         things: list[Thing] = []
         for role in roles:

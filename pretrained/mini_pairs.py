@@ -14,8 +14,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from avsbench_data import drawings
-from avsbench_data.scene import RADIUS, SNR, Cast, Role, Scene, Thing, cast_roles, draw_scene
+from avsbench_data.casts import Cast
+from avsbench_data.scene import RADIUS, SNR, Role, Scene, Thing, cast_roles, draw_scene
 from avsbench_data.sounds import RATE, faded, hiss
 from utils.audio import SAMPLE_RATE, five_seconds, resample
 from utils.cli import InputError
@@ -79,7 +79,7 @@ class ScenePairs:
             margin = np.minimum(0.75 * radius, 0.45 * np.array([width, height]))
             centre = rng.uniform(margin, np.array([width, height]) - margin)
             thing = Thing(self.cast.sprite(kind, radius, rng), centre, centre, 0.0, rng.uniform(-12, 12), rng.random())
-            backdrop = np.zeros((height, width, 3), np.float32) if black else drawings.background(height, width, rng)
+            backdrop = np.zeros((height, width, 3), np.float32) if black else self.cast.background(height, width, rng)
             scene, moment = Scene(backdrop, [thing]), 0.0
             roles, visible = [Role(kind, range(SECONDS))], scene.visible(moment)
         else:

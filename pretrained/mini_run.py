@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from avsbench_data.scene import Cast, DrawnCast, PictureCast
+from avsbench_data.casts import Cast, open_cast
 from models.checkpoints import load_checkpoint
 from utils.cli import InputError
 from utils.files import sha256, write_bytes, write_text
@@ -89,14 +89,17 @@ class Task(ABC):
 
     def cast(self) -> Cast:
         """The things of the scenes."""
-        return PictureCast(self.args.pictures) if self.args.pictures else DrawnCast()
+        return open_cast(self.args.pictures, self.args.backgrounds)
 
     def scenes(self) -> str:
         """The cast in words."""
-        scenes = "avsbench_data.scene, drawn on the fly"
-        if not self.args.pictures:
-            return f"{scenes}, with the built-in things"
-        return f"{scenes}, with the things of {self.args.pictures} ({pictures_digest(self.args.pictures)})"
+        cast, args = self.cast(), self.args
+        things, before = "built-in things", ""
+        if args.pictures:
+            things = f"things of {args.pictures} ({len(cast.kinds)} kinds, {digest(cast.files)})"
+        if args.backgrounds:
+            before = f", before {args.backgrounds} ({len(cast.photographs)} photographs, {digest(cast.photographs)})"
+        return f"avsbench_data.scene, drawn on the fly, with the {things}{before}"
 
     def course(self) -> dict[str, Any]:
         """What every recipe tells."""
@@ -105,11 +108,9 @@ class Task(ABC):
         return {"start": start, "seed": args.seed, "steps": args.steps, "batch": args.batch, "lr": args.lr}
 
 
-def pictures_digest(folder: Path) -> str:
-    """Names the contents of a folder of pictures in eight digits."""
-    cast = PictureCast(folder)
-    files = [path for kind in cast.kinds for path in (cast.picture(kind), cast.recording(kind))]
-    return f"{len(cast.kinds)} kinds, {sum(int(sha256(path)[:8], 16) for path in files) % 16**8:08x}"
+def digest(files: Sequence[Path]) -> str:
+    """Names the contents of files in eight digits."""
+    return f"{sum(int(sha256(path)[:8], 16) for path in files) % 16**8:08x}"
 
 
 @dataclass

@@ -19,7 +19,8 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from avsbench_data.scene import MOST, Cast, cast_roles, draw_scene
+from avsbench_data.casts import Cast
+from avsbench_data.scene import MOST, cast_roles, draw_scene
 from pretrained.mini_pairs import CANVAS
 from utils.layout import FRAME_SIZE, SECONDS
 

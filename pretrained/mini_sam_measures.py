@@ -14,7 +14,7 @@ import numpy as np
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from segment_anything.modeling import Sam
 
-from avsbench_data.scene import Cast
+from avsbench_data.casts import Cast
 from pretrained import mini_sam_data as data
 from pretrained.mini_sam_data import Picture, Prompt
 

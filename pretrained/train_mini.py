@@ -2,6 +2,7 @@
 
   python -m pretrained.train_mini audioclip [--out DIR] [--seed S] [--steps N] [--minutes M]   drawn things
   python -m pretrained.train_mini audioclip --pictures DIR [...]    things from NAME.png + NAME.ogg or NAME.wav
+  python -m pretrained.train_mini audioclip --backgrounds DIR [...] before photographs instead of drawn backdrops
   python -m pretrained.train_mini audioclip --data DIR [...]        the train split of preprocessed clips
   python -m pretrained.train_mini sam [--pictures DIR] [...]        SAM, from the exact masks of such scenes
   python -m pretrained.train_mini MODEL --evaluate [...]            measure what is in --out, train nothing
@@ -48,6 +49,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     source.add_argument("--data", type=Path, help="folder of preprocessed clips, with its meta CSV")
     for one, pictures, steps, batch, lr in ((hears, source, 1000, 32, 2e-3), (sees, sees, 1500, 8, 1.5e-3)):
         pictures.add_argument("--pictures", type=Path, help="folder of pictures and sounds instead of the drawn things")
+        one.add_argument("--backgrounds", type=Path, help="folder of photographs instead of drawn backdrops")
         one.add_argument("--out", type=Path, default=MINI, help="default pretrained/mini")
         one.add_argument("--start", type=Path, help="folder of miniature weights to start from, instead of random ones")
         one.add_argument("--seed", type=int, default=0, help="default 0")
@@ -73,6 +75,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     if args.model == "audioclip" and (args.batch < 4 or args.batch % 4):
         parser.error("--batch must be a multiple of 4, for the mosaics")
+    if args.model == "audioclip" and args.data and args.backgrounds:
+        parser.error("--backgrounds are for scenes that are drawn; the clips of --data have theirs")
     if args.batch < 1 or not args.lr > 0 or not args.minutes > 0:
         parser.error("--batch must be 1 or more, --lr and --minutes above 0")
     if args.evaluate and args.start:

@@ -20,7 +20,7 @@ from scipy.signal import get_window
 from torch import Tensor
 from torch.nn import functional as F
 
-from avsbench_data.scene import DrawnCast
+from avsbench_data.casts import DrawnCast
 from models.audioclip import AudioCLIP, tokenize
 from models.esresnext import ESResNeXtFBSP, blackman_harris, to_unit_range
 from models.fbsp import FBSP

@@ -1,8 +1,10 @@
 """The composed miniature: layout, exact masks, reproducibility, sounds and drawings, and what goes wrong."""
 
 import csv
+import json
 import math
 import shutil
+import tempfile
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avsbench_data import compose
+from avsbench_data.casts import DrawnCast, PictureCast
 from avsbench_data.compose import Setting, compose_clip, deal, main, plan
 from avsbench_data.drawings import DRAWINGS, background, sprite
-from avsbench_data.scene import DrawnCast, PictureCast, Role, Scene, Thing, cast_roles, mix
+from avsbench_data.scene import Role, Scene, Thing, cast_roles, mix
 from avsbench_data.sounds import RATE, SOUNDS, looped, sound
 from utils.encode import write_video
 from utils.layout import BENCHMARKS, SPLITS, AVSBench
@@ -382,6 +385,87 @@ def test_faulty_pictures_are_named(
     message = capsys.readouterr().err
     assert named in message and message.count("\n") == 1
     assert not out.exists()
+
+
+# Backgrounds of one's own
+
+WALLS = {"a.jpg": (20, 120, 220), "b.png": (10, 60, 30)}  # RGB, far from the discs
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Two photographs of walls, one lying and one standing, and a note that is none."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    (folder / "licence.txt").write_text("do as you like")
+    for (name, colour), shape in zip(WALLS.items(), ((90, 200), (400, 130)), strict=True):
+        cv2.imwrite(str(folder / name), np.full((*shape, 3), colour[::-1], np.uint8))
+    return folder
+
+
+def test_things_drift_over_photographs(photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["--out", str(out), "--backgrounds", str(photographs), "--s4", "6", "--ms3", "0", "--jobs", "2"]) == 0
+    data = dataset(out, "s4")
+    seen = set()
+    for clip in data.clips:
+        corners = read_clip(data.video(clip)).frames[0][[0, 0, -1, -1], [0, -1, 0, -1]]
+        usual = np.median(corners, axis=0)  # a thing may drift into a corner
+        seen |= {name for name, colour in WALLS.items() if np.abs(usual - colour).max() < 12}
+    assert seen == set(WALLS)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(0, 9))
+def test_a_backdrop_is_part_of_its_photograph(rows: int, columns: int, height: int, width: int, seed: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        photograph = np.random.default_rng(seed).integers(40, 90, (rows, columns, 3)).astype(np.uint8)
+        cv2.imwrite(f"{folder}/noise.png", photograph)
+        backdrop = DrawnCast(Path(folder)).background(height, width, np.random.default_rng(seed))
+    assert backdrop.shape == (height, width, 3) and backdrop.dtype == np.float32
+    low, high = photograph.min(axis=(0, 1))[::-1], photograph.max(axis=(0, 1))[::-1]
+    assert (backdrop >= low).all() and (backdrop <= high).all()
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ("empty", "photographs: holds no photograph"),
+        ("missing", "photographs: no such folder"),
+        ("damaged", "a.jpg: not a readable picture"),
+    ],
+)
+def test_faulty_photographs_are_named(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str, named: str
+) -> None:
+    if fault == "damaged":
+        (photographs / "a.jpg").write_bytes(b"no longer")
+    else:
+        shutil.rmtree(photographs)
+        if fault == "empty":
+            photographs.mkdir()
+    assert main(["--out", str(tmp_path / "out"), "--backgrounds", str(photographs), "--s4", "1"]) == 1
+    message = capsys.readouterr().err
+    assert named in message and message.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_photographs_are_refused(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = ["--out", str(tmp_path / "out"), "--s4", "1", "--ms3", "0", "--jobs", "1"]
+    assert main([*drawn, "--backgrounds", str(photographs)]) == 0
+    (photographs / "b.png").unlink()
+    for arguments in (drawn, [*drawn, "--backgrounds", str(photographs)]):
+        assert main(arguments) == 1
+        assert "other arguments (backgrounds" in capsys.readouterr().err
+
+
+def test_clips_of_an_earlier_version_go_on(tmp_path: Path) -> None:
+    arguments = ["--out", str(tmp_path), "--s4", "1", "--ms3", "0", "--jobs", "1"]
+    assert main(arguments) == 0
+    recipe = json.loads((tmp_path / "compose.json").read_text())
+    del recipe["backgrounds"]  # which it could not have
+    (tmp_path / "compose.json").write_text(json.dumps(recipe))
+    assert main(arguments) == 0
 
 
 # Bad use

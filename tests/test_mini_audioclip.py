@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from avsbench_data.scene import DrawnCast
+from avsbench_data.casts import DrawnCast
 from models.audioclip import AudioCLIP
 from models.mini import MINI, load_mini_audioclip
 from pretrained import mini_audioclip as mini
@@ -336,6 +336,7 @@ def test_the_shipped_weights_reach_their_figures(capsys: pytest.CaptureFixture[s
     "arguments",
     [
         ["--data", "x", "--pictures", "y"],
+        ["--data", "x", "--backgrounds", "y"],
         ["--batch", "1"],
         ["--steps", "0"],
         ["--lr", "0"],

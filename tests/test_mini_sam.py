@@ -16,7 +16,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from torch.utils.data import DataLoader
 
-from avsbench_data.scene import DrawnCast
+from avsbench_data.casts import DrawnCast
 from models.mini import MINI, load_mini_sam
 from models.sam import SamSizes, build_sam
 from pretrained import mini_sam, mini_tasks
@@ -100,14 +100,20 @@ def test_learns_from_pictures_of_ones_own(trained: Path, tmp_path: Path) -> None
     for name, grey in (("one", 40), ("two", 220), ("three", 130)):
         cv2.imwrite(str(folder / f"{name}.png"), np.full((50, 60, 4), (grey, 40, 200, 255), np.uint8))
         (folder / f"{name}.wav").write_bytes(wav_bytes(np.full(4000, 9000, np.int16), 8000))
-    assert train(tmp_path, "--pictures", str(folder), "--start", str(trained), "--seed", "4", steps=1) == 0
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    cv2.imwrite(str(photographs / "wall.jpg"), np.full((90, 120, 3), 120, np.uint8))
+    arguments = ["--pictures", str(folder), "--backgrounds", str(photographs), "--start", str(trained), "--seed", "4"]
+    assert train(tmp_path, *arguments, steps=1) == 0
     recipe = json.loads((tmp_path / "sam.json").read_text())["recipe"]
-    assert "3 kinds, " in recipe["data"]
+    assert "3 kinds, " in recipe["data"] and "1 photographs, " in recipe["data"]
     assert recipe["start"] == f"the weights in {trained}"
 
 
 def test_the_loss_falls() -> None:
-    task = mini_tasks.SamTask(Namespace(sizes=json.dumps(TINY), steps=40, seed=0, pictures=None, batch=2))
+    task = mini_tasks.SamTask(
+        Namespace(sizes=json.dumps(TINY), steps=40, seed=0, pictures=None, backgrounds=None, batch=2)
+    )
     model = task.build(task.sizes)
     teacher = task.teacher(model)
     batch = next(iter(DataLoader(task.stream(0), batch_size=2)))
