@@ -91,8 +91,16 @@ def must_be_finite(model: Mapping[str, Tensor], where: str) -> None:
 
 
 def must_be_the_same_run(config: Path, options: Options) -> None:
-    """Raise InputError if `config` holds a run whose numbers would be others."""
-    if config.is_file() and _numbers(from_yaml(Options, config)) != _numbers(options):
+    """Raise InputError if `config` holds a run whose numbers would be others.
+
+    At a constant rate more epochs may be asked for: the first ones are the same, however many follow.
+    """
+    if not config.is_file():
+        return
+    held = from_yaml(Options, config)
+    if options.train.schedule == "constant" and options.train.epochs > held.train.epochs:
+        held = replace(held, train=replace(held.train, epochs=options.train.epochs))
+    if _numbers(held) != _numbers(options):
         raise InputError(f"{config.parent} holds a run with other options ({config}); choose another --out")
 
 

@@ -10,7 +10,7 @@
 After every epoch the model is validated (M_J, all five frames); the best is kept. The run folder (default
 runs/NAME-OF-THE-CONFIG, with _published behind it under --fidelity published) gets config.yaml, initial_weights.json,
 log.csv, curves.png, tensorboard/, best.safetensors and state.pt. The same command goes on with a run that was killed,
-at whatever step, to the same result.
+at whatever step, to the same result. Given more --train.epochs, a run at a constant rate goes on with those.
 Then: python -m supervised.evaluate --run DIR
 """
 

@@ -196,6 +196,22 @@ def test_bad_options(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_can_be_made_longer(composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(arguments(composed, tmp_path / "whole", "--train.epochs", "2")) == 0
+    for epochs in ("1", "2"):
+        assert train.main(arguments(composed, tmp_path / "longer", "--train.epochs", epochs)) == 0
+    whole, longer = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "longer"))
+    assert all(torch.equal(value, longer["model"][name]) for name, value in whole["model"].items())
+    assert from_yaml(Options, tmp_path / "longer" / "config.yaml").train.epochs == 2
+    capsys.readouterr()
+    cosine = ("--train.epochs", "3", "--train.schedule", "cosine")
+    for more in (("--train.epochs", "1"), cosine):  # shorter, or at other rates from the first step on
+        assert train.main(arguments(composed, tmp_path / "longer", *more)) == 1
+        assert "holds a run with other options" in capsys.readouterr().err
+    assert train.main(arguments(composed, tmp_path / "cosine", *cosine[2:], "--train.epochs", "1")) == 0
+    assert train.main(arguments(composed, tmp_path / "cosine", *cosine)) == 1
+
+
 def test_other_options_do_not_overwrite_a_run(
     composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
