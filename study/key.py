@@ -22,7 +22,7 @@ OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised":
 HOW = ("batch", "memory", "cache", "use_cache", "cpu")  # a zero-shot run is run
 WITHOUT_EFFECT = {  # options that change no number, or stand for what is in the key by its content
     "zero_shot": ("data.root", "data.workers", *(f"run.{name}" for name in HOW)),
-    "supervised": ("data.root", "data.workers", "data.cache", "train.save_minutes", "train.cpu"),
+    "supervised": ("data.root", "data.workers", "data.cache", "train.save_minutes", "train.recompute", "train.cpu"),
 }
 
 

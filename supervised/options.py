@@ -149,6 +149,8 @@ class TrainOptions:
         precision: fp32 is float32 throughout; on a GPU tf32 rounds what is multiplied to 10 bits of fraction; bf16
             and fp16 are mixed precision.
         channels_last: lay maps out channel by channel at each pixel, which GPUs' tensor cores prefer.
+        recompute: keep only what enters each block of the image tower and compute the rest again on the way back:
+            the same numbers in less memory and more time. Not together with compile, which weighs that itself.
         compile: have torch compile the model; it takes minutes first.
         seed: of the initial weights, the order of the clips and stochastic depth.
         save_minutes: how often the state is saved within an epoch, for a killed run to go on from; 0 saves it after
@@ -168,6 +170,7 @@ class TrainOptions:
     ema: float = 0.0
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
+    recompute: bool = False
     compile: bool = False
     seed: int = 123
     save_minutes: float = 10.0
@@ -208,6 +211,8 @@ def check(options: Options) -> None:
         raise InputError(f"train.ema {train.ema} is not in [0, 1)")
     if min(train.warmup, train.clip, train.save_minutes, train.weight_decay) < 0:
         raise InputError("train.warmup, clip, weight_decay and save_minutes must not be negative")
+    if train.recompute and train.compile:
+        raise InputError("train.recompute and train.compile do not go together")
     if loss.distance == "none":
         return
     if model.segmentor == "fpn":

@@ -107,7 +107,7 @@ def must_be_the_same_run(config: Path, options: Options) -> None:
 def _numbers(options: Options) -> Options:
     """The options with those levelled that do not change a number."""
     data = replace(options.data, workers=0, cache=None)
-    return replace(options, data=data, train=replace(options.train, save_minutes=0.0))
+    return replace(options, data=data, train=replace(options.train, save_minutes=0.0, recompute=False))
 
 
 def must_be_of_this_kind(path: Path, options: ModelOptions) -> None:

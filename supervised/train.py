@@ -40,6 +40,7 @@ from supervised.features import hear, open_clips
 from supervised.losses import segmentation_loss
 from supervised.model import ListeningSegmentor, architecture
 from supervised.options import Options, check
+from supervised.recompute import recompute
 from utils.cli import InputError, command
 from utils.config import option_parser, parse_options, to_yaml
 from utils.device import Fetched, channels_last, to_device
@@ -67,6 +68,8 @@ class Trainer:
         synchronise(self.model)
         if options.train.channels_last:
             channels_last(self.model)
+        if options.train.recompute:
+            recompute(self.model.visual_tower)
         self.model.to(self.accelerator.device)
         self.optimizer = optim.build_optimizer(self.model, options.train, options.fidelity)
         self.learnt = [p for p in self.model.parameters() if p.requires_grad]
