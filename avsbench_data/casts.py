@@ -118,7 +118,7 @@ def _files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
     """The files of a folder that end so, by name."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = sorted(p for p in folder.iterdir() if p.suffix in suffixes and not p.name.startswith("."))
+    found = sorted(p for p in folder.iterdir() if p.suffix in suffixes and p.name[0] != "." and p.is_file())
     if not found:
         raise InputError(f"{folder}: holds no {what}")
     return found

@@ -147,7 +147,7 @@ def named_moments(run: Path, saved: dict[str, Any]) -> dict[str, torch.Tensor]:
     [
         ("s4", ["--model.freeze", "[]"]),
         pytest.param("ms3", ["--fidelity", "published", *MODERN], marks=pytest.mark.slow),
-        pytest.param("s4", ["--model.fpn.fusion", "noprior"], marks=pytest.mark.slow),
+        pytest.param("s4", ["--model.fpn.fusion", "noprior", "--train.recompute", "true"], marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_train_and_evaluate_as_one(
