@@ -11,6 +11,7 @@ import soundfile
 
 from avsbench_data import drawings, sounds
 from utils.cli import InputError
+from utils.files import read_image
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 LEAST_CROP = 0.6  # of a photograph's sides, that a backdrop shows
@@ -124,21 +125,23 @@ def _files(folder: Path, suffixes: tuple[str, ...], what: str) -> list[Path]:
     return found
 
 
+def _read_picture(path: Path, flags: int) -> np.ndarray:
+    try:
+        return read_image(path, flags)
+    except InputError as error:
+        raise InputError(f"{path}: not a readable picture") from error
+
+
 @lru_cache(maxsize=64)
 def _read_photograph(path: Path) -> np.ndarray:
     """A photograph, (H, W, 3) RGB uint8."""
-    bgr = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise InputError(f"{path}: not a readable picture")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return _read_picture(path, cv2.IMREAD_COLOR_RGB)
 
 
 @cache  # each process reads a file once
 def _read_cutout(path: Path) -> np.ndarray:
     """A picture cut to what is opaque, as float32 premultiplied RGBA."""
-    bgra = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
-    if bgra is None:
-        raise InputError(f"{path}: not a readable picture")
+    bgra = _read_picture(path, cv2.IMREAD_UNCHANGED)
     if bgra.ndim != 3 or bgra.shape[2] != 4:
         raise InputError(f"{path}: has no alpha channel, so what it shows cannot be told from its background")
     rgba = cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA).astype(np.float32)

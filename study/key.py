@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import supervised.options
 import supervised.sources
 import zero_shot.options
 import zero_shot.weights
-from utils.config import resolve
+from utils.config import resolve, without
 from utils.files import sha256
 from utils.layout import BENCHMARKS, BenchmarkName
 
@@ -22,7 +21,7 @@ OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised":
 HOW = ("batch", "memory", "cache", "use_cache", "cpu")  # a zero-shot run is run
 WITHOUT_EFFECT = {  # options that change no number, or stand for what is in the key by its content
     "zero_shot": ("data.root", "data.workers", *(f"run.{name}" for name in HOW)),
-    "supervised": ("data.root", "data.workers", "data.cache", "train.save_minutes", "train.recompute", "train.cpu"),
+    "supervised": ("data.root", "train.cpu", *supervised.options.HOW),
 }
 
 
@@ -40,11 +39,7 @@ def weight_files(kind: str, options: Any) -> list[Path]:
 
 def digests(kind: str, options: Any, root: Path, benchmark: BenchmarkName) -> tuple[str, ...]:
     """Of the options, however they are written, and of each file that the numbers depend on."""
-    chosen = asdict(options)
-    for name in WITHOUT_EFFECT[kind]:
-        group, _, option = name.partition(".")
-        del chosen[group][option]
-    described = json.dumps(chosen, sort_keys=True, default=str)
+    described = json.dumps(without(options, WITHOUT_EFFECT[kind]), sort_keys=True, default=str)
     # Composed clips have the same names whatever they were composed of; how they were, their recipe says.
     data = [root / BENCHMARKS[benchmark].meta, root.parent / RECIPE]
     files = [*weight_files(kind, options), *data]

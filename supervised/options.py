@@ -14,6 +14,8 @@ Tower = Literal["audio", "visual"]
 VisualWeights = Literal["audioclip-full", "audioclip-partial", "clip", "resnet50", "mini", "random"]
 AudioWeights = Literal["audioclip-full", "audioclip-partial", "esresnext", "vggish", "mini", "random"]
 
+HOW = ("data.workers", "data.cache", "train.save_minutes", "train.recompute")  # a run is run: they change no number
+
 
 @dataclass
 class DataOptions:

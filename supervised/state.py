@@ -13,9 +13,9 @@ from torch import Tensor
 
 from models.checkpoints import check_archive, is_finite
 from supervised.model import architecture
-from supervised.options import ModelOptions, Options
+from supervised.options import HOW, ModelOptions, Options
 from utils.cli import InputError
-from utils.config import from_yaml
+from utils.config import from_yaml, without
 from utils.files import write_bytes
 
 
@@ -100,14 +100,8 @@ def must_be_the_same_run(config: Path, options: Options) -> None:
     held = from_yaml(Options, config)
     if options.train.schedule == "constant" and options.train.epochs > held.train.epochs:
         held = replace(held, train=replace(held.train, epochs=options.train.epochs))
-    if _numbers(held) != _numbers(options):
+    if without(held, HOW) != without(options, HOW):
         raise InputError(f"{config.parent} holds a run with other options ({config}); choose another --out")
-
-
-def _numbers(options: Options) -> Options:
-    """The options with those levelled that do not change a number."""
-    data = replace(options.data, workers=0, cache=None)
-    return replace(options, data=data, train=replace(options.train, save_minutes=0.0, recompute=False))
 
 
 def must_be_of_this_kind(path: Path, options: ModelOptions) -> None:

@@ -45,6 +45,15 @@ def to_yaml(options: Any) -> str:
     return yaml.safe_dump(_plain(asdict(options)), sort_keys=False)
 
 
+def without(options: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The options as nested dicts, less those of the names, each GROUP.OPTION."""
+    kept = asdict(options)
+    for name in names:
+        group, _, option = name.partition(".")
+        del kept[group][option]
+    return kept
+
+
 def from_yaml(options: type[T], path: Path) -> T:
     """Read options that `to_yaml` wrote. Raises InputError if the file is missing or holds anything else."""
     if not path.is_file():
