@@ -1,6 +1,6 @@
 """Turn AVSBench's raw S4 videos into frames, 16 kHz sound and log-mel examples.
 
-    python preprocess_s4.py --root avsbench_data/Single-source [--jobs N] [--overwrite]
+    python preprocess_s4.py --root avsbench_data/Single-source [--fidelity published] [--jobs N] [--overwrite]
 
 Reads s4_meta_data.csv and s4_data/raw_videos below the root; writes visual_frames, audio_wav and audio_log_mel
 beside them, and s4_preprocess_report.csv. Finished clips are skipped, so the command can be repeated.

@@ -79,10 +79,14 @@ def mp3_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def wav_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
-    """Encode int16 samples, (n,) or (n, channels), as a PCM16 WAV file."""
+def wav_bytes(samples: np.ndarray, sample_rate: int, comment: str = "") -> bytes:
+    """Encode int16 samples, (n,) or (n, channels), as a PCM16 WAV file; a comment goes into its RIFF INFO list."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples, sample_rate, format="WAV", subtype="PCM_16")
+    channels = samples.shape[1] if samples.ndim == 2 else 1
+    with soundfile.SoundFile(buffer, "w", sample_rate, channels, format="WAV", subtype="PCM_16") as file:
+        if comment:
+            file.comment = comment
+        file.write(samples)
     return buffer.getvalue()
 
 

@@ -2,6 +2,10 @@
 
 Each file is written atomically, and a clip whose files are all there and intact is skipped, so an interrupted
 run goes on where it stopped. One clip that cannot be read never stops the others.
+
+`--fidelity published` makes what AVSBench distributes, which public weights of TPAVI were trained on; corrected, the
+default here as everywhere, makes what was meant (docs/deviations.md). Each wav says in its comment which of the two
+it is, and asking for the other makes the clip anew. Files without the comment, such as AVSBench's own, are kept.
 """
 
 import argparse
@@ -13,17 +17,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
+import soundfile
 from tqdm import tqdm
 
 from utils.audio import SAMPLE_RATE, five_examples, log_mel, read_wav
 from utils.cli import InputError
+from utils.fidelity import Fidelity
 from utils.files import npy_bytes, png_bytes, read_image, remove_partials, wav_bytes, write_bytes, write_text
 from utils.layout import BENCHMARKS, FRAME_SIZE, AVSBench, BenchmarkName, Clip
 from utils.lock import alone
 from utils.log_mel import read_log_mel
 from utils.parallel import LOST, in_processes
 from utils.video import read_clip
+
+COMMENT = "preprocessed as "  # in a wav, before its fidelity
+ANEW = "--overwrite makes them anew"
+UNSTATED = "kept; its wav does not say its fidelity"
 
 
 @dataclass
@@ -45,6 +56,16 @@ def frames_intact(data: AVSBench, clip: Clip) -> bool:
         return False
 
 
+def stated_fidelity(path: Path) -> str:
+    """The fidelity that a wav says it was made with; "" if it does not say, or cannot be read."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            found = file.comment.removeprefix(COMMENT)
+    except soundfile.SoundFileError:
+        return ""
+    return found if found in get_args(Fidelity) else ""
+
+
 def sound_intact(data: AVSBench, clip: Clip) -> bool:
     """Whether the wav is there, whole, and at 16 kHz."""
     try:
@@ -63,22 +84,29 @@ def log_mel_intact(data: AVSBench, clip: Clip) -> bool:
     return True
 
 
-def preprocess_clip(data: AVSBench, clip: Clip, overwrite: bool = False) -> Outcome:
+def preprocess_clip(data: AVSBench, clip: Clip, fidelity: Fidelity = "corrected", overwrite: bool = False) -> Outcome:
     """Make the frames, wav and log-mel of one clip; what goes wrong becomes the outcome's reason."""
     outcome = Outcome(clip.name, clip.split, clip.category, "done")
+    wav, examples = data.wav(clip), data.log_mel(clip)
     try:
-        if not overwrite and all(f(data, clip) for f in (frames_intact, sound_intact, log_mel_intact)):
-            outcome.status = "skipped"
+        before = stated_fidelity(wav)
+        other = before not in ("", fidelity)
+        if not other and not overwrite and all(f(data, clip) for f in (frames_intact, sound_intact, log_mel_intact)):
+            outcome.status, outcome.reason = "skipped", "" if before else UNSTATED
             return outcome
-        media = read_clip(data.video(clip))
+        media = read_clip(data.video(clip), fidelity)
         try:
-            examples = five_examples(log_mel(media.samples, SAMPLE_RATE))
+            array = five_examples(log_mel(media.samples, SAMPLE_RATE))
         except ValueError as error:
             raise InputError(f"{data.video(clip)}: {error}") from error
+        if other:  # killed from here on, it must be taken for neither
+            wav.unlink()
+            examples.unlink(missing_ok=True)
+            outcome.reason = f"was {before}"
         for path, frame in zip(data.frames(clip), media.frames, strict=True):
             write_bytes(path, png_bytes(frame, compress=False))  # read in every epoch
-        write_bytes(data.wav(clip), wav_bytes(media.samples, SAMPLE_RATE))
-        write_bytes(data.log_mel(clip), npy_bytes(examples))
+        write_bytes(wav, wav_bytes(media.samples, SAMPLE_RATE, COMMENT + fidelity))
+        write_bytes(examples, npy_bytes(array))
     except InputError as error:
         outcome.status, outcome.reason = "failed", str(error)
     except OSError as error:
@@ -86,9 +114,12 @@ def preprocess_clip(data: AVSBench, clip: Clip, overwrite: bool = False) -> Outc
     return outcome
 
 
-def preprocess(data: AVSBench, jobs: int = -1, overwrite: bool = False) -> list[Outcome]:
+def preprocess(
+    data: AVSBench, jobs: int = -1, overwrite: bool = False, fidelity: Fidelity = "corrected"
+) -> list[Outcome]:
     """Preprocess every clip of the meta CSV in parallel; outcomes come in the order of the CSV."""
-    made = in_processes(partial(preprocess_clip, data, overwrite=overwrite), data.clips, jobs)
+    work = partial(preprocess_clip, data, fidelity=fidelity, overwrite=overwrite)
+    made = in_processes(work, data.clips, jobs)
     bar = tqdm(made, total=len(data.clips), desc=f"preprocess {data.benchmark.name}", unit="clip")
     return [
         outcome or Outcome(clip.name, clip.split, clip.category, "failed", LOST)
@@ -111,6 +142,12 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
     parser.add_argument("--root", type=Path, default=Path("avsbench_data") / BENCHMARKS[benchmark].root)
     parser.add_argument("--jobs", type=int, default=-1, help="processes (default -1: one a core)")
     parser.add_argument("--overwrite", action="store_true", help="make again what is already there")
+    parser.add_argument(
+        "--fidelity",
+        choices=get_args(Fidelity),
+        default="corrected",
+        help="published makes what AVSBench distributes and public TPAVI weights were trained on (default corrected)",
+    )
     args = parser.parse_args(argv)
     if args.jobs == 0:
         parser.error("--jobs 0: give a number of processes, or -1 for one a core")
@@ -118,7 +155,7 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
     begin = time.perf_counter()
     with alone(args.root / ".lock", "preprocesses here"):
         remove_partials(args.root)
-        outcomes = preprocess(data, args.jobs, args.overwrite)
+        outcomes = preprocess(data, args.jobs, args.overwrite, args.fidelity)
         seconds = time.perf_counter() - begin
         report = args.root / f"{benchmark}_preprocess_report.csv"
         write_report(report, outcomes)
@@ -130,4 +167,6 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
         f"{len(outcomes)} clips in {seconds:.1f} s ({len(outcomes) / seconds:.1f} a second): "
         f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed. Report: {report}"
     )
+    if unstated := sum(outcome.reason == UNSTATED for outcome in outcomes):
+        print(f"note: {unstated} of them were kept though they do not say whether they are {args.fidelity}; {ANEW}")
     return 1 if count["failed"] else 0

@@ -1,13 +1,13 @@
 """The sound of any video in step with its frames, block by block, and second by second as the study hears it."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import av
 import numpy as np
 import soxr
 
 from utils.audio import LONGEST, SAMPLE_RATE, quantised
+from utils.raw_audio import audio_graph, pulled, to_int16
 from utils.stream import LONGEST_HOLE, Video, decoded
 from utils.video import opened
 
@@ -22,6 +22,11 @@ def read_sound(video: Video, rate: int) -> Iterator[np.ndarray]:
     A track that starts late, or has holes of a tenth of a second or more, is silent there. Nothing without a track.
     Left out is what lies beyond a hole of LONGEST_HOLE seconds, or LONGEST seconds behind the last frame.
     """
+    return _read(video, rate, "s16")
+
+
+def _read(video: Video, rate: int, sample_format: str) -> Iterator[np.ndarray]:
+    """`read_sound` in one of FFmpeg's sample formats."""
     if not video.sound_rate:
         return
     graph, kind, given = None, None, 0
@@ -35,40 +40,51 @@ def read_sound(video: Video, rate: int) -> Iterator[np.ndarray]:
             if given / rate > video.duration + LONGEST:
                 break
             if at - given / rate > LONG_SILENCE:
-                for block in _pulled(graph):
+                for block in pulled(graph):
                     given += len(block)
                     yield block
                 for _ in range(int(at - given / rate)):
                     given += rate
-                    yield np.zeros((rate, video.channels), np.int16)
+                    yield np.zeros((rate, video.channels), np.int16 if sample_format == "s16" else np.float32)
                 kind = None
             if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
-                for block in _pulled(graph):  # of what was before: broadcasts change between programmes
+                for block in pulled(graph):  # of what was before: broadcasts change between programmes
                     given += len(block)
                     yield block
-                graph = _resampling(frame, rate, video.channels, video.origin + given / rate)
+                layout = "mono" if video.channels == 1 else "stereo"
+                begin = round((video.origin + given / rate) * frame.sample_rate)
+                graph = audio_graph(
+                    frame,
+                    ("aresample", f"{rate}:async=1:first_pts={begin}"),
+                    ("aformat", f"sample_fmts={sample_format}:channel_layouts={layout}"),
+                )
             assert graph is not None
             graph.push(frame)
-            for block in _pulled(graph, more=True):
+            for block in pulled(graph, more=True):
                 given += len(block)
                 yield block
-        yield from _pulled(graph)
+        yield from pulled(graph)
 
 
 def read_seconds(video: Video, sample_rate: int, *, int16_round_trip: bool = False) -> Iterator[np.ndarray | None]:
     """The sound of each second as the study hears it: float32 (sample_rate,) in [-1, 1], or None where it is silent.
 
-    To 16 kHz and 16 bits, channels averaged, then to sample_rate by soxr, as utils.audio.five_seconds does to a file.
+    To 16 kHz and 16 bits, channels averaged, then to sample_rate: what corrected preprocessing writes (utils.raw_audio)
+    and utils.audio.five_seconds reads.
     A sound that ends within a second gives the last sample_rate samples up to its end, and repeats if it has not as
     many; but if it covers less than half of what the video shows in that second, the second is silent. So are those
     that follow, which are left out.
     """
+    if not video.sound_rate:
+        return
+    lower = soxr.ResampleStream(video.sound_rate, SAMPLE_RATE, video.channels, dtype="float32", quality="HQ")
     resampler = soxr.ResampleStream(SAMPLE_RATE, sample_rate, 1, dtype="float32", quality="HQ")
     heard, ready, before = np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
     silent: list[bool] = []
     begun = 0  # seconds
-    blocks = ((block.astype(np.float32) / 32768).mean(axis=1) for block in read_sound(video, SAMPLE_RATE))
-    for block, last in _with_last(blocks):
+    for block, last in _with_last(_read(video, video.sound_rate, "flt")):
+        block = to_int16(lower.resample_chunk(block, last=last))
+        block = (block.astype(np.float32) / 32768).mean(axis=1)
         heard = np.concatenate([heard, block])
         while len(heard) >= SAMPLE_RATE or (last and len(heard)):
             part, heard = heard[:SAMPLE_RATE], heard[SAMPLE_RATE:]
@@ -92,40 +108,3 @@ def _with_last(blocks: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]
         following = next(blocks, None)
         yield held, following is None
         held = following
-
-
-def _resampling(frame: av.AudioFrame, rate: int, channels: int, start: float) -> av.filter.Graph:
-    """From frames like this one to int16 at `rate`, from `start` seconds of the file's clock on."""
-    graph = av.filter.Graph()
-    source = graph.add_abuffer(
-        sample_rate=frame.sample_rate,
-        format=frame.format.name,
-        layout=frame.layout.name,
-        channels=frame.layout.nb_channels,
-        time_base=frame.time_base,
-    )
-    steps = [
-        source,
-        graph.add("aresample", f"{rate}:async=1:first_pts={round(start * frame.sample_rate)}"),
-        graph.add("aformat", f"sample_fmts=s16:channel_layouts={'mono' if channels == 1 else 'stereo'}"),
-        graph.add("abuffersink"),
-    ]
-    for before, after in pairwise(steps):
-        before.link_to(after)
-    graph.configure()
-    return graph
-
-
-def _pulled(graph: av.filter.Graph | None, more: bool = False) -> Iterator[np.ndarray]:
-    """What a graph has ready; to the end unless more is to come."""
-    if graph is None:
-        return
-    if not more:
-        graph.push(None)
-    while True:
-        try:
-            frame = graph.pull()
-        except (av.BlockingIOError, av.EOFError):
-            return
-        assert isinstance(frame, av.AudioFrame)
-        yield frame.to_ndarray().reshape(-1, frame.layout.nb_channels)

@@ -13,10 +13,11 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from utils.audio import LONGEST, SAMPLE_RATE
 from utils.cli import InputError
+from utils.fidelity import Fidelity
 from utils.files import LARGEST
 from utils.layout import FRAME_SIZE, SECONDS
+from utils.raw_audio import decode_audio
 
 LISTS = ("concat", "dash", "hls", "imf", "rtsp", "sap", "sdp", "vobsub")  # formats that name other files or hosts
 
@@ -26,7 +27,7 @@ class ClipMedia:
     """What preprocessing needs of a video."""
 
     frames: list[np.ndarray]  # five (224, 224, 3) RGB uint8 frames, one a second
-    samples: np.ndarray  # int16 (n, channels) at 16 kHz, one or two channels
+    samples: np.ndarray  # int16 (n, channels) at 16 kHz, one or two channels; see utils.raw_audio
 
 
 def frame_indices(fps: float, seconds: int = SECONDS) -> list[int]:
@@ -38,16 +39,17 @@ def frame_indices(fps: float, seconds: int = SECONDS) -> list[int]:
     return [int(second * rate + 15 / 16 * rate) for second in range(seconds)]
 
 
-def read_clip(path: Path) -> ClipMedia:
+def read_clip(path: Path, fidelity: Fidelity = "corrected") -> ClipMedia:
     """Decode the five frames and the whole sound of a clip, opening the file once.
 
     Frames are resized plainly to 224×224 (bilinear, aspect not kept); a video that ends early repeats its
     last frame. Only what the chosen frames depend on is decoded, and only they are converted to RGB.
+    The sound is that of utils.raw_audio at the given fidelity.
     Raises InputError, in one line, for a missing file, a file that is no video or that is truncated, and for
     a clip without sound.
     """
     with _opened(path) as (container, video, audio):
-        return _decode(path, container, video, audio)
+        return _decode(path, container, video, audio, fidelity)
 
 
 def probe(path: Path) -> None:
@@ -118,31 +120,19 @@ def _check_complete(path: Path, video: VideoStream, packets: int) -> None:
         raise InputError(f"{path}: truncated ({packets} of {video.frames} frames are there); obtain it again")
 
 
-def _decode(path: Path, container: InputContainer, video: VideoStream, audio: AudioStream) -> ClipMedia:
+def _decode(
+    path: Path, container: InputContainer, video: VideoStream, audio: AudioStream, fidelity: Fidelity
+) -> ClipMedia:
     assert video.average_rate  # _opened has seen to it
-    resampler = av.AudioResampler("s16", "mono" if audio.channels == 1 else "stereo", SAMPLE_RATE)
-    sound: list[np.ndarray] = []
-    packets: list[av.Packet] = []
-    seconds, kinds = 0.0, set()
+    pictures: list[av.Packet] = []
+    sounds: list[av.Packet] = []
     for packet in container.demux(video, audio):
-        if packet.stream is video:
-            packets.append(packet)
-            continue
-        for block in packet.decode():
-            assert isinstance(block, av.AudioFrame)
-            seconds += block.samples / max(block.sample_rate, 1)
-            kinds.add((block.format.name, block.layout.name, block.sample_rate))
-            if len(kinds) > 1:
-                raise InputError(f"{path}: its sound changes its kind on the way; damaged, or not a clip")
-            if seconds > LONGEST:
-                raise InputError(f"{path}: has more than {LONGEST} s of sound; cut it into clips of {SECONDS} s")
-            sound += [piece.to_ndarray() for piece in resampler.resample(block)]
-    sound += [piece.to_ndarray() for piece in resampler.resample(None)]
-    _check_complete(path, video, sum(packet.size > 0 for packet in packets))
-    if not sound:
-        raise InputError(f"{path}: has a sound track with no sound in it")
-    chosen = _choose(path, video, packets, frame_indices(float(video.average_rate)))
-    samples = np.concatenate(sound, axis=1).reshape(-1, resampler.layout.nb_channels)
+        (pictures if packet.stream is video else sounds).append(packet)
+    _check_complete(path, video, sum(packet.size > 0 for packet in pictures))
+    stamps = [packet.pts for packet in pictures if packet.size and packet.pts is not None and not packet.is_discard]
+    start = float(min(stamps, default=0) * (video.time_base or 0))
+    samples = decode_audio(path, sounds, fidelity, start=start, duration=container.duration)
+    chosen = _choose(path, video, pictures, frame_indices(float(video.average_rate)))
     return ClipMedia([study_size(to_rgb(frame)) for frame in chosen], samples)
 
 
