@@ -41,7 +41,7 @@ from utils.files import png_bytes, remove_partials, sha256, write_bytes, write_t
 from utils.layout import BENCHMARKS, SECONDS, SPLITS, BenchmarkName, Clip
 from utils.lock import alone
 from utils.parallel import LOST, in_processes
-from utils.video import frame_indices
+from utils.timeline import frames_shown
 
 VERSION = 1  # of the composed clips: raise it when the same arguments would give others
 SHARES = {"train": 0.70, "test": 0.15, "val": 0.15}
@@ -119,7 +119,7 @@ def compose_clip(order: Order, setting: Setting, cast: Cast) -> bool:
     rng = generator(setting.seed, order.benchmark, order.index)
     roles = cast_roles(order.benchmark, order.lead, cast.kinds, rng)
     count = int(np.ceil(SECONDS * setting.fps))
-    moments = [min(index, count - 1) / setting.fps for index in frame_indices(setting.fps)]
+    moments = (frames_shown(np.arange(count) / setting.fps) / setting.fps).tolist()
     scene, visible = draw_scene(roles, cast, setting.size, moments, rng)
     for second, path in enumerate(masks):
         share = sum(part for role, part in zip(roles, visible[second], strict=True) if second in role.sounding)

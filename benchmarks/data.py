@@ -23,7 +23,7 @@ from utils.audio import SAMPLE_RATE, five_examples, log_mel, mel_matrix
 from utils.dataset import STATISTICS, AVSDataset
 from utils.files import read_image
 from utils.layout import AVSBench, Clip
-from utils.video import frame_indices
+from utils.timeline import frame_indices
 
 FOLDER = Path(tempfile.gettempdir())
 

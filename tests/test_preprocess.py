@@ -21,8 +21,10 @@ from avsbench_data import check
 from utils import files, preprocess
 from utils.audio import log_mel
 from utils.cli import InputError
+from utils.fidelity import Fidelity
 from utils.layout import AVSBench
-from utils.video import frame_indices, probe, read_clip
+from utils.timeline import frame_indices
+from utils.video import probe, read_clip
 
 ClipMaker = Callable[..., Path]
 
@@ -63,23 +65,27 @@ def grey(frame: np.ndarray) -> float:
     return float(frame.mean())
 
 
+@pytest.mark.parametrize("fidelity", ["published", "corrected"])
 @pytest.mark.parametrize("fps", [10, 25, 29.97, 60])
-def test_the_right_frames_are_read(clip_file: ClipMaker, fps: float) -> None:
-    media = read_clip(clip_file(f"fps{fps}.mp4", fps=fps))
-    wanted = [index % 250 for index in frame_indices(fps)]
+def test_the_right_frames_are_read(clip_file: ClipMaker, fps: float, fidelity: Fidelity) -> None:
+    """Counted at 30 a second, the last frame of 29.97 is the one after the one on the screen at 4.9375 s."""
+    media = read_clip(clip_file(f"fps{fps}.mp4", fps=fps), fidelity)
+    shown = [int((second + 15 / 16) * fps) for second in range(5)]
+    assert shown == frame_indices(fps) or (fps == 29.97 and shown[4] == 147 and frame_indices(fps)[4] == 148)
+    wanted = [index % 250 for index in (shown if fidelity == "corrected" else frame_indices(fps))]
     assert [round(grey(frame)) for frame in media.frames] == pytest.approx(wanted, abs=1.1)
     assert len(media.samples) == pytest.approx(80_000, abs=1100) and media.samples.dtype == np.int16
 
 
 def test_frames_are_the_plain_form(composed: Path) -> None:
-    """Decode every frame and resize each, as the original does."""
+    """Decode every frame and resize each, as the original does: what published gives."""
     data = AVSBench(composed / "Single-source", "s4")
     path = data.video(data.clips[0])
     with av.open(str(path)) as container:
         rate = float(container.streams.video[0].average_rate or 0)
         every = [frame.to_ndarray(format="rgb24", interpolation="BICUBIC") for frame in container.decode(video=0)]
     resized = [cv2.resize(frame, (224, 224)) for frame in every]
-    for index, frame in zip(frame_indices(rate), read_clip(path).frames, strict=True):
+    for index, frame in zip(frame_indices(rate), read_clip(path, "published").frames, strict=True):
         np.testing.assert_array_equal(frame, resized[min(index, len(resized) - 1)])
 
 
@@ -211,6 +217,7 @@ KILL = """
 import os, signal, sys
 from pathlib import Path
 from utils import preprocess
+from utils.fidelity import Fidelity
 from utils.layout import AVSBench
 write, left = Path.write_bytes, [int(sys.argv[2])]
 def dying(self, content):

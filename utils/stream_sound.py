@@ -30,9 +30,9 @@ def _read(video: Video, rate: int, sample_format: str) -> Iterator[np.ndarray]:
     if not video.sound_rate:
         return
     graph, kind, given = None, None, 0
-    with opened(video.path) as (container, _, audio):
+    with opened(video.path) as (container, pictures, audio):
         assert audio is not None
-        for frame in decoded(container, audio):
+        for frame in decoded(container, audio, pictures, audio):
             assert isinstance(frame, av.AudioFrame)
             at = (frame.time or 0.0) - video.origin
             if at - given / rate > LONGEST_HOLE or frame.samples > LONGEST * frame.sample_rate:

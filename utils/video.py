@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -16,8 +15,9 @@ from av.video.stream import VideoStream
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.files import LARGEST
-from utils.layout import FRAME_SIZE, SECONDS
+from utils.picture import study_size, to_rgb
 from utils.raw_audio import decode_audio
+from utils.timeline import counted_frames, frames_shown, steady_packets
 
 LISTS = ("concat", "dash", "hls", "imf", "rtsp", "sap", "sdp", "vobsub")  # formats that name other files or hosts
 
@@ -30,21 +30,12 @@ class ClipMedia:
     samples: np.ndarray  # int16 (n, channels) at 16 kHz, one or two channels; see utils.raw_audio
 
 
-def frame_indices(fps: float, seconds: int = SECONDS) -> list[int]:
-    """Which decoded frame stands for each second: the one 15/16 into it, at the rounded frame rate.
-
-    Source: AVSBench, `preprocess_s4.py` (Python's round: half to even). 25 fps gives 23, 48, 73, 98, 123.
-    """
-    rate = round(fps)
-    return [int(second * rate + 15 / 16 * rate) for second in range(seconds)]
-
-
 def read_clip(path: Path, fidelity: Fidelity = "corrected") -> ClipMedia:
     """Decode the five frames and the whole sound of a clip, opening the file once.
 
-    Frames are resized plainly to 224×224 (bilinear, aspect not kept); a video that ends early repeats its
-    last frame. Only what the chosen frames depend on is decoded, and only they are converted to RGB.
-    The sound is that of utils.raw_audio at the given fidelity.
+    The frame of a second is the one on the screen at 15/16 of it; `published` counts frames at a constant rate
+    (utils.timeline). Frames are resized plainly to 224×224 (bilinear, aspect not kept); a video that ends early repeats
+    its last frame. Only what the chosen frames depend on is decoded, and only they are converted to RGB.
     Raises InputError, in one line, for a missing file, a file that is no video or that is truncated, and for
     a clip without sound.
     """
@@ -123,51 +114,40 @@ def _check_complete(path: Path, video: VideoStream, packets: int) -> None:
 def _decode(
     path: Path, container: InputContainer, video: VideoStream, audio: AudioStream, fidelity: Fidelity
 ) -> ClipMedia:
-    assert video.average_rate  # _opened has seen to it
     pictures: list[av.Packet] = []
     sounds: list[av.Packet] = []
-    for packet in container.demux(video, audio):
+    for packet in steady_packets(container, video, audio):
         (pictures if packet.stream is video else sounds).append(packet)
     _check_complete(path, video, sum(packet.size > 0 for packet in pictures))
     stamps = [packet.pts for packet in pictures if packet.size and packet.pts is not None and not packet.is_discard]
-    start = float(min(stamps, default=0) * (video.time_base or 0))
-    samples = decode_audio(path, sounds, fidelity, start=start, duration=container.duration)
-    chosen = _choose(path, video, pictures, frame_indices(float(video.average_rate)))
-    return ClipMedia([study_size(to_rgb(frame)) for frame in chosen], samples)
+    if not stamps:
+        raise InputError(f"{path}: no frame could be decoded")
+    times = np.sort(stamps) * float(video.time_base or 0)
+    samples = decode_audio(path, sounds, fidelity, start=times[0], duration=container.duration)
+    if fidelity == "published":
+        wanted = counted_frames(video, times - (container.start_time or 0) / 1_000_000)
+    else:
+        wanted = frames_shown(times - times[0])
+    chosen = _choose(path, video, pictures, np.sort(stamps)[wanted].tolist())
+    return ClipMedia([study_size(to_rgb(frame, fidelity)) for frame in chosen], samples)
 
 
-def _choose(path: Path, video: VideoStream, packets: list[av.Packet], wanted: list[int]) -> list[av.VideoFrame]:
-    """The frames of the given indices, in order of presentation; beyond the end, the last one.
+def _choose(path: Path, video: VideoStream, packets: list[av.Packet], times: list[int]) -> list[av.VideoFrame]:
+    """The frames of the given time stamps.
 
     Frames that no other refers to, which encoders make of up to half, are decoded only where they are wanted.
     """
     codec = video.codec_context
     codec.thread_count = 1  # clips are decoded in parallel, one core each
-    shown = sorted(packet.pts for packet in packets if packet.size and packet.pts is not None and not packet.is_discard)
-    if not shown:
-        raise InputError(f"{path}: no frame could be decoded")
-    times = [shown[min(index, len(shown) - 1)] for index in wanted]
     found: dict[int, av.VideoFrame] = {}
     for packet in packets:
         codec.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in times else "NONREF"
         for frame in packet.decode():
             assert isinstance(frame, av.VideoFrame)
-            if frame.pts in times:
+            if frame.pts is not None and frame.pts in times:
                 found[frame.pts] = frame
         if len(found) == len(set(times)):
             break
     if len(found) < len(set(times)):
         raise InputError(f"{path}: damaged, a frame could not be decoded; obtain it again")
     return [found[time] for time in times]
-
-
-def to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """A decoded frame as (H, W, 3) uint8 RGB, at its own size."""
-    # Bicubic chroma, as the ffmpeg program does by default.
-    return frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
-
-
-def study_size(rgb: np.ndarray) -> np.ndarray:
-    """Resize a picture to the study's 224×224: bilinear, aspect not kept."""
-    height, width = FRAME_SIZE
-    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -19,9 +19,9 @@ from utils.config import to_yaml
 from utils.encode import write_video
 from utils.figures import PREDICTION, overlay
 from utils.files import jpeg_bytes, png_bytes, read_image, write_bytes, write_text
-from utils.stream import Video, pixels, read_frames
+from utils.picture import study_size, to_rgb
+from utils.stream import Video, in_shape, pixels, read_frames, read_seconds_frames
 from utils.stream_sound import read_seconds, read_sound
-from utils.video import study_size
 from zero_shot.options import Options
 from zero_shot.page import Card, enlarged, facts, fit, hot, prompted, save_pictures, spans, write_page
 from zero_shot.settings import Answer, Setting
@@ -131,14 +131,14 @@ def run(
 def moments(video: Video, setting: Setting, every: Every) -> Iterator[Moment]:
     """The frames that are to get a mask, each with the sound of its second."""
     sounds = read_seconds(video, setting.sample_rate, int16_round_trip=setting.int16_round_trip)
-    picked, second, sound = video.picked(), -1, None
-    for tick, frame in read_frames(video):
-        if video.second(tick) > second:
-            second, sound = video.second(tick), next(sounds, None)
-        if every == "frame" or tick == picked[second]:
-            rgb = pixels(video, frame)
-            number = (tick if every == "frame" else second) + 1
-            yield Moment(number, second, tick == picked[second], study_size(rgb), fit(rgb), sound)
+    picked, before, sound = video.picked(), -1, None
+    for place, frame in read_frames(video) if every == "frame" else read_seconds_frames(video):
+        second = video.second(place) if every == "frame" else place
+        if second > before:
+            before, sound = second, next(sounds, None)
+        shown = every == "second" or place == picked[second]
+        rgb = to_rgb(frame)
+        yield Moment(place + 1, second, shown, study_size(rgb), fit(in_shape(video, rgb)), sound)
 
 
 def answered(setting: Setting, asking: Iterator[Moment], batch: int) -> Iterator[tuple[Moment, Answer | None]]:
@@ -171,7 +171,7 @@ def tinted(video: Video, out: Path, every: Every) -> Iterator[np.ndarray]:
 
 def remarks(video: Video, options: Options, marks: Sequence[Mark]) -> list[str]:
     """What a reader must know to make sense of the masks, one sentence each."""
-    notes = []
+    notes = list(video.notes)
     if video.lost:
         notes.append(f"The file is cut short: {video.lost} of its frames are missing.")
     silent = sorted({mark.second for mark in marks if mark.silent})

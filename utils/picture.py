@@ -1,0 +1,114 @@
+"""A decoded frame as people see it: its colors as the file's tags say, and upright.
+
+libswscale's default conversion, which the ffmpeg program and OpenCV use, is up to two levels too dark; it is what the
+original saw, and so what `published` gives. Here the conversion is the standard's formula, rounded.
+"""
+
+from fractions import Fraction
+from functools import lru_cache
+
+import av
+import cv2
+import numpy as np
+
+from utils.fidelity import Fidelity
+from utils.layout import FRAME_SIZE
+from utils.tone_map import TRANSFERS, tone_mapped
+
+# The weights of red and blue in luma, by FFmpeg's AVColorSpace. A file that does not say is read as BT.601, as ffmpeg
+# and OpenCV do.
+BT601 = (0.299, 0.114)
+LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+UNUSUAL = (8, 11, 12, 13, 14, 15, 16, 17)  # YCgCo, ICtCp and the like: left to libswscale
+STUDIO_RANGE, FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG and _JPEG
+
+
+def to_rgb(frame: av.VideoFrame, fidelity: Fidelity = "corrected") -> np.ndarray:
+    """A decoded frame upright, (H, W, 3) uint8 RGB, with as many pixels as the file has."""
+    kind = frame.format
+    if fidelity == "published" or kind.is_rgb or len(kind.components) < 3 or frame.colorspace in UNUSUAL:
+        rgb = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")  # bicubic chroma, as ffmpeg by default
+    elif frame.color_trc in TRANSFERS:
+        rgb = tone_mapped(_converted(frame, 16), TRANSFERS[frame.color_trc])
+    else:
+        rgb = _converted(frame, 8)
+    return upright(rgb, display_matrix(frame))
+
+
+def study_size(rgb: np.ndarray) -> np.ndarray:
+    """Resize a picture to the study's 224×224: bilinear, aspect not kept."""
+    height, width = FRAME_SIZE
+    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def shown_size(height: int, width: int, aspect: Fraction | None) -> tuple[int, int]:
+    """Height and width, in square pixels, at which a picture has the shape that players give it.
+
+    aspect: width by height of a pixel as the file declares it; None or 0 for square. The longer side of a pixel counts.
+    """
+    if not aspect or aspect == 1:
+        return height, width
+    return (height, round(width * aspect)) if aspect > 1 else (round(height / aspect), width)
+
+
+def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
+    """The 2×2 part of a frame's display matrix as integers, rows first; None without one."""
+    found = frame.side_data.get("DISPLAYMATRIX")
+    return None if found is None else np.frombuffer(found, np.int32).reshape(3, 3)[:2, :2]  # type: ignore[call-overload]
+
+
+def is_turned(matrix: np.ndarray | None) -> bool:
+    """Whether a display matrix exchanges height and width."""
+    return matrix is not None and bool(np.abs(matrix).argmax() in (1, 2))
+
+
+def is_oblique(matrix: np.ndarray | None) -> bool:
+    """Whether a display matrix turns by other than quarter turns, which `upright` leaves out."""
+    if matrix is None:
+        return False
+    parts = np.sort(np.abs(matrix).ravel())
+    return bool(parts[1] > 0.02 * parts[2])
+
+
+def upright(rgb: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """Turn and mirror a picture as its display matrix says: any of the eight ways to lay it."""
+    if matrix is None:
+        return rgb
+    if is_turned(matrix):
+        rgb, right, down = rgb.transpose(1, 0, 2), matrix[1, 0], matrix[0, 1]
+    else:
+        right, down = matrix[0, 0], matrix[1, 1]
+    return np.ascontiguousarray(rgb[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])
+
+
+@lru_cache(maxsize=16)
+def _matrix(luma: tuple[float, float], full: bool) -> np.ndarray:
+    """The (3, 4) float64 matrix from Y, U, V and 1, of 8 bits, to R, G, B of 0 to 255."""
+    red, blue = luma
+    green = 1 - red - blue
+    y, c, black = (1.0, 1.0, 0.0) if full else (255 / 219, 255 / 224, 16.0)
+    v, u = 2 * (1 - red) * c, 2 * (1 - blue) * c
+    matrix = np.array([[y, 0, v], [y, -u * blue / green, -v * red / green], [y, u, 0]])
+    return np.hstack([matrix, -matrix @ [[black], [128], [128]]])
+
+
+def _converted(frame: av.VideoFrame, bits: int) -> np.ndarray:
+    """YUV to RGB: uint8 for 8 bits, float32 in 0 to 1 for 16."""
+    full = frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")
+    matrix = _matrix(LUMA.get(frame.colorspace, BT601), full)
+    if bits == 8 and frame.format.name in ("yuv420p", "yuvj420p"):  # most files, for which this is quicker
+        y, u, v = (_array(plane, np.uint8) for plane in frame.planes)
+        size = (frame.width, frame.height)
+        return cv2.transform(cv2.merge([y, cv2.resize(u, size), cv2.resize(v, size)]), matrix)
+    tag, name = (FULL_RANGE if full else STUDIO_RANGE), ("yuv444p" if bits == 8 else "yuv444p16le")
+    planar = frame.reformat(format=name, interpolation="BICUBIC", src_color_range=tag, dst_color_range=tag)
+    yuv = cv2.merge([_array(plane, np.uint8 if bits == 8 else np.dtype("<u2")) for plane in planar.planes])
+    if bits == 8:
+        return cv2.transform(yuv, matrix)
+    return np.clip(cv2.transform(yuv.astype(np.float32) / 256, matrix) / 255, 0, 1)
+
+
+def _array(plane: av.video.plane.VideoPlane, dtype: np.typing.DTypeLike) -> np.ndarray:
+    """The samples of a plane (height, width), without what pads its rows."""
+    samples = np.frombuffer(plane, dtype)  # type: ignore[call-overload]
+    return samples.reshape(plane.height, -1)[:, : plane.width]
