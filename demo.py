@@ -10,6 +10,11 @@ browser opens from the disk; overlay.mp4, the video with its sound and the masks
 python -m pretrained.fetch audioclip-full sam-vit-h gets the public weights.
 """
 
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +27,6 @@ from utils.config import option_parser, parse_options
 from utils.stream import open_video
 from zero_shot.build import build_setting
 from zero_shot.demo import check_folder, run
-from zero_shot.evaluate import check
 from zero_shot.options import Options
 
 MINIATURE = Path(__file__).parent / "zero_shot" / "configs" / "mini" / "s4_no_prompt.yaml"
@@ -41,7 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not any(word == "--config" or word.startswith("--config=") for word in given):
         given = ["--config", str(MINIATURE), *given]
     options, namespace = parse_options(parser, Options, given)
-    check(options)
     video = open_video(namespace.video)
     out = namespace.out or Path("runs/demo") / video.path.stem
     check_folder(out, video)

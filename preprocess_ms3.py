@@ -6,6 +6,11 @@ Reads ms3_meta_data.csv and ms3_data/raw_videos below the root; writes visual_fr
 beside them, and ms3_preprocess_report.csv. Finished clips are skipped, so the command can be repeated.
 """
 
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import sys
 from collections.abc import Sequence
 

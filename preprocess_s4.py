@@ -6,6 +6,11 @@ Reads s4_meta_data.csv and s4_data/raw_videos below the root; writes visual_fram
 beside them, and s4_preprocess_report.csv. Finished clips are skipped, so the command can be repeated.
 """
 
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import sys
 from collections.abc import Sequence
 

@@ -12,7 +12,11 @@ Writes OUT/STUDY.md, .csv and .tex, RUNS/index.html, and a run folder for each r
 Exit code 1 if a row failed.
 """
 
-import argparse
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import os
 import shlex
 import sys
@@ -27,9 +31,10 @@ from study.plan import STUDIES, load_study
 from study.results import result
 from study.run import Outcome, State, claim, run_jobs, state
 from study.tables import write_tables
-from utils.cli import InputError, command
+from utils.cli import InputError, Parser, command
 from utils.fidelity import Fidelity
 from utils.lock import alone
+from utils.ranges import COUNT
 
 
 def select(study: Study, patterns: Sequence[str]) -> list[Job]:
@@ -103,13 +108,13 @@ def default_jobs() -> int:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--study", required=True, help=f"{', '.join(STUDIES)}, or a YAML file")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="PATTERN", help="rows of such names; the tables show all"
     )
     parser.add_argument("--dry-run", action="store_true", help="run nothing: list the rows and what they lack")
-    parser.add_argument("--jobs", type=int, metavar="N", help="rows at a time (default: one a core; 1 on a GPU)")
+    parser.add_argument("--jobs", type=COUNT, metavar="N", help="rows at a time (default: one a core; 1 on a GPU)")
     parser.add_argument("--launcher", type=shlex.split, default=[], help="what runs a module, in place of python")
     parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the tables (%(default)s)")
     parser.add_argument("--runs", type=Path, help="folder of the runs (default: runs/STUDY)")
@@ -118,8 +123,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--ms3", "--data.ms3", type=Path, metavar="DIR", help="MS3's")
     args = parser.parse_args(argv)
-    if args.jobs is not None and args.jobs < 1:
-        parser.error("--jobs must be at least 1")
     study = load_study(args.study, {"s4": args.s4, "ms3": args.ms3})
     runs = args.runs or Path("runs") / study.name
     jobs = select(study, args.only)

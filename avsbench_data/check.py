@@ -7,7 +7,11 @@ checked; frames, sound and log-mels once preprocessing has made (or AVSBench's d
 Exit code 1 if anything is wrong.
 """
 
-import argparse
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,10 +20,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.audio import SAMPLE_RATE, read_wav
-from utils.cli import InputError, command
+from utils.cli import InputError, Parser, command, quiet_bar
 from utils.dataset import read_frame, read_log_mel, read_mask
 from utils.layout import AVSBench, Clip
 from utils.parallel import LOST, in_processes
+from utils.ranges import JOBS
 from utils.video import probe
 
 
@@ -58,13 +63,11 @@ def _check_wav(path: Path) -> None:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="the folder that holds the meta CSV")
     parser.add_argument("--dataset", choices=("s4", "ms3"), required=True)
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default -1: one a core)")
+    parser.add_argument("--jobs", type=JOBS, default=-1, help="processes (default -1: one a core)")
     args = parser.parse_args(argv)
-    if args.jobs == 0:
-        parser.error("--jobs 0: give a number of processes, or -1 for one a core")
     data = AVSBench(args.root, args.dataset)
     folder = args.root / f"{args.dataset}_data"
     raw = (folder / "raw_videos").is_dir()
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not features:
         print(f"note: not preprocessed yet; run python preprocess_{args.dataset}.py --root {args.root}")
     found = in_processes(partial(clip_problems, data, raw=raw, features=features), data.clips, args.jobs)
-    bar = tqdm(found, total=len(data.clips), desc=f"check {args.dataset}", unit="clip")
+    bar = tqdm(found, total=len(data.clips), desc=f"check {args.dataset}", unit="clip", **quiet_bar())
     bad = 0
     for clip, problems in zip(data.clips, bar, strict=True):
         if problems is None:

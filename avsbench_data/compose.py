@@ -15,6 +15,11 @@ dealt 70/15/15 as a whole. The same arguments give the same masks and meta data,
 stopped goes on when it is started again: one run at a time in a DIR.
 """
 
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import argparse
 import csv
 import io
@@ -35,12 +40,13 @@ from tqdm import tqdm
 from avsbench_data.casts import Cast, open_cast
 from avsbench_data.scene import cast_roles, draw_scene, mix
 from avsbench_data.sounds import RATE
-from utils.cli import InputError, command
+from utils.cli import InputError, Parser, command, quiet_bar
 from utils.encode import frame_rate, write_video
 from utils.files import png_bytes, remove_partials, sha256, write_bytes, write_text
 from utils.layout import BENCHMARKS, SECONDS, SPLITS, BenchmarkName, Clip
 from utils.lock import alone
 from utils.parallel import LOST, in_processes
+from utils.ranges import COUNT_OR_NONE, JOBS, SEED, number
 from utils.timeline import frames_shown
 
 VERSION = 1  # of the composed clips: raise it when the same arguments would give others
@@ -189,25 +195,21 @@ def frame_size(text: str) -> tuple[int, int]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m avsbench_data.compose",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(__doc__, prog="python -m avsbench_data.compose")
     parser.add_argument("--out", type=Path, required=True, help="folder to compose into")
     parser.add_argument("--pictures", type=Path, help="folder of pictures and sounds instead of the drawn kinds")
     parser.add_argument("--backgrounds", type=Path, help="folder of photographs instead of drawn backdrops")
-    parser.add_argument("--s4", type=int, default=280, metavar="N", help="single-source clips (default 280)")
-    parser.add_argument("--ms3", type=int, default=70, metavar="N", help="multi-source clips (default 70)")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default -1: one a core)")
-    parser.add_argument("--fps", type=float, default=10.0, help="frames a second, 1 to 120 (default 10)")
+    parser.add_argument("--s4", type=COUNT_OR_NONE, default=280, metavar="N", help="single-source clips (default 280)")
+    parser.add_argument("--ms3", type=COUNT_OR_NONE, default=70, metavar="N", help="multi-source clips (default 70)")
+    parser.add_argument("--seed", type=SEED, default=0, help="default 0")
+    parser.add_argument("--jobs", type=JOBS, default=-1, help="processes (default -1: one a core)")
+    parser.add_argument(
+        "--fps", type=number(float, 1, 120), default=10.0, help="frames a second, 1 to 120 (default 10)"
+    )
     parser.add_argument("--size", type=frame_size, default=(240, 320), metavar="WxH", help="even, default 320x240")
     args = parser.parse_args(argv)
-    if min(args.s4, args.ms3) < 0 or args.s4 + args.ms3 == 0:
+    if args.s4 + args.ms3 == 0:
         parser.error("--s4 and --ms3 are numbers of clips; one of them must be above 0")
-    if args.seed < 0 or args.jobs == 0 or not 1 <= args.fps <= 120:
-        parser.error("--seed must be 0 or more, --jobs not 0, --fps 1 to 120")
     return args
 
 
@@ -230,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_recipe(setting, cast, counts)
             remove_partials(args.out)
             made = in_processes(partial(compose_clip, setting=setting, cast=cast), orders, args.jobs)
-            results = list(tqdm(made, total=len(orders), desc="compose", unit="clip"))
+            results = list(tqdm(made, total=len(orders), desc="compose", unit="clip", **quiet_bar()))
             if lost := [order.clip.name for order, result in zip(orders, results, strict=True) if result is None]:
                 raise InputError(f"not composed: {', '.join(lost)}: {LOST}")
             for name in plans:

@@ -6,7 +6,11 @@ Every row demands equal results of its two contestants. Each is measured on one 
 says) in processes of its own, in turns. Run it on a quiet machine: it takes ten minutes on two cores.
 """
 
-import argparse
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import importlib.metadata
 import json
 import os
@@ -21,7 +25,9 @@ import torch
 
 from benchmarks.harness import Cost, Races, Result, Row
 from benchmarks.rows import ROWS
+from utils.cli import Parser, command
 from utils.files import write_text
+from utils.ranges import COUNT
 from utils.results import commit
 
 HEAD = (
@@ -80,11 +86,12 @@ def _seconds(value: float) -> str:
     return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
+@command
 def main(argv: Sequence[str] | None = None, tiny: bool = False) -> int:
     """Run the rows and print the table as it grows. tiny: only to see that the rows run and agree."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--only", default="", metavar="PATTERN", help="only rows in whose part or size this is found")
-    parser.add_argument("--rounds", type=int, default=2, help="processes for each contestant (default 2)")
+    parser.add_argument("--rounds", type=COUNT, default=2, help="processes for each contestant (default 2)")
     parser.add_argument("--quick", action="store_true", help="leave out what takes long")
     parser.add_argument("--out", type=Path, help="also write the table to this file, and a JSON file beside it")
     args = parser.parse_args(argv)

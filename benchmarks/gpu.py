@@ -11,7 +11,11 @@ difference of the outputs from the first form's (for proposals, of how the frame
 candidates over the threshold). Beside --out goes a JSON file of the same numbers.
 """
 
-import argparse
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import json
 import sys
 import time
@@ -26,9 +30,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu_rows import ROWS, Form, Place, Row
 from benchmarks.roofline import Card, Counter, measure, seconds
-from utils.cli import InputError, command
+from utils.cli import InputError, Parser, command
 from utils.device import set_exactness
 from utils.files import write_text
+from utils.ranges import COUNT
 from utils.results import commit
 from zero_shot.fast_encoder import bias_of
 
@@ -140,15 +145,13 @@ def fused_attention(dtype: torch.dtype) -> bool:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 1 if any form failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that it works")
     parser.add_argument("--only", default="", metavar="WORD", help="only parts or forms whose name contains this")
-    parser.add_argument("--calls", type=int, default=5, help="timed calls of each form (default 5)")
+    parser.add_argument("--calls", type=COUNT, default=5, help="timed calls of each form (default 5)")
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="also write the table to this file")
     args = parser.parse_args(argv)
-    if args.calls < 1:
-        parser.error("--calls must be at least 1")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise InputError("no CUDA device here; --device cpu --tiny shows that the code works")
     place = Place(torch.device(args.device), args.tiny, "eager" if args.tiny else "inductor")

@@ -10,7 +10,11 @@ far as the publisher states them, have proved right. One failure does not stop t
 Exit code 1 if a file failed or is wrong, or if a file named with --check is missing.
 """
 
-import argparse
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import http.client
 import sys
 import time
@@ -24,7 +28,7 @@ from typing import Any, NamedTuple
 import yaml
 from tqdm import tqdm
 
-from utils.cli import InputError, command
+from utils.cli import InputError, Parser, command
 from utils.files import sha256
 from utils.lock import alone
 
@@ -210,7 +214,7 @@ def _listing(known: Sequence[Entry]) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a name or a file name of pretrained/checkpoints.yaml")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--all", action="store_true", help="every file that some row of the study needs")

@@ -19,8 +19,10 @@ from tqdm import tqdm
 
 from avsbench_data.casts import Cast, open_cast
 from models.checkpoints import load_checkpoint
-from utils.cli import InputError
+from utils.cli import InputError, quiet_bar
+from utils.figures import plain_style
 from utils.files import sha256, write_bytes, write_text
+from utils.interrupts import put_off
 
 SAVE_EVERY = 100  # steps
 WEIGHT_DECAY = 0.05
@@ -173,10 +175,11 @@ class Run:
     def train(self) -> bool:
         """Train until the steps or the minutes are over; whether the steps are."""
         args, state = self.args, self.state
-        loader = DataLoader(self.task.stream(state.step), batch_size=args.batch, num_workers=args.workers)
+        with put_off():  # workers start here
+            batches = iter(DataLoader(self.task.stream(state.step), batch_size=args.batch, num_workers=args.workers))
         self.task.training_mode(self.model)
         begin, before = time.perf_counter(), state.seconds
-        bar = tqdm(loader, initial=state.step, total=args.steps, desc="train", unit="step")
+        bar = tqdm(batches, initial=state.step, total=args.steps, desc="train", unit="step", **quiet_bar())
         try:
             for batch in bar:
                 for group in self.optimizer.param_groups:
@@ -227,17 +230,18 @@ def draw_curve(losses: Sequence[float], stages: dict[str, int], name: str, path:
     """The loss over the steps, as a picture."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    steps = np.arange(1, len(losses) + 1)
-    axes.plot(steps, losses, color="0.8", linewidth=0.5)
-    window = min(25, len(losses))
-    axes.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), color="C0")
-    for what, begin in stages.items():
-        if begin < len(losses):
-            axes.axvline(begin, color="0.4", linestyle=":")
-            axes.annotate(f" {what}", (begin, max(losses)), va="top", fontsize=8)
-    axes.set(xlabel="step", ylabel=name, ylim=(0, None))
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with plain_style():
+        figure = Figure(figsize=(6, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        steps = np.arange(1, len(losses) + 1)
+        axes.plot(steps, losses, color="0.8", linewidth=0.5)
+        window = min(25, len(losses))
+        axes.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), color="C0")
+        for what, begin in stages.items():
+            if begin < len(losses):
+                axes.axvline(begin, color="0.4", linestyle=":")
+                axes.annotate(f" {what}", (begin, max(losses)), va="top", fontsize=8)
+        axes.set(xlabel="step", ylabel=name, ylim=(0, None))
+        figure.savefig(buffer, format="png", dpi=110)
     write_bytes(path, buffer.getvalue())

@@ -6,7 +6,11 @@ They stand in for the real ones where setting box_prompt is to be run without a 
 rows): every step of it is gone through, and what it finds is chance. Needs the extra: pip install .[grounding]
 """
 
-import argparse
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +32,7 @@ from transformers import (
     SwinConfig,
 )
 
-from utils.cli import command
+from utils.cli import Parser, command
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -124,10 +128,7 @@ def save_detector(folder: Path, seed: int = 0) -> Path:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m pretrained.tiny_grounding", description=__doc__, formatter_class=style
-    )
+    parser = Parser(__doc__, prog="python -m pretrained.tiny_grounding")
     parser.add_argument("--out", type=Path, default=Path("pretrained/tiny"), help="default pretrained/tiny")
     args = parser.parse_args(argv)
     save_clap(args.out / "clap")

@@ -12,6 +12,11 @@ left, MODEL.state.pt. A run that was stopped, by --minutes or otherwise, goes on
 again, and ends as if nothing had happened. A fresh run needs an OUT without weights.
 """
 
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import argparse
 import math
 import sys
@@ -24,7 +29,10 @@ import torch
 from models.mini import MINI
 from pretrained.mini_run import Figures, Run
 from pretrained.mini_tasks import TASKS
-from utils.cli import InputError, command
+from utils.cli import InputError, Parser, command
+from utils.ranges import COUNT, MOST_WORKERS, SEED, number
+
+LARGEST_BATCH = 65536
 
 
 def table(figures: Figures) -> str:
@@ -40,45 +48,45 @@ def table(figures: Figures) -> str:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m pretrained.train_mini", description=__doc__, formatter_class=style)
+    parser = Parser(__doc__, prog="python -m pretrained.train_mini")
     models = parser.add_subparsers(dest="model", required=True)
-    hears = models.add_parser("audioclip", help="the contrastive AudioCLIP", description=__doc__, formatter_class=style)
-    sees = models.add_parser("sam", help="Segment Anything", description=__doc__, formatter_class=style)
+    hears = models.add_parser("audioclip", help="the contrastive AudioCLIP", description=__doc__)
+    sees = models.add_parser("sam", help="Segment Anything", description=__doc__)
     source = hears.add_mutually_exclusive_group()
     source.add_argument("--data", type=Path, help="folder of preprocessed clips, with its meta CSV")
-    for one, pictures, steps, batch, lr in ((hears, source, 1000, 32, 2e-3), (sees, sees, 1500, 8, 1.5e-3)):
+    # Mosaics take AudioCLIP's samples by fours.
+    of = (hears, source, 1000, 32, 4, 2e-3), (sees, sees, 1500, 8, 1, 1.5e-3)
+    for one, pictures, steps, batch, least, lr in of:
         pictures.add_argument("--pictures", type=Path, help="folder of pictures and sounds instead of the drawn things")
         one.add_argument("--backgrounds", type=Path, help="folder of photographs instead of drawn backdrops")
         one.add_argument("--out", type=Path, default=MINI, help="default pretrained/mini")
         one.add_argument("--start", type=Path, help="folder of miniature weights to start from, instead of random ones")
-        one.add_argument("--seed", type=int, default=0, help="default 0")
-        one.add_argument("--steps", type=int, default=steps, help=f"of the whole schedule, default {steps}")
-        one.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; the same command goes on")
-        one.add_argument("--batch", type=int, default=batch, help=f"default {batch}")
-        one.add_argument("--lr", type=float, default=lr, help=f"default {lr:g}")
-        one.add_argument("--sizes", help="JSON of the model's sizes, for another miniature")
-        one.add_argument("--threads", type=int, default=1, help="default 1: small networks gain little by more")
-        one.add_argument("--workers", type=int, default=1, help="processes that make samples, default 1")
-        one.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
-        one.add_argument("--evaluation-seeds", type=int, nargs="+", default=[0, 1, 2], help="default 0 1 2")
-    hears.add_argument("--rounds", type=int, default=15, help="of one scene a kind, to measure on; default 15")
-    sees.add_argument("--frames", type=int, default=40, help="to measure on, for each seed; default 40")
-    args = parser.parse_args(argv)
-    rounds = "rounds" if args.model == "audioclip" else "frames"
-    if (
-        min(args.seed, args.workers, *args.evaluation_seeds) < 0
-        or min(args.steps, args.threads, getattr(args, rounds)) < 1
-    ):
-        parser.error(
-            f"--seed, --workers and --evaluation-seeds are 0 or more; --steps, --threads and --{rounds} 1 or more"
+        one.add_argument("--seed", type=SEED, default=0, help="default 0")
+        one.add_argument("--steps", type=COUNT, default=steps, help=f"of the whole schedule, default {steps}")
+        one.add_argument(
+            "--minutes",
+            type=number(float, 0, above=True),
+            default=math.inf,
+            help="stop after so long; the same command goes on",
         )
-    if args.model == "audioclip" and (args.batch < 4 or args.batch % 4):
-        parser.error("--batch must be a multiple of 4, for the mosaics")
+        one.add_argument(
+            "--batch", type=number(int, least, LARGEST_BATCH, multiple=least), default=batch, help=f"default {batch}"
+        )
+        one.add_argument("--lr", type=number(float, 0, above=True), default=lr, help=f"default {lr:g}")
+        one.add_argument("--sizes", help="JSON of the model's sizes, for another miniature")
+        one.add_argument(
+            "--threads", type=number(int, 1, 1024), default=1, help="default 1: small networks gain little by more"
+        )
+        one.add_argument(
+            "--workers", type=number(int, 0, MOST_WORKERS), default=1, help="processes that make samples, default 1"
+        )
+        one.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
+        one.add_argument("--evaluation-seeds", type=SEED, nargs="+", default=[0, 1, 2], help="default 0 1 2")
+    hears.add_argument("--rounds", type=COUNT, default=15, help="of one scene a kind, to measure on; default 15")
+    sees.add_argument("--frames", type=COUNT, default=40, help="to measure on, for each seed; default 40")
+    args = parser.parse_args(argv)
     if args.model == "audioclip" and args.data and args.backgrounds:
         parser.error("--backgrounds are for scenes that are drawn; the clips of --data have theirs")
-    if args.batch < 1 or not args.lr > 0 or not args.minutes > 0:
-        parser.error("--batch must be 1 or more, --lr and --minutes above 0")
     if args.evaluate and args.start:
         parser.error("--evaluate trains nothing, so it takes no --start")
     return args

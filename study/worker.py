@@ -14,6 +14,9 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from utils.interrupts import EXIT_CODE, INTERRUPTED, put_off, take_up
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 _child: subprocess.Popen[bytes] | None = None  # what the launcher runs, in the worker
 
 
@@ -24,7 +27,8 @@ class Worker:
         context = get_context("spawn")  # a forked process would share the threads and the CUDA of its parent
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,))
-        self.process.start()
+        with put_off():
+            self.process.start()
         theirs.close()
 
     def give(self, commands: Sequence[Sequence[str]], log: Path, launcher: Sequence[str]) -> None:
@@ -53,6 +57,7 @@ def serve(pipe: Connection) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
         try:
+            take_up()
             given = pipe.recv()
         except (EOFError, OSError, KeyboardInterrupt):
             return
@@ -81,6 +86,9 @@ def _call(module: str, words: Sequence[str]) -> int:
         return importlib.import_module(module).main(list(words))
     except SystemExit as stop:  # bad usage
         return stop.code if isinstance(stop.code, int) else 1
+    except KeyboardInterrupt:  # while modules are imported
+        print(INTERRUPTED, file=sys.stderr)
+        return EXIT_CODE
     except Exception:
         traceback.print_exc()
         return 1
@@ -100,8 +108,10 @@ def _one_thread() -> None:
 def _launch(words: Sequence[str]) -> int:
     global _child
     signal.signal(signal.SIGTERM, lambda *_: _quit())
+    # From any directory, and in its processes, the modules are found that are found here.
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     try:
-        _child = subprocess.Popen(words)
+        _child = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path})
     except OSError as error:
         print(f"error: {words[0]}: {error.strerror}", flush=True)
         return 1

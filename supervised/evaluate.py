@@ -9,7 +9,11 @@ _SPLIT_SOUND in their names for other than the test split and real sound. Also u
 torchrun takes --run for an option of its own, so say --run_dir there.
 """
 
-import argparse
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +21,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,7 +30,8 @@ from supervised.losses import at_size
 from supervised.model import ListeningSegmentor
 from supervised.options import Options
 from supervised.state import must_be_of_this_kind
-from utils.cli import command
+from utils import processes
+from utils.cli import Parser, command, quiet_bar
 from utils.config import from_yaml
 from utils.dataset import AVSDataset, read_frame
 from utils.device import set_exactness, to_device
@@ -36,6 +39,7 @@ from utils.figures import PREDICTION, TRUTH, tinted
 from utils.files import sha256
 from utils.loading import in_order, load
 from utils.metrics import Metrics
+from utils.ranges import COUNT, COUNT_OR_NONE
 from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet, write_strips
 
 Show = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
@@ -61,7 +65,7 @@ def evaluate(
     model.eval()
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
-    with tqdm(total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process) as bar:
+    with tqdm(total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process, **quiet_bar()) as bar:
         for items in load(dataset, in_order(mine, batch), workers, accelerator.device.type == "cuda"):
             moved = {name: to_device(v, accelerator.device) for name, v in items.items() if isinstance(v, Tensor)}
             if heard is not None:
@@ -105,20 +109,27 @@ def picture_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, str
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--run", "--run_dir", type=Path, required=True, help="the folder that supervised.train wrote")
     parser.add_argument("--root", type=Path, help="the data, if it is elsewhere than in training")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--sound", choices=("real", "silent", "shuffled"), default="real")
-    parser.add_argument("--metric_batch", type=int, help="videos that share a threshold in M_F (default: the run's)")
-    parser.add_argument("--batch", type=int, default=4, help="videos at once; the numbers do not depend on it")
-    parser.add_argument("--sheets", type=int, default=0, metavar="N", help="picture sheets of N clips")
-    parser.add_argument("--strips", type=int, default=0, metavar="N", help="pictures of N clips for the study's page")
+    parser.add_argument(
+        "--metric_batch",
+        type=COUNT,
+        help="videos that share a threshold in M_F (default: the run's)",
+    )
+    parser.add_argument("--batch", type=COUNT, default=4, help="videos at once; the numbers do not depend on it")
+    parser.add_argument("--sheets", type=COUNT_OR_NONE, default=0, metavar="N", help="picture sheets of N clips")
+    parser.add_argument(
+        "--strips",
+        type=COUNT_OR_NONE,
+        default=0,
+        metavar="N",
+        help="pictures of N clips for the study's page",
+    )
     parser.add_argument("--masks", action="store_true", help="save every predicted mask as PNG")
     args = parser.parse_args(argv)
-    for name in ("batch", "metric_batch"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1")
     suffix = "" if (args.split, args.sound) == ("test", "real") else f"_{args.split}_{args.sound}"
     options = from_yaml(Options, args.run / "config.yaml")
     checkpoint = args.run / "best.safetensors"
@@ -160,13 +171,7 @@ def make_accelerator(options: Options) -> Accelerator:
     """The device, precision and processes of a run."""
     set_exactness(options.train.precision)
     precision = {"fp32": "no", "tf32": "no"}.get(options.train.precision, options.train.precision)
-    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
-    return Accelerator(
-        mixed_precision=precision,
-        cpu=options.train.cpu or not torch.cuda.is_available(),
-        # Batch statistics are the same in every process already.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
+    return processes.make_accelerator(options.train.cpu, precision)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from supervised.model import Inputs, ListeningSegmentor
 from supervised.options import DataOptions
 from utils.audio import LOG_OFFSET
 from utils.cache import Cache, content_key, weights_key
-from utils.cli import InputError
+from utils.cli import InputError, quiet_bar
 from utils.dataset import AVSDataset
 from utils.layout import AVSBench
 from utils.loading import in_order, load
@@ -99,7 +99,9 @@ def hear(
     was_training = model.training
     model.eval()
     loader = load(_Sounds(clips), in_order(mine, 1), workers)
-    for item in tqdm(loader, desc=title, unit="clip", total=len(mine), disable=not accelerator.is_main_process):
+    for item in tqdm(
+        loader, desc=title, unit="clip", total=len(mine), disable=not accelerator.is_main_process, **quiet_bar()
+    ):
         key = content_key(item[kind].numpy()) if store else ""
         kept = store.get(key) if store else None
         if kept is None:

@@ -9,6 +9,7 @@ from typing import Literal
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName
+from utils.ranges import LARGEST_SIDE, LARGEST_WIDTH, MOST_WORKERS, SEEDS, check_ranges, ranged
 
 Tower = Literal["audio", "visual"]
 VisualWeights = Literal["audioclip-full", "audioclip-partial", "clip", "resnet50", "mini", "random"]
@@ -34,10 +35,10 @@ class DataOptions:
 
     benchmark: BenchmarkName = "s4"
     root: Path = Path("avsbench_data/Single-source")
-    fraction: float = 1.0
-    image_size: int = 224
-    tile: int = 5
-    workers: int = min(8, os.cpu_count() or 1)
+    fraction: float = ranged(1.0, 0, 1, above=True)
+    image_size: int = ranged(224, 32, LARGEST_SIDE, multiple=32)
+    tile: int = ranged(5, 1, 100)
+    workers: int = ranged(min(8, os.cpu_count() or 1), 0, MOST_WORKERS)
     cache: Path | None = None
 
 
@@ -53,9 +54,9 @@ class EarOptions:
     """
 
     weights: str = "pretrained/vggish-10086976.pth"
-    widths: Sequence[int] = field(default_factory=lambda: [64, 128, 256, 512])
-    hidden: int = 4096
-    features: int = 128
+    widths: Sequence[int] = ranged([64, 128, 256, 512], 1, LARGEST_WIDTH, length=4)
+    hidden: int = ranged(4096, 1, LARGEST_WIDTH)
+    features: int = ranged(128, 1, LARGEST_WIDTH)
 
 
 @dataclass
@@ -98,11 +99,11 @@ class ModelOptions:
 
     segmentor: Literal["tpavi", "fpn"] = "tpavi"
     freeze: Sequence[Tower] = field(default_factory=lambda: ["audio"])
-    channels: int = 256
+    channels: int = ranged(256, 1, LARGEST_WIDTH)
     ear: EarOptions = field(default_factory=EarOptions)
     backbone: Literal["resnet18", "resnet50", "pvt_v2_b0", "pvt_v2_b5"] = "resnet50"
     weights: str = "pretrained/resnet50-19c8e357.pth"
-    stages: Sequence[int] = field(default_factory=lambda: [0, 1, 2, 3])
+    stages: Sequence[int] = ranged([0, 1, 2, 3], 0, 3)
     attention: Literal["va", "vv", "both"] = "va"
     fpn: FPNOptions = field(default_factory=FPNOptions)
 
@@ -123,8 +124,8 @@ class AVM:
     """
 
     distance: Literal["none", "cosine", "kl", "euclidean"] = "none"
-    weight: float = 0.5
-    stages: Sequence[int] = field(default_factory=lambda: [0, 1, 2, 3])
+    weight: float = ranged(0.5, 0)
+    stages: Sequence[int] = ranged([0, 1, 2, 3], 0, 3)
     pool: Literal["avg", "max"] = "avg"
     threshold: bool = False
     normalise: bool = False
@@ -160,22 +161,22 @@ class TrainOptions:
         cpu: stay on the CPU even where there is a GPU.
     """
 
-    epochs: int = 15
-    batch: int = 4
-    lr: float = 1e-4
-    backbone_lr_mult: float = 1.0
+    epochs: int = ranged(15, 1)
+    batch: int = ranged(4, 1)
+    lr: float = ranged(1e-4, 0, above=True)
+    backbone_lr_mult: float = ranged(1.0, 0)
     optimizer: Literal["adam", "adamw"] = "adam"
-    weight_decay: float = 5e-4
-    warmup: int = 0
+    weight_decay: float = ranged(5e-4, 0)
+    warmup: int = ranged(0, 0)
     schedule: Literal["constant", "cosine"] = "constant"
-    clip: float = 0.0
-    ema: float = 0.0
+    clip: float = ranged(0.0, 0)
+    ema: float = ranged(0.0, 0, 1, below=True)
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     recompute: bool = False
     compile: bool = False
-    seed: int = 123
-    save_minutes: float = 10.0
+    seed: int = ranged(123, 0, SEEDS)
+    save_minutes: float = ranged(10.0, 0)
     cpu: bool = False
 
 
@@ -197,22 +198,13 @@ class Options:
     model: ModelOptions = field(default_factory=ModelOptions)
     loss: AVM = field(default_factory=AVM)
     train: TrainOptions = field(default_factory=TrainOptions)
-    metric_batch: int = 4
+    metric_batch: int = ranged(4, 1)
 
 
 def check(options: Options) -> None:
-    """Raise InputError for options that contradict each other."""
-    data, model, train, loss = options.data, options.model, options.train, options.loss
-    if data.image_size % 32 or data.image_size < 32:
-        raise InputError(f"data.image_size {data.image_size} is not a multiple of 32")
-    if min(train.batch, train.epochs) < 1:
-        raise InputError("train.batch and train.epochs must be at least 1")
-    if data.tile < 1:
-        raise InputError("data.tile must be at least 1")
-    if not 0 <= train.ema < 1:
-        raise InputError(f"train.ema {train.ema} is not in [0, 1)")
-    if min(train.warmup, train.clip, train.save_minutes, train.weight_decay) < 0:
-        raise InputError("train.warmup, clip, weight_decay and save_minutes must not be negative")
+    """Raise InputError for options that lie outside their ranges or contradict each other."""
+    check_ranges(options)
+    model, train, loss = options.model, options.train, options.loss
     if train.recompute and train.compile:
         raise InputError("train.recompute and train.compile do not go together")
     if loss.distance == "none":

@@ -9,14 +9,18 @@ Scripts with the same settings are the same row, whatever folder they lie in. A 
 model that it asks for has no fusion "none". Source: the scripts of AVSBench and Sam4AVS.
 """
 
-import argparse
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.cli import InputError, command
+from utils.cli import InputError, Parser, command
 from utils.files import write_text
 from utils.layout import BENCHMARKS
 
@@ -131,7 +135,7 @@ def _number(value: float) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--write", action="store_true", help="write the YAML files")
     action.add_argument("--check", action="store_true", help="compare the YAML files with the table")
@@ -145,7 +149,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.check:
         files = {row.name: args.out / f"{row.name}.yaml" for row in table}
         wrong = [
-            row.name for row in table if not files[row.name].is_file() or files[row.name].read_text() != row.yaml()
+            row.name
+            for row in table
+            if not files[row.name].is_file() or files[row.name].read_text(encoding="utf-8") != row.yaml()
         ]
         strange = sorted({path.stem for path in args.out.glob("*.yaml")} - set(files))
         if wrong or strange:

@@ -14,6 +14,11 @@ at whatever step, to the same result. Given more --train.epochs, a run at a cons
 Then: python -m supervised.evaluate --run DIR
 """
 
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import json
 import sys
 import time
@@ -41,7 +46,7 @@ from supervised.losses import segmentation_loss
 from supervised.model import ListeningSegmentor, architecture
 from supervised.options import Options, check
 from supervised.recompute import recompute
-from utils.cli import InputError, command
+from utils.cli import InputError, command, quiet_bar
 from utils.config import option_parser, parse_options, to_yaml
 from utils.device import Fetched, channels_last, to_device
 from utils.figures import curves
@@ -187,6 +192,7 @@ class Trainer:
             initial=progress.step,
             total=len(whole),
             disable=not self.accelerator.is_main_process,
+            **quiet_bar(),
         )
         unread: deque[tuple[int, int, Fetched]] = deque()  # step, videos, losses
         for items, batch in zip(bar, left, strict=True):
@@ -203,7 +209,7 @@ class Trainer:
             progress.seconds = earlier + time.perf_counter() - begin
             due = self.accelerator.is_main_process and time.monotonic() - self.saved_at >= 60 * train.save_minutes
             while len(unread) > (0 if due or progress.step == len(whole) else self.ahead):
-                bar.set_postfix(loss=f"{self.count(*unread.popleft()):.4f}")
+                bar.set_postfix(loss=f"{self.count(*unread.popleft()):.4f}", refresh=False)
             if due:
                 self.save_state()
         return {name: total / len(self.sets["train"]) for name, total in progress.sums.items()}

@@ -14,7 +14,6 @@ from segment_anything.modeling import Sam
 
 from models.sam import SamSizes
 from tests.lively_sam import MINI, lively_sam
-from utils.cli import InputError
 from zero_shot.fast_decoder import TOGETHER, FastDecoder
 from zero_shot.proposals import ProposalOptions, propose
 from zero_shot.segmenter import Segmenter
@@ -176,11 +175,6 @@ def test_bf16_stays_near_float32() -> None:
     assert 0 < np.abs(np.sort(scores[0]) - np.sort(scores[1])).max() < 0.15 < np.ptp(scores[1]) / 10
     wrong = [(one["segmentation"] != other["segmentation"]).mean() for one, other in zip(rough, fine, strict=True)]
     assert np.mean(wrong) < 0.03
-
-
-def test_a_grid_without_points_is_refused() -> None:
-    with pytest.raises(InputError, match="points_per_side is 0"):
-        ProposalOptions(points_per_side=0)
 
 
 @pytest.mark.slow

@@ -297,9 +297,9 @@ def test_unknown_keys(composed: Path, folder: Path, tmp_path: Path, capsys: pyte
     "more, message",
     [
         (["--loss.distance", "kl"], "the fpn segmentor has no such sounds"),
-        (["--train.ema", "1"], "not in [0, 1)"),
-        (["--train.clip", "-1"], "must not be negative"),
-        (["--data.tile", "0"], "data.tile must be at least 1"),
+        (["--train.ema", "1"], "train.ema is 1.0; it must be at least 0 and below 1"),
+        (["--train.clip", "-1"], "train.clip is -1.0; it must be at least 0"),
+        (["--data.tile", "0"], "data.tile is 0; it must be at least 1"),
         (["--model.fpn.sizes", "published"], "does not fit DenseResNet: missing"),
         (["--model.fpn.folder", "nowhere"], "nowhere/mini/audioclip.json: no such file"),
     ],

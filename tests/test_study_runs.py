@@ -60,7 +60,7 @@ def test_a_study_runs_what_has_no_result(composed: Path, tmp_path: Path, capsys:
     said = capsys.readouterr()
     assert "[1/4]" in said.out and "[4/4]" in said.out and "3 of 4 rows have results" in said.out
     assert said.err.count("\n") == 1 and said.err.startswith("failed: zero_shot/s4_bad: exit code 1: error: ")
-    assert "between 0 and 1" in said.err and str(runs / "zero_shot/s4_bad/log.txt") in said.err
+    assert "at least 0 and at most 1" in said.err and str(runs / "zero_shot/s4_bad/log.txt") in said.err
     table = (tmp_path / "out" / "own.md").read_text()
     row = next(line for line in table.splitlines() if line.startswith("| map |"))
     found = [json.loads((runs / "zero_shot" / f"{name}_map" / "metrics.json").read_text()) for name in ("s4", "ms3")]

@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from utils.cli import InputError
+from utils.ranges import check_ranges
 
 T = TypeVar("T")
 PLAIN = "plain yaml"  # our loader's name among jsonargparse's
@@ -93,8 +94,10 @@ def _plain_yaml(text: str) -> Any:
 
 def _build(parser: ArgumentParser, options: type[T], namespace: Namespace) -> T:
     _must_be_groups(options, namespace)
-    built = parser.instantiate(namespace)
-    return options(**{name: getattr(built, name) for name in options.__dataclass_fields__})  # type: ignore[attr-defined]
+    instantiated = parser.instantiate(namespace)
+    built = options(**{name: getattr(instantiated, name) for name in options.__dataclass_fields__})  # type: ignore[attr-defined]
+    check_ranges(built)
+    return built
 
 
 def _must_be_groups(options: type, namespace: Namespace, above: str = "") -> None:

@@ -1,7 +1,9 @@
 """Pictures: a clip's rows of them as a sheet or as strips, and the curves of a training."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,19 +49,32 @@ def _line(title: str, pictures: Sequence[np.ndarray], gap: int = 4) -> np.ndarra
     return np.concatenate([head, line], axis=0)
 
 
+@contextmanager
+def plain_style(**settings: Any) -> Iterator[None]:
+    """matplotlib's own style with these settings, for the block in which a figure is drawn and saved.
+
+    A matplotlibrc, of the user's or in the current directory, has no say: it may ask for LaTeX.
+    """
+    from matplotlib import style  # slow to import, and most commands draw no plots
+
+    with style.context(["default", settings]):
+        yield
+
+
 def curves(history: Sequence[Mapping[str, float]]) -> bytes:
     """A PNG of a training log: the loss, and M_J and M_F on val, by epoch. history: one row per epoch."""
-    from matplotlib.figure import Figure  # slow to import, and only training draws curves
+    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    panels = figure.subplots(1, 2)
-    epochs = [row["epoch"] + 1 for row in history]
-    panels[0].plot(epochs, [row["loss"] for row in history], color="0.2", marker=".")
-    for name, label in (("val_m_j", "M_J"), ("val_m_f", "M_F")):
-        panels[1].plot(epochs, [row[name] for row in history], marker=".", label=label)
-    panels[1].legend()
-    for panel, title in zip(panels, ("training loss", "val"), strict=True):
-        panel.set(title=title, xlabel="epoch")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    with plain_style():
+        figure = Figure(figsize=(8, 3), layout="constrained")
+        panels = figure.subplots(1, 2)
+        epochs = [row["epoch"] + 1 for row in history]
+        panels[0].plot(epochs, [row["loss"] for row in history], color="0.2", marker=".")
+        for name, label in (("val_m_j", "M_J"), ("val_m_f", "M_F")):
+            panels[1].plot(epochs, [row[name] for row in history], marker=".", label=label)
+        panels[1].legend()
+        for panel, title in zip(panels, ("training loss", "val"), strict=True):
+            panel.set(title=title, xlabel="epoch")
+        figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

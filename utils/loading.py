@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from utils.cli import InputError, reason
+from utils.interrupts import put_off
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def load(
     loader = DataLoader(
         _Told(dataset), batch_sampler=batches, num_workers=workers, pin_memory=pin_memory, collate_fn=_collate
     )
-    for batch in loader:
+    with put_off():  # workers start here
+        read = iter(loader)
+    for batch in read:
         if isinstance(batch, _Fault):
             raise InputError(batch.message)
         yield batch

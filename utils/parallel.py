@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-import joblib
+from utils.interrupts import put_off
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -17,11 +17,15 @@ def in_processes(function: Callable[[T], R], items: Sequence[T], jobs: int) -> I
     A process is lost when the system kills it, mostly for want of memory, or when a decoder crashes. All processes
     then start anew; the first item without a result has one to itself, and only if that is lost too is it given up.
     """
+    import joblib  # which reads the environment as it is imported
+
     done = 0
     while done < len(items):
         try:
             work = (joblib.delayed(function)(item) for item in items[done:])
-            for result in joblib.Parallel(n_jobs=jobs, return_as="generator")(work):
+            with put_off():  # processes start here
+                results = joblib.Parallel(n_jobs=jobs, return_as="generator")(work)
+            for result in results:
                 done += 1
                 yield result
         except BrokenProcessPool as error:
@@ -31,6 +35,8 @@ def in_processes(function: Callable[[T], R], items: Sequence[T], jobs: int) -> I
 
 
 def _apart(function: Callable[[T], R], item: T) -> R | None:
+    import joblib
+
     try:
         # With one job joblib would work in this very process.
         return joblib.Parallel(n_jobs=2)([joblib.delayed(function)(item)])[0]

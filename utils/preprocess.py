@@ -8,7 +8,6 @@ default here as everywhere, makes what was meant (docs/deviations.md). Each wav 
 it is, and asking for the other makes the clip anew. Files without the comment, such as AVSBench's own, are kept.
 """
 
-import argparse
 import csv
 import io
 import time
@@ -23,13 +22,14 @@ import soundfile
 from tqdm import tqdm
 
 from utils.audio import SAMPLE_RATE, five_examples, log_mel, read_wav
-from utils.cli import InputError
+from utils.cli import InputError, Parser, quiet_bar
 from utils.fidelity import Fidelity
 from utils.files import npy_bytes, png_bytes, read_image, remove_partials, wav_bytes, write_bytes, write_text
 from utils.layout import BENCHMARKS, FRAME_SIZE, AVSBench, BenchmarkName, Clip
 from utils.lock import alone
 from utils.log_mel import read_log_mel
 from utils.parallel import LOST, in_processes
+from utils.ranges import JOBS
 from utils.video import read_clip
 
 COMMENT = "preprocessed as "  # in a wav, before its fidelity
@@ -120,7 +120,7 @@ def preprocess(
     """Preprocess every clip of the meta CSV in parallel; outcomes come in the order of the CSV."""
     work = partial(preprocess_clip, data, fidelity=fidelity, overwrite=overwrite)
     made = in_processes(work, data.clips, jobs)
-    bar = tqdm(made, total=len(data.clips), desc=f"preprocess {data.benchmark.name}", unit="clip")
+    bar = tqdm(made, total=len(data.clips), desc=f"preprocess {data.benchmark.name}", unit="clip", **quiet_bar())
     return [
         outcome or Outcome(clip.name, clip.split, clip.category, "failed", LOST)
         for clip, outcome in zip(data.clips, bar, strict=True)
@@ -138,9 +138,9 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None) -> int:
     """The command line that preprocess_s4.py and preprocess_ms3.py share."""
-    parser = argparse.ArgumentParser(description=usage, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(usage)
     parser.add_argument("--root", type=Path, default=Path("avsbench_data") / BENCHMARKS[benchmark].root)
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default -1: one a core)")
+    parser.add_argument("--jobs", type=JOBS, default=-1, help="processes (default -1: one a core)")
     parser.add_argument("--overwrite", action="store_true", help="make again what is already there")
     parser.add_argument(
         "--fidelity",
@@ -149,8 +149,6 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
         help="published makes what AVSBench distributes and public TPAVI weights were trained on (default corrected)",
     )
     args = parser.parse_args(argv)
-    if args.jobs == 0:
-        parser.error("--jobs 0: give a number of processes, or -1 for one a core")
     data = AVSBench(args.root, benchmark)
     begin = time.perf_counter()
     with alone(args.root / ".lock", "preprocesses here"):

@@ -3,7 +3,11 @@
 python -m utils.results runs/mini        one line for each result below the folder
 """
 
-import argparse
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import csv
 import io
 import json
@@ -18,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from utils.audio import read_wav
-from utils.cli import InputError, command
+from utils.cli import InputError, Parser, command
 from utils.figures import Rows, sheet, strip
 from utils.files import mp3_bytes, png_bytes, read_json, webp_bytes, write_bytes, write_text
 from utils.layout import AVSBench, Clip
@@ -127,7 +131,7 @@ def table(folder: Path) -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of a folder of runs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"))
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args(argv)

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from models.mini import MINI
-from utils.cli import InputError
+from utils.cli import InputError, quiet_bar
 from utils.config import to_yaml
 from utils.encode import write_video
 from utils.figures import PREDICTION, overlay
@@ -99,7 +99,7 @@ def run(
     marks: list[Mark] = []
     cards: list[Card] = []
     total = video.ticks if every == "frame" else video.seconds
-    with tqdm(total=total, desc="masks", unit="mask") as bar:
+    with tqdm(total=total, desc="masks", unit="mask", **quiet_bar()) as bar:
         for moment, answer in answered(setting, moments(video, setting, every), options.run.batch):
             mark = save_mask(out, video, moment, answer)
             marks.append(mark)
@@ -113,7 +113,7 @@ def run(
             bar.update()
     rate = video.sound_rate if video.sound_rate in (av.Codec("aac", "w").audio_rates or []) else 48_000
     sound = read_sound(video, rate) if video.sound_rate else None
-    shown = tqdm(tinted(video, out, every), total=video.ticks, desc="overlay", unit="frame")
+    shown = tqdm(tinted(video, out, every), total=video.ticks, desc="overlay", unit="frame", **quiet_bar())
     write_video(out / "overlay.mp4", shown, video.fps, sound, rate)
 
     notes = remarks(video, options, marks)

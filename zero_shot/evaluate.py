@@ -10,6 +10,11 @@ metrics.json, per_frame.csv and what is asked for. Embeddings and proposals are 
 stopped loses little and another threshold costs almost nothing.
 """
 
+if __name__ == "__main__":  # before imports that take seconds
+    from utils.environment import prepare
+
+    prepare()
+
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +25,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from utils.cli import InputError, command
+from utils.cli import InputError, command, quiet_bar
 from utils.config import option_parser, parse_options, to_yaml
 from utils.dataset import AVSDataset
 from utils.files import sha256, write_text
@@ -28,6 +33,8 @@ from utils.layout import AVSBench
 from utils.loading import in_order, load
 from utils.lock import alone
 from utils.metrics import Metrics
+from utils.processes import make_accelerator
+from utils.ranges import COUNT_OR_NONE
 from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet, write_strips
 from zero_shot.build import build_setting
 from zero_shot.figures import answer_rows
@@ -59,7 +66,9 @@ def evaluate(
     """Answer every clip once, shared among the processes; each gets the metrics of the whole split."""
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
-    with tqdm(total=len(mine), desc="clips", unit="clip", disable=not accelerator.is_main_process) as bar:
+    with tqdm(
+        total=len(mine), desc="clips", unit="clip", disable=not accelerator.is_main_process, **quiet_bar()
+    ) as bar:
         for items in load(dataset, in_order(mine, batch), workers, accelerator.device.type == "cuda"):
             videos, seconds = items["frames"].shape[:2]
             frames = list(items["frames"].flatten(0, 1).numpy())
@@ -95,22 +104,6 @@ def picture_writer(dataset: AVSDataset, out: Path, sheets: int, strips: int, mas
     return show
 
 
-def check(options: Options) -> None:
-    """Raise InputError for options that make no sense."""
-    if options.run.batch < 1 or options.metric_batch < 1 or options.run.memory < 0 or options.data.first < 0:
-        raise InputError("run.batch and metric_batch must be at least 1, run.memory and data.first at least 0")
-    if not 0 <= options.prompt.threshold <= 1 or not 0 <= options.retrieval.threshold <= 1:
-        raise InputError("prompt.threshold and retrieval.threshold must be between 0 and 1")
-    for name, side in (
-        ("audioclip.image_size", options.audioclip.image_size),
-        ("retrieval.crop_size", options.retrieval.crop_size),
-    ):
-        if side < 32 or side % 32:
-            raise InputError(f"{name} {side} is not a multiple of 32")
-    if options.audioclip.tile < 1 or options.grounding.top < 1:
-        raise InputError("audioclip.tile and grounding.top must be at least 1")
-
-
 def prepare_folder(out: Path, options: Options) -> None:
     """Leave the options in the run folder; refuse one that holds the run of others."""
     config, text = out / "config.yaml", to_yaml(options)
@@ -125,15 +118,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = option_parser(Options, __doc__, "python -m zero_shot.evaluate")
     parser.add_argument("--out", type=Path | None, default=None, help="run folder")
-    parser.add_argument("--sheets", type=int, default=0, help="picture sheets of so many clips")
-    parser.add_argument("--strips", type=int, default=0, help="pictures for the study's page, of so many clips")
+    parser.add_argument("--sheets", type=COUNT_OR_NONE, default=0, help="picture sheets of so many clips")
+    parser.add_argument(
+        "--strips", type=COUNT_OR_NONE, default=0, help="pictures for the study's page, of so many clips"
+    )
     parser.add_argument("--masks", action="store_true", help="save every mask as PNG")
     options, namespace = parse_options(parser, Options, argv)
-    check(options)
     stem = Path(str(namespace.config[-1])).stem if namespace.config else f"{options.data.benchmark}_{options.setting}"
     published = "_published" if options.fidelity == "published" else ""
     out = Path(namespace.out or Path("runs/zero_shot") / f"{stem}{published}")
-    accelerator = Accelerator(cpu=options.run.cpu or not torch.cuda.is_available())
+    accelerator = make_accelerator(options.run.cpu)
     setting = build_setting(options, accelerator.device)
     dataset = open_split(options, setting)
     if accelerator.is_main_process:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName
+from utils.ranges import LARGEST_SIDE, MOST_WORKERS, ranged
 
 SettingName = Literal[
     "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
@@ -31,8 +31,8 @@ class DataOptions:
     benchmark: BenchmarkName = "s4"
     root: Path = Path("avsbench_data/Single-source")
     split: Literal["train", "val", "test"] = "test"
-    first: int = 0
-    workers: int = min(4, os.cpu_count() or 1)
+    first: int = ranged(0, 0)
+    workers: int = ranged(min(4, os.cpu_count() or 1), 0, MOST_WORKERS)
 
 
 @dataclass
@@ -56,9 +56,9 @@ class AudioCLIPOptions:
     surgery: bool = True
     reverse: bool = True
     noise: Literal["none", "rand", "gausan", "zero"] = "none"
-    image_size: int = 224
+    image_size: int = ranged(224, 32, LARGEST_SIDE, multiple=32)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    tile: int = 5
+    tile: int = ranged(5, 1, 100)
     amplitude: Literal["by_fidelity", "unit", "int16"] = "by_fidelity"
 
 
@@ -94,7 +94,7 @@ class PromptOptions:
 
     points: Literal["top", "peak", "dense"] = "peak"
     boxes: Literal["multi_box", "total_box", "single_maxscore", "single_maxarea"] = "single_maxarea"
-    threshold: float = 0.6
+    threshold: float = ranged(0.6, 0, 1)
 
 
 @dataclass
@@ -113,10 +113,10 @@ class RetrievalOptions:
 
     score: Literal["crop", "map"] = "crop"
     rule: Literal["above", "best"] = "above"
-    threshold: float = 0.5
-    scale: float = 100.0
-    crop_size: int = 224
-    largest: float = 1.0
+    threshold: float = ranged(0.5, 0, 1)
+    scale: float = ranged(100.0, 0, above=True)
+    crop_size: int = ranged(224, 32, LARGEST_SIDE, multiple=32)
+    largest: float = ranged(1.0, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -131,15 +131,11 @@ class ProposalOptions:
         box_nms_thresh: of two masks whose boxes have an IoU above this, the one of less predicted IoU is dropped.
     """
 
-    points_per_side: int = 32
-    pred_iou_thresh: float = 0.88
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
-
-    def __post_init__(self) -> None:
-        if self.points_per_side < 1:
-            raise InputError(f"points_per_side is {self.points_per_side}; it must be 1 or more")
+    points_per_side: int = ranged(32, 1, 512)
+    pred_iou_thresh: float = ranged(0.88, 0, 1)
+    stability_score_thresh: float = ranged(0.95, 0, 1)
+    stability_score_offset: float = ranged(1.0, 0)
+    box_nms_thresh: float = ranged(0.7, 0, 1)
 
 
 @dataclass
@@ -157,8 +153,8 @@ class GroundingOptions:
     clap: Path = Path("pretrained/clap-htsat-unfused")
     detector: Path = Path("pretrained/grounding-dino-base")
     labels: Path = Path("zero_shot/data/audioset_labels.json")
-    top: int = 1
-    threshold: float = 0.3
+    top: int = ranged(1, 1, 100)
+    threshold: float = ranged(0.3, 0, 1)
 
 
 @dataclass
@@ -177,9 +173,9 @@ class RunOptions:
         cpu: stay on the CPU even where there is a GPU.
     """
 
-    batch: int = 4
+    batch: int = ranged(4, 1)
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    memory: int = 0
+    memory: int = ranged(0, 0)
     channels_last: bool = False
     compile: bool = False
     cache: Path = Path("runs/cache")
@@ -216,4 +212,4 @@ class Options:
     proposals: ProposalOptions = field(default_factory=ProposalOptions)
     grounding: GroundingOptions = field(default_factory=GroundingOptions)
     run: RunOptions = field(default_factory=RunOptions)
-    metric_batch: int = 1
+    metric_batch: int = ranged(1, 1)

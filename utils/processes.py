@@ -1,0 +1,56 @@
+"""The device and the processes of a run: one process, or those that torchrun started."""
+
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+
+from utils.cli import InputError
+from utils.environment import settle
+
+LAUNCHED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
+COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # where accelerate looks
+MEND = "start several processes with torchrun, which sets them all, or unset them for one"
+
+
+def make_accelerator(cpu: bool, mixed_precision: str = "no") -> Accelerator:
+    """What shares a run among its processes. cpu: stay on the CPU even where there is a GPU.
+
+    Raises InputError where the environment tells of several processes, but not of all that torchrun tells.
+    """
+    settle()
+    one_process_or_torchrun()
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
+    return Accelerator(
+        mixed_precision=mixed_precision,
+        cpu=cpu or not torch.cuda.is_available(),
+        # Batch statistics are the same in every process already.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
+
+def one_process_or_torchrun() -> None:
+    """Take the variables of several processes out of the environment unless torchrun set them, all together.
+
+    A job of one process often inherits some from a cluster's scheduler. Raises InputError where there seem to be more.
+    """
+    given = {name: os.environ[name] for name in (*LAUNCHED, *COUNTS) if os.environ.get(name)}
+    missing = [name for name in LAUNCHED if name not in given]
+    numbers = {name: _number(name, value) for name, value in given.items() if name != "MASTER_ADDR"}
+    several = [f"{name}={numbers[name]}" for name in COUNTS if numbers.get(name, 1) > 1]
+    if not missing:
+        if not 0 <= numbers["RANK"] < numbers["WORLD_SIZE"]:
+            raise InputError(f"RANK={numbers['RANK']} is not below WORLD_SIZE={numbers['WORLD_SIZE']}; {MEND}")
+    elif several:
+        raise InputError(f"{several[0]} is set in the environment, but not {', '.join(missing)}; {MEND}")
+    else:
+        for name in (*LAUNCHED, *COUNTS, "LOCAL_WORLD_SIZE"):
+            os.environ.pop(name, None)
+
+
+def _number(name: str, value: str) -> int:
+    if not value.isdecimal():
+        raise InputError(f"{name}={value} in the environment is not a number; {MEND}")
+    return int(value)
