@@ -173,7 +173,7 @@ def test_pretrained_files_reach_the_model(composed: Path, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     "more, code, message",
     [
-        (["--data.image_size", "50"], 1, X
+        (["--data.image_size", "50"], 1, "a multiple of 32"),
         (["--train.batch", "0"], 1, "at least 1"),
         (["--loss.distance", "kl", "--model.attention", "vv"], 1, "does not hear"),
         (["--loss.distance", "kl", "--model.stages", "[3]"], 1, "must be among model.stages"),
