@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import av
@@ -242,6 +243,83 @@ def test_kill_in_mid_write_leaves_nothing_half(clip_file: ClipMaker, tmp_path: P
     assert preprocess.preprocess_clip(data, clip).status == "done"
     assert all(path.exists() for path in everything)
     assert preprocess.preprocess_clip(data, clip).status == "skipped"
+
+
+# Fidelity
+
+
+def made(data: AVSBench) -> dict[Path, bytes]:
+    """All files of the only clip."""
+    paths = [*data.frames(data.clips[0]), data.wav(data.clips[0]), data.log_mel(data.clips[0])]
+    return {path: path.read_bytes() for path in paths}
+
+
+def test_the_other_fidelity_makes_a_clip_anew(clip_file: ClipMaker, tmp_path: Path) -> None:
+    data = put(tmp_path, {"a": clip_file("good.mp4")})
+    main = lambda *more: preprocess_s4.main(["--root", str(tmp_path), "--jobs", "1", *more])  # noqa: E731
+    row = lambda: (report(tmp_path)["a"]["status"], report(tmp_path)["a"]["reason"])  # noqa: E731
+    assert main() == 0 and row() == ("done", "") and main("--fidelity", "corrected") == 0 and row() == ("skipped", "")
+    wav, mel = data.wav(data.clips[0]), data.log_mel(data.clips[0])
+    corrected = made(data)
+    assert soundfile.info(wav).channels == 1 and preprocess.stated_fidelity(wav) == "corrected"
+    assert main("--fidelity", "published") == 0 and row() == ("done", "was corrected")
+    published = made(data)
+    assert soundfile.info(wav).channels == 2 and preprocess.stated_fidelity(wav) == "published"
+    np.testing.assert_array_equal(np.load(mel), log_mel(soundfile.read(wav, dtype="int16")[0], 16_000))
+    assert published[mel] != corrected[mel]
+    assert main("--fidelity", "published") == 0 and row() == ("skipped", "")
+    assert main() == 0 and row() == ("done", "was published") and made(data) == corrected
+
+
+@pytest.mark.parametrize("nth_write", range(1, 8))
+@pytest.mark.parametrize("then", ["published", "corrected"])
+def test_stopped_while_made_anew_a_clip_is_of_neither_fidelity(
+    clip_file: ClipMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth_write: int, then: Fidelity
+) -> None:
+    data = put(tmp_path, {"a": clip_file("good.mp4")})
+    expected = {}
+    fidelities: tuple[Fidelity, ...] = ("published", "corrected")
+    for fidelity in fidelities:
+        assert preprocess.preprocess_clip(data, data.clips[0], fidelity).status == "done"
+        expected[fidelity] = made(data)
+    write, writes = Path.write_bytes, count(1)
+
+    def stopping(self: Path, content: bytes) -> int:
+        if next(writes) == nth_write:
+            raise KeyboardInterrupt
+        return write(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        preprocess.preprocess_clip(data, data.clips[0], "published")
+    monkeypatch.undo()
+    assert preprocess.preprocess_clip(data, data.clips[0], then).status == "done"
+    assert made(data) == expected[then]
+
+
+def test_what_others_made_is_kept_and_told(
+    clip_file: ClipMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AVSBench's own wavs carry ffmpeg's comment or none."""
+    data = put(tmp_path, {"a": clip_file("good.mp4")})
+    main = lambda *more: preprocess_s4.main(["--root", str(tmp_path), "--jobs", "1", *more])  # noqa: E731
+    assert main() == 0 and "note:" not in capsys.readouterr().out
+    files.write_bytes(data.wav(data.clips[0]), files.wav_bytes(np.zeros((80_000, 2), np.int16), 16_000, "Lavf58"))
+    theirs = made(data)
+    for fidelity in ("published", "corrected"):
+        assert main("--fidelity", fidelity) == 0 and made(data) == theirs
+        said = f"note: 1 of them were kept though they do not say whether they are {fidelity}"
+        assert said in capsys.readouterr().out
+    assert main("--overwrite") == 0 and "note:" not in capsys.readouterr().out and made(data) != theirs
+
+
+def test_a_video_that_went_bad_leaves_what_was_made(clip_file: ClipMaker, tmp_path: Path) -> None:
+    data = put(tmp_path, {"a": clip_file("good.mp4")})
+    assert preprocess.preprocess_clip(data, data.clips[0]).status == "done"
+    corrected = made(data)
+    data.video(data.clips[0]).write_bytes(b"")
+    assert preprocess.preprocess_clip(data, data.clips[0], "published").status == "failed"
+    assert made(data) == corrected
 
 
 def test_interrupt_is_one_line(
