@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from utils.files import atomic_path
 
@@ -14,6 +15,7 @@ LARGEST_DENOMINATOR = 1001  # of a frame rate: NTSC's 30000/1001 is kept exactly
 # Without the macroblock tree the same frames give the same bytes; with it they do so only nearly always.
 X264 = {"preset": "veryfast", "x264-params": "mbtree=0"}
 AAC = {"aac_coder": "fast"}
+BT709, STUDIO_RANGE = 1, 1  # FFmpeg's numbers of the colors that are written and tagged, whatever the size
 
 
 def frame_rate(fps: Fraction | float) -> Fraction:
@@ -35,6 +37,7 @@ def write_video(
     height or width is made even by repeating the last row or column.
     fps: frames a second. samples: (n,) or (n, channels) at sample_rate Hz, one or two channels, int16 or
     floats in [-1, 1] (clipped), or blocks of such samples, taken as the frames come; None for a silent video.
+    The colors are BT.709 in studio range, and the file says so: players show the pixels that were given.
     quality: x264's constant rate factor, 0 (lossless) to 51; 18 is visually clean.
     One thread encodes, and the same input gives the same bytes: callers work on many clips in parallel processes.
     Raises ValueError without frames, and for frames or samples of another shape or type.
@@ -52,16 +55,19 @@ def write_video(
     ):
         video = container.add_stream("libx264", rate=rate, options=X264 | {"crf": str(quality)})
         video.height, video.width, video.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
-        video.thread_count = 1
+        codec = video.codec_context
+        codec.thread_count = 1
+        codec.colorspace = codec.color_primaries = codec.color_trc = BT709
+        codec.color_range = STUDIO_RANGE
         if sound is not None:
             layout = "mono" if sound.channels == 1 else "stereo"
             audio = container.add_stream("aac", rate=sample_rate, layout=layout, options=AAC)
-        written = 0
+        written, converter = 0, VideoReformatter()
         # The sound goes in beside the frames, so that the muxer need not hold back a long video.
         for count, frame in enumerate(chain([first], remaining), 1):
             if frame.shape != first.shape or frame.dtype != np.uint8:
                 raise ValueError(f"{path}: frame {count} is {frame.dtype} {frame.shape}, not uint8 {first.shape}")
-            container.mux(video.encode(_video_frame(frame)))
+            container.mux(video.encode(_video_frame(frame, converter)))
             if sound is not None:
                 until = int(count / rate * sample_rate)
                 container.mux(_audio_packets(audio, sound.take(until - written), written))
@@ -96,11 +102,14 @@ class _Sound:
         return np.concatenate(parts, axis=1) if parts else np.zeros((self.channels, 0), np.float32)
 
 
-def _video_frame(frame: np.ndarray) -> av.VideoFrame:
+def _video_frame(frame: np.ndarray, converter: VideoReformatter) -> av.VideoFrame:
     height, width = frame.shape[:2]
     if height % 2 or width % 2:
         frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    return converter.reformat(
+        rgb, format="yuv420p", dst_colorspace=BT709, dst_color_range=STUDIO_RANGE, interpolation="BICUBIC"
+    )
 
 
 def _to_float(samples: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import count
 from pathlib import Path
 
 import av
@@ -30,6 +29,7 @@ STATED = Fraction(25)  # frames a second, where neither the file nor its time st
 LONGEST_HOLE = 3600  # seconds between frames, or between sounds, beyond which a time stamp is taken for damaged
 FASTEST = 60  # frames a second of the clock of a variable rate; a constant rate is kept whatever it is
 EARLY_SOUND, LATE_SOUND = 0.2, 1.0  # seconds before the first and after the last picture, beyond which a note says so
+SPARSE = 61  # prime, so that no column is met in every row
 
 
 @dataclass(frozen=True)
@@ -204,15 +204,28 @@ def _timed(video: Video) -> Iterator[tuple[float, av.VideoFrame]]:
     """The frames of a video, each with the seconds from the first on at which it is shown."""
     with opened(video.path) as (container, stream, audio):
         stream.thread_type = "AUTO"
-        numbers, size = count(), None
-        for frame in decoded(container, stream, stream, audio):
+        first, still = None, video.ticks > 1
+        for number, frame in enumerate(decoded(container, stream, stream, audio)):
             assert isinstance(frame, av.VideoFrame)
-            time = next(numbers) / float(video.fps)
+            time = number / float(video.fps)
             if video.timed and frame.time is not None:
                 time = frame.time - video.origin
-            if size not in (None, size := (frame.width, frame.height)):
+            first = first or frame
+            if (frame.width, frame.height) != (first.width, first.height):
                 video.add_note(f"The size of the pictures changes, first at {time:.1f} s: all are shown at the first.")
+            still = still and _alike(first, frame)
             yield time, frame
+        if still:
+            video.add_note("The picture never changes: it is one picture under the whole sound.")
+
+
+def _alike(one: av.VideoFrame, other: av.VideoFrame) -> bool:
+    """Whether two frames show the same but for what coding makes of it, by one in SPARSE samples of luma."""
+    planes = [np.frombuffer(frame.planes[0], np.uint8)[::SPARSE].astype(int) for frame in (one, other)]  # type: ignore[call-overload]
+    if len(planes[0]) != len(planes[1]):
+        return False
+    apart = np.abs(planes[0] - planes[1])
+    return bool(apart.max() <= 24 and apart.mean() <= 1.5)
 
 
 def _joined(joints: list[float], origin: float) -> str:
@@ -227,7 +240,7 @@ def _sound_beyond(heard: list[float], times: np.ndarray, last: float, notes: lis
         notes.append(f"The sound begins {before:.1f} s before the first picture: that part of it is left out.")
     if (beyond := end - times[-1] - last) > LATE_SOUND:
         if len(times) == 1:
-            notes.append("One picture over a song or a speech: it is shown as long as the sound lasts.")
+            notes.append("There is but one picture: it is shown as long as the sound lasts.")
             return float(end - times[-1])
         notes.append(f"The sound goes on for {beyond:.1f} s after the last picture: that part of it gets no masks.")
     return last

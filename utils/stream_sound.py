@@ -13,6 +13,7 @@ from utils.video import opened
 
 SILENT = 1 / 32768  # of full scale: the last bit of 16, which codecs leave behind in silence
 LONG_SILENCE = 60  # seconds, beyond which a hole is filled piece by piece; FFmpeg fills it in one
+CANCELLED = 0.01  # level of the channels' average to their own, below which they are in antiphase
 EDGE = 800  # samples, 50 ms: what a sound spreads beyond its beginning and end, coded and resampled
 
 
@@ -70,7 +71,7 @@ def read_seconds(video: Video, sample_rate: int, *, int16_round_trip: bool = Fal
     """The sound of each second as the study hears it: float32 (sample_rate,) in [-1, 1], or None where it is silent.
 
     To 16 kHz and 16 bits, channels averaged, then to sample_rate: what corrected preprocessing writes (utils.raw_audio)
-    and utils.audio.five_seconds reads.
+    and utils.audio.five_seconds reads. Only a second whose channels cancel is the left one's alone.
     A sound that ends within a second gives the last sample_rate samples up to its end, and repeats if it has not as
     many; but if it covers less than half of what the video shows in that second, the second is silent. So are those
     that follow, which are left out.
@@ -79,20 +80,27 @@ def read_seconds(video: Video, sample_rate: int, *, int16_round_trip: bool = Fal
         return
     lower = soxr.ResampleStream(video.sound_rate, SAMPLE_RATE, video.channels, dtype="float32", quality="HQ")
     resampler = soxr.ResampleStream(SAMPLE_RATE, sample_rate, 1, dtype="float32", quality="HQ")
-    heard, ready, before = np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
+    heard, ready, before = np.zeros((0, video.channels), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
     silent: list[bool] = []
     begun = 0  # seconds
     for block, last in _with_last(_read(video, video.sound_rate, "flt")):
-        block = to_int16(lower.resample_chunk(block, last=last))
-        block = (block.astype(np.float32) / 32768).mean(axis=1)
-        heard = np.concatenate([heard, block])
+        heard = np.concatenate([heard, to_int16(lower.resample_chunk(block, last=last)).astype(np.float32) / 32768])
         while len(heard) >= SAMPLE_RATE or (last and len(heard)):
             part, heard = heard[:SAMPLE_RATE], heard[SAMPLE_RATE:]
             covered = len(part) >= 0.5 * min(1.0, video.duration - begun) * SAMPLE_RATE
             inner = part[EDGE:-EDGE] if len(part) > 4 * EDGE else part
             silent.append(not covered or bool(np.abs(inner).max() <= SILENT))
+            mono = part.mean(axis=1)
+            if not silent[-1] and np.square(mono).mean() < CANCELLED**2 * np.square(part).mean():
+                mono = np.ascontiguousarray(part[:, 0])
+                video.add_note(
+                    f"The two channels cancel each other, first in second {begun + 1}. Where they do, the left one is "
+                    "used alone, for their average is silent."
+                )
+            ready = np.concatenate([ready, resampler.resample_chunk(mono)])
             begun += 1
-        ready = np.concatenate([ready, resampler.resample_chunk(block, last=last)])
+        if last:
+            ready = np.concatenate([ready, resampler.resample_chunk(np.zeros(0, np.float32), last=True)])
         while silent and (len(ready) >= sample_rate or (last and len(ready))):
             second, ready = ready[:sample_rate], ready[sample_rate:]
             if len(second) < sample_rate:

@@ -29,7 +29,7 @@ def steady_packets(
     Args:
         container: An open file.
         streams: Its tracks to read; None is left out.
-        joints: Gets the times, in seconds on the clock of the packets, at which a part was shifted.
+        joints: Gets the seconds, on the clock of the packets, at which each part after the first begins.
 
     Yields:
         Packets in the order of the file, and an empty one for each track that ends it.
@@ -47,7 +47,7 @@ def steady_packets(
                 if now == len(shifts):
                     shifts.append(end - at)
                     if joints is not None:
-                        joints.append(end)
+                        joints.append((stamp if packet.pts is None else packet.pts) * time_base + shifts[now])
             part[track] = now
             ends[track] = at + shifts[now] + (packet.duration or 0) * time_base
             if shift := round(shifts[now] / time_base):
