@@ -4,7 +4,7 @@
 
 Names every missing, unreadable or wrong-shaped file with the way to mend it. Raw videos and masks are always
 checked; frames, sound and log-mels once preprocessing has made (or AVSBench's distribution has brought) some.
-Exit code 1 if anything is wrong.
+Exit code 1 if anything is wrong. --soft_masks dither takes masks in grey as runs with data.soft_masks: dither do.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -16,23 +16,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
 from utils.audio import SAMPLE_RATE, read_wav
 from utils.cli import InputError, Parser, command, quiet_bar
-from utils.dataset import read_frame, read_log_mel, read_mask
-from utils.layout import AVSBench, Clip
+from utils.dataset import read_frame, read_log_mel
+from utils.layout import AVSBench, Clip, SoftMasks
+from utils.masks import SoftMask, read_mask
 from utils.parallel import LOST, in_processes
 from utils.ranges import JOBS
 from utils.video import probe
 
 
-def clip_problems(data: AVSBench, clip: Clip, raw: bool, features: bool) -> list[str]:
-    """What is wrong with one clip's files, a line each."""
+def clip_problems(data: AVSBench, clip: Clip, raw: bool, features: bool, soft_masks: SoftMasks = "refuse") -> list[str]:
+    """What is wrong with one clip's files, a line each. soft_masks: as the loaders are told by data.soft_masks."""
     remedy = f"python preprocess_{data.benchmark.name}.py --root {data.root}"
     problems = []
-    for check, fix in _checks(data, clip, raw, features, remedy):
+    for check, fix in _checks(data, clip, raw, features, remedy, soft_masks):
         try:
             check()
         except InputError as error:
@@ -40,16 +42,36 @@ def clip_problems(data: AVSBench, clip: Clip, raw: bool, features: bool) -> list
     return problems
 
 
-def _checks(data: AVSBench, clip: Clip, raw: bool, features: bool, remedy: str) -> Iterator[tuple]:
+def _checks(
+    data: AVSBench, clip: Clip, raw: bool, features: bool, remedy: str, soft_masks: SoftMasks
+) -> Iterator[tuple]:
     if raw:
         yield lambda: probe(data.video(clip)), "obtain the raw video again"
     for path in data.masks(clip):
-        yield lambda path=path: read_mask(path, data.benchmark.name), "obtain gt_masks again"
+        yield lambda path=path: read_mask(path, soft_masks), "obtain gt_masks again"
     if features:
         for path in data.frames(clip):
             yield lambda path=path: read_frame(path), f"run {remedy}"
         yield lambda: _check_wav(data.wav(clip)), f"run {remedy}"
         yield lambda: read_log_mel(data, clip), f"run {remedy}"
+
+
+def soft_pixels(data: AVSBench, clip: Clip) -> list[int]:
+    """Of each of the clip's masks that is in grey, how many pixels are neither black nor white."""
+    found = []
+    for path in data.masks(clip):
+        try:
+            read_mask(path)
+        except SoftMask as error:
+            found.append(error.pixels)
+        except InputError:
+            pass  # `clip_problems` names it
+    return found
+
+
+def _look(clip: Clip, data: AVSBench, raw: bool, features: bool, soft_masks: SoftMasks) -> tuple[list[str], list[int]]:
+    problems = clip_problems(data, clip, raw, features, soft_masks)
+    return problems, soft_pixels(data, clip) if problems or soft_masks == "dither" else []
 
 
 def _check_wav(path: Path) -> None:
@@ -66,6 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="the folder that holds the meta CSV")
     parser.add_argument("--dataset", choices=("s4", "ms3"), required=True)
+    parser.add_argument(
+        "--soft_masks",
+        choices=get_args(SoftMasks),
+        default="refuse",
+        help="masks in grey: refuse them (default), or dither them as the original's loader of S4 does",
+    )
     parser.add_argument("--jobs", type=JOBS, default=-1, help="processes (default -1: one a core)")
     args = parser.parse_args(argv)
     data = AVSBench(args.root, args.dataset)
@@ -78,15 +106,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("note: no raw_videos; the distributed frames, sound and log-mels are checked instead")
     if not features:
         print(f"note: not preprocessed yet; run python preprocess_{args.dataset}.py --root {args.root}")
-    found = in_processes(partial(clip_problems, data, raw=raw, features=features), data.clips, args.jobs)
+    look = partial(_look, data=data, raw=raw, features=features, soft_masks=args.soft_masks)
+    found = in_processes(look, data.clips, args.jobs)
     bar = tqdm(found, total=len(data.clips), desc=f"check {args.dataset}", unit="clip", **quiet_bar())
-    bad = 0
-    for clip, problems in zip(data.clips, bar, strict=True):
-        if problems is None:
-            problems = [f"{clip.name}: cannot be checked, {LOST}"]
+    bad, soft = 0, []
+    for clip, findings in zip(data.clips, bar, strict=True):
+        problems, pixels = findings or ([f"{clip.name}: cannot be checked, {LOST}"], [])
+        soft += pixels
         bad += bool(problems)
         for problem in problems:
             tqdm.write(problem, file=sys.stdout)
+    if soft:
+        done = "dithered" if args.soft_masks == "dither" else "refused; --soft_masks dither reads them"
+        print(f"note: {len(soft)} masks are in grey, {sum(soft)} pixels of them neither black nor white: {done}")
     counts = ", ".join(f"{len(data.split(split))} {split}" for split in ("train", "val", "test"))
     print(f"{len(data.clips)} clips ({counts}): {f'{bad} with problems' if bad else 'all well'}")
     return 1 if bad else 0

@@ -19,8 +19,9 @@ from avsbench_data.scene import RADIUS, SNR, Role, Scene, Thing, cast_roles, dra
 from avsbench_data.sounds import RATE, faded, hiss
 from utils.audio import SAMPLE_RATE, five_seconds, resample
 from utils.cli import InputError
-from utils.dataset import read_frame, read_mask
+from utils.dataset import read_frame
 from utils.layout import FRAME_SIZE, SECONDS, AVSBench
+from utils.masks import read_mask
 
 CANVAS = (240, 320)  # height and width of the composed videos; frames are these squeezed to a square
 EASY_SIDE = 128  # pixels: an easy scene is cut down, not scaled, so things are as large as in whole frames
@@ -120,7 +121,7 @@ class ClipPairs:
         clip = self.clips[index]
         frame = read_frame(self.data.frames(clip)[second])
         sound = five_seconds(self.data.wav(clip), RATE)[second]
-        seen = read_mask(self.data.masks(clip)[second], self.data.benchmark.name).numpy() > 0.5 if mask else None
+        seen = read_mask(self.data.masks(clip)[second]).numpy() > 0.5 if mask else None
         return Sample(frame, sound, clip.category, (), seen)
 
 

@@ -59,7 +59,8 @@ def open_clips(
     """A split with the frames and sounds that a model wants. Raises InputError."""
     data = AVSBench(root or options.root, options.benchmark)
     kinds: dict[str, Any] = {**inputs._asdict(), "tile": options.tile, "image_size": options.image_size}
-    return Clips(data, split, sound, fraction=options.fraction, **kinds)
+    kinds |= {"fraction": options.fraction, "soft_masks": options.soft_masks}
+    return Clips(data, split, sound, **kinds)
 
 
 class _Sounds(Dataset[dict[str, Any]]):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from utils.cli import InputError
 from utils.fidelity import Fidelity
-from utils.layout import BenchmarkName
+from utils.layout import BenchmarkName, SoftMasks
 from utils.ranges import LARGEST_SIDE, LARGEST_WIDTH, MOST_WORKERS, SEEDS, check_ranges, ranged
 
 Tower = Literal["audio", "visual"]
@@ -31,6 +31,8 @@ class DataOptions:
         tile: how often AudioCLIP hears each second in a row.
         workers: processes that read clips; 0 reads in the training process.
         cache: a folder that keeps what frozen towers hear for later runs; without one it is kept in memory only.
+        soft_masks: what is done with masks in grey: refuse them, or dither them to black and white, as the original's
+            loader of S4 does. `avsbench_data.check` says how many pixels are in question.
     """
 
     benchmark: BenchmarkName = "s4"
@@ -40,6 +42,7 @@ class DataOptions:
     tile: int = ranged(5, 1, 100)
     workers: int = ranged(min(8, os.cpu_count() or 1), 0, MOST_WORKERS)
     cache: Path | None = None
+    soft_masks: SoftMasks = "refuse"
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from tests import plain
 from utils.cli import InputError
-from utils.dataset import STATISTICS, AVSDataset, normalise, partial, read_mask
+from utils.dataset import STATISTICS, AVSDataset, normalise, partial
 from utils.files import png_bytes, read_image, write_bytes
 from utils.layout import BENCHMARKS, AVSBench, Clip, read_meta
 from utils.legacy import read_pickled_tensor
@@ -114,33 +114,6 @@ def test_frames_without_compression_hold_the_same_pixels(tmp_path: Path) -> None
         np.testing.assert_array_equal(read_image(tmp_path / "frame.png"), frame)
         with Image.open(tmp_path / "frame.png") as image:
             np.testing.assert_array_equal(np.asarray(image), frame)
-
-
-@pytest.mark.parametrize("benchmark", ["s4", "ms3"])
-def test_mask_decoding(tmp_path: Path, benchmark: str) -> None:
-    truth = np.zeros((224, 224), np.uint8)
-    truth[50:90, 20:200] = 255
-    modes = {"L": Image.fromarray(truth), "1": Image.fromarray(truth).convert("1")}
-    if benchmark == "s4":
-        modes["RGB"] = Image.fromarray(truth).convert("RGB")
-        modes["grey"] = Image.fromarray(truth // 2)  # dithered, as in the original
-    for mode, image in modes.items():
-        image.save(tmp_path / f"{mode}.png")
-        mask = read_mask(tmp_path / f"{mode}.png", benchmark)
-        assert torch.equal(mask, plain.read_mask(tmp_path / f"{mode}.png", benchmark)) and mask.any()
-        assert mode == "grey" or torch.equal(mask, torch.from_numpy(truth / np.float32(255)))
-    Image.fromarray(truth[:100]).save(tmp_path / "small.png")
-    with pytest.raises(InputError, match="is 224×100, not 224×224"):
-        read_mask(tmp_path / "small.png", benchmark)
-    (tmp_path / "no.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match="not a readable image"):
-        read_mask(tmp_path / "no.png", benchmark)
-    with pytest.raises(InputError, match="no such mask"):
-        read_mask(tmp_path / "absent.png", benchmark)
-    if benchmark == "ms3":  # white in RGB becomes palette index 225, which the original would train on as 0.88
-        Image.fromarray(truth).convert("RGB").save(tmp_path / "rgb.png")
-        with pytest.raises(InputError, match="not a black-and-white mask"):
-            read_mask(tmp_path / "rgb.png", benchmark)
 
 
 def test_avsbenchs_pickles_are_read(benchmark_copy: Path) -> None:

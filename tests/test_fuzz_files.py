@@ -5,6 +5,7 @@ import json
 import pickle
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -17,8 +18,9 @@ from tests.fuzz.guard import Guard, guarded
 from tests.fuzz.media import wide_png
 from tests.fuzz.mutations import mutated
 from utils.audio import five_seconds
-from utils.dataset import read_frame, read_log_mel, read_mask
-from utils.layout import AVSBench, Clip
+from utils.dataset import read_frame, read_log_mel
+from utils.layout import AVSBench, Clip, SoftMasks
+from utils.masks import read_mask
 from utils.preprocess import frames_intact, log_mel_intact, sound_intact
 from utils.results import table
 from zero_shot.grounding import read_labels
@@ -66,8 +68,8 @@ def as_frame(data: AVSBench) -> None:
     assert read_frame(data.frames(CLIP)[0]).shape == (224, 224, 3)
 
 
-def as_mask(path: Path, kind: str) -> None:
-    assert set(read_mask(path, kind).unique().tolist()) <= {0.0, 1.0}
+def as_mask(path: Path, soft: SoftMasks) -> None:
+    assert set(read_mask(path, soft).unique().tolist()) <= {0.0, 1.0}
 
 
 def work(guard: Guard, count: int, seed: int) -> None:
@@ -113,8 +115,8 @@ def work(guard: Guard, count: int, seed: int) -> None:
         "an SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     }.items():
         attempt(f"frame: {name}", frame, content, partial(as_frame, data))
-        for kind in ("s4", "ms3"):
-            attempt(f"mask of {kind}: {name}", mask, content, partial(as_mask, mask, kind))
+        for soft in get_args(SoftMasks):
+            attempt(f"mask, {soft}: {name}", mask, content, partial(as_mask, mask, soft))
 
     run = guard.inside / "run" / "metrics.json"
     run.parent.mkdir()
@@ -137,8 +139,8 @@ def work(guard: Guard, count: int, seed: int) -> None:
         (sound, wav(), partial(as_sound, data)),
         (sound, wav("WAV", "FLOAT"), partial(as_sound, data)),
         (frame, png(), partial(as_frame, data)),
-        (mask, png(channels=1), partial(as_mask, mask, "s4")),
-        (mask, png(channels=1), partial(as_mask, mask, "ms3")),
+        (mask, png(channels=1), partial(as_mask, mask, "refuse")),
+        (mask, png(channels=1), partial(as_mask, mask, "dither")),
         (run, json.dumps({"m_j": 0.5, "m_f": 0.5, "split": "test", "frames": 5}).encode(), partial(table, run.parent)),
         (run, json.dumps(["dog", "cat"]).encode(), partial(read_labels, run)),
     ):

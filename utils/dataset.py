@@ -20,15 +20,15 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from utils.audio import five_seconds
 from utils.cli import InputError
 from utils.files import read_image
-from utils.layout import FRAME_SIZE, AVSBench, Clip
+from utils.layout import FRAME_SIZE, AVSBench, Clip, SoftMasks
 from utils.log_mel import read_log_mel
+from utils.masks import read_mask
 
 STATISTICS = {  # mean and standard deviation of R, G, B
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -43,7 +43,8 @@ class AVSDataset(Dataset[dict[str, Any]]):
     original draws them; val and test are always whole. images: how frames are normalised, or "raw".
     audio: "log_mel", "waveform" or "none". sample_rate, tile, int16_round_trip: of the waveform, see
     utils.audio.five_seconds. image_size: side of the frames given to the model; 224, the size on disk,
-    leaves them as they are. Masks keep their own size.
+    leaves them as they are. Masks keep their own size. soft_masks: what is done with those in
+    other than black and white, see utils.masks.
 
     Each item is a dict:
         index     int, place in the split
@@ -66,8 +67,10 @@ class AVSDataset(Dataset[dict[str, Any]]):
         int16_round_trip: bool = False,
         fraction: float = 1.0,
         image_size: int = FRAME_SIZE[0],
+        soft_masks: SoftMasks = "refuse",
     ):
         self.data, self.images, self.audio, self.image_size = data, images, audio, image_size
+        self.soft_masks = soft_masks
         self.sample_rate, self.tile, self.int16_round_trip = sample_rate, tile, int16_round_trip
         self.clips = data.split(split)
         if split == "train" and fraction != 1.0:
@@ -83,7 +86,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"index": index, "name": clip.name, "category": clip.category}
         item["frames"] = self._frames(self.data.frames(clip))
         item |= self.sound(index)
-        item["masks"] = torch.stack([read_mask(p, self.data.benchmark.name) for p in self.data.masks(clip)])
+        item["masks"] = torch.stack([read_mask(p, self.soft_masks) for p in self.data.masks(clip)])
         return item
 
     def sound(self, index: int) -> dict[str, Tensor]:
@@ -134,34 +137,3 @@ def read_frame(path: Path, size: int = FRAME_SIZE[0]) -> np.ndarray:
     if size == FRAME_SIZE[0]:
         return frame
     return cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA if size < 224 else cv2.INTER_LINEAR)
-
-
-def read_mask(path: Path, benchmark: str) -> Tensor:
-    """Read a ground-truth mask as (224, 224) float32 of 0 and 1.
-
-    The original decodes S4 masks to PIL mode "1" and MS3 masks to mode "P", whose index is divided by 255;
-    both give 0 and 1 on AVSBench's files. Raises InputError on a mask that gives anything else.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such mask")
-    decoded = read_image(path, cv2.IMREAD_UNCHANGED)  # PIL would give something of many a damaged file
-    if decoded.shape[:2] != FRAME_SIZE:
-        raise InputError(f"{path}: is {decoded.shape[1]}×{decoded.shape[0]}, not 224×224")
-    # Black and white in grey, as nearly all masks are, PIL would give the same at twice the time.
-    if decoded.ndim != 2 or not _black_and_white(decoded):
-        decoded = _as_original(path, benchmark)
-    if not _black_and_white(decoded):
-        raise InputError(f"{path}: not a black-and-white mask (save it in 8-bit grey, 0 and 255)")
-    return torch.from_numpy((decoded > 0).astype(np.float32))
-
-
-def _black_and_white(decoded: np.ndarray) -> bool:
-    return decoded.dtype == bool or (decoded.dtype == np.uint8 and bool((decoded + np.uint8(1) <= 1).all()))
-
-
-def _as_original(path: Path, benchmark: str) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("1" if benchmark == "s4" else "P"))
-    except Exception as error:  # what PIL raises on damage has no base in common
-        raise InputError(f"{path}: not a readable image ({error})") from error

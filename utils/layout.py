@@ -13,6 +13,7 @@ from typing import Literal
 from utils.cli import InputError
 
 BenchmarkName = Literal["s4", "ms3"]
+SoftMasks = Literal["refuse", "dither"]  # what is done with masks in grey, see utils.masks
 SPLITS = ("train", "val", "test")
 SECONDS = 5  # a clip has five seconds, hence five frames, five log-mel examples and five masks
 LONGEST_NAME = 200  # bytes of a clip's or a category's name; file systems take 255 with all that is added

@@ -54,6 +54,7 @@ def open_split(options: Options, setting: Setting) -> AVSDataset:
         audio="none" if options.setting in FLOORS else "waveform",
         sample_rate=setting.sample_rate,
         int16_round_trip=setting.int16_round_trip,
+        soft_masks=options.data.soft_masks,
     )
     if options.data.first:
         dataset.clips = dataset.clips[: options.data.first]

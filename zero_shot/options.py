@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from utils.fidelity import Fidelity
-from utils.layout import BenchmarkName
+from utils.layout import BenchmarkName, SoftMasks
 from utils.ranges import LARGEST_SIDE, MOST_WORKERS, ranged
 
 SettingName = Literal[
@@ -26,6 +26,8 @@ class DataOptions:
         split: test, as in the study; val to choose thresholds on.
         first: only so many clips of it, from the first; 0 takes all.
         workers: processes that read clips; 0 reads in the main process.
+        soft_masks: what is done with masks in grey: refuse them, or dither them to black and white, as the original's
+            loader of S4 does. `avsbench_data.check` says how many pixels are in question.
     """
 
     benchmark: BenchmarkName = "s4"
@@ -33,6 +35,7 @@ class DataOptions:
     split: Literal["train", "val", "test"] = "test"
     first: int = ranged(0, 0)
     workers: int = ranged(min(4, os.cpu_count() or 1), 0, MOST_WORKERS)
+    soft_masks: SoftMasks = "refuse"
 
 
 @dataclass
