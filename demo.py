@@ -1,7 +1,7 @@
 """Show what makes the sound in a video of yours: masks, the video with them on it, and a page to look at.
 
     python demo.py VIDEO                                  the miniature, which knows fourteen drawn things
-    python demo.py VIDEO --config zero_shot/configs/s4_point_local.yaml           the public weights
+    python demo.py VIDEO --config zero_shot/configs/s4_no_prompt.yaml             the public weights
     python demo.py VIDEO --every frame --heat --prompts   a mask for every frame; heat maps and prompts as pictures
     python demo.py VIDEO --prompt.threshold 0.5 --out DIR           any option of zero_shot.evaluate
 

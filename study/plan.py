@@ -5,7 +5,8 @@ data: {s4: DIR, ms3: DIR}                      the folders that hold the meta CS
 clips: {s4: {train: N, val: N, test: N}, ...}  for estimates while the data are not there; optional
 configs: {zero_shot: DIR, supervised: DIR}     where BENCHMARK_NAME.yaml lie
 options: {zero_shot: {...}, supervised: {...}} options of every job, by dotted name; optional
-pace: {zero_shot: S, supervised: S, start: S}  guessed seconds a clip, a clip and epoch, and a start
+pace: {zero_shot: S, supervised: S, start: S}  guessed seconds a clip, a clip and epoch, and a start; also by the
+                                               first letters of configurations, of which the longest counts
 pictures: N                                    test clips of which every run keeps pictures, for the page; default 4
 rows:
 - zero_shot: point_local         or supervised: fpn_none: the configuration without its benchmark
@@ -157,8 +158,13 @@ def _one(
             also=also,
             own=bool(own),
             pictures=int(study.get("pictures", PICTURES)),
-            pace=float(entry.get("pace", study.get("pace", {}).get(kind, 1))),
+            pace=float(entry.get("pace", _pace(study.get("pace", {}), kind, str(config)))),
         )
+
+
+def _pace(paces: Mapping[str, float], kind: Kind, config: str) -> float:
+    begun = [name for name in paces if config.startswith(name)]
+    return paces[max(begun, key=len)] if begun else paces.get(kind, 1)
 
 
 def _word(value: Any) -> str:

@@ -1,9 +1,11 @@
-"""Training in several processes with the numbers of one: shares of a batch, and batch statistics over all shares."""
+"""Training in several processes with the numbers of one: shares of a batch, batch statistics over all shares, and
+stochastic depth that does not depend on who has which share."""
 
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -69,19 +71,57 @@ class SyncBatchNorm(_BatchNorm):
         return centred * (scale * self.weight).view(shape) + self.bias.view(shape)
 
 
+class StochasticDepth(DropPath):
+    """timm's, with decisions that do not depend on the number of processes.
+
+    Every process, its generator in the same state as the others', decides for the whole batch and takes what is
+    decided for its own share. In a single process the numbers are those of timm.
+    """
+
+    def __init__(self, drop_prob: float, scale_by_keep: bool, rank: int, world: int):
+        super().__init__(drop_prob, scale_by_keep)
+        self.rank, self.world = rank, world
+        self.videos = 0  # in the whole batch; see `announce`
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (share of the videos · frames, ...), video by video."""
+        if not self.training or self.drop_prob == 0:
+            return x
+        mine = share(list(range(self.videos)), self.rank, self.world)
+        kept = x.new_empty(self.videos, len(x) // len(mine)).bernoulli_(1 - self.drop_prob)
+        if self.scale_by_keep and self.drop_prob < 1:
+            kept.div_(1 - self.drop_prob)
+        return x * kept[mine].view(-1, *[1] * (x.ndim - 1))
+
+
+def announce(module: nn.Module, videos: int) -> None:
+    """Tell a model how many videos all processes together are about to train on."""
+    for part in module.modules():
+        if isinstance(part, StochasticDepth):
+            part.videos = videos
+
+
 def synchronise(module: nn.Module) -> nn.Module:
-    """Make every batch normalisation count all processes' samples; nothing changes in a single process."""
+    """Make every batch normalisation count all processes' samples, and stochastic depth decide as one process would;
+    nothing changes in a single process."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return module
     if torch.cuda.is_available():
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():
-        if isinstance(child, _BatchNorm):
-            twin = SyncBatchNorm(child.num_features, child.eps, child.momentum)
-            twin.weight, twin.bias = child.weight, child.bias  # themselves: they may be frozen
-            twin.running_mean, twin.running_var = child.running_mean, child.running_var
-            twin.num_batches_tracked = child.num_batches_tracked
-            setattr(module, name, twin)
-        else:
-            synchronise(child)
+        setattr(module, name, _synchronised(child))
+    return module
+
+
+def _synchronised(module: nn.Module) -> nn.Module:
+    if isinstance(module, DropPath):
+        return StochasticDepth(module.drop_prob, module.scale_by_keep, dist.get_rank(), dist.get_world_size())
+    if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
+        twin = SyncBatchNorm(module.num_features, module.eps, module.momentum)
+        twin.weight, twin.bias = module.weight, module.bias  # themselves: they may be frozen
+        twin.running_mean, twin.running_var = module.running_mean, module.running_var
+        twin.num_batches_tracked = module.num_batches_tracked
+        return twin
+    for name, child in module.named_children():
+        setattr(module, name, _synchronised(child))
     return module

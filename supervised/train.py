@@ -39,7 +39,7 @@ from tqdm import tqdm
 
 from models.checkpoints import is_finite
 from supervised import optim, state
-from supervised.distributed import batches, share, synchronise, weight
+from supervised.distributed import announce, batches, share, synchronise, weight
 from supervised.evaluate import evaluate, make_accelerator
 from supervised.features import hear, open_clips
 from supervised.losses import segmentation_loss
@@ -196,8 +196,8 @@ class Trainer:
         )
         unread: deque[tuple[int, int, Fetched]] = deque()  # step, videos, losses
         for items, batch in zip(bar, left, strict=True):
-            # Chance depends on the place alone as well, so that it needs no saving.
-            place = np.random.SeedSequence([train.seed, epoch, progress.step, rank])
+            # Chance depends on the place alone as well, so that it needs no saving, and is the same in all processes.
+            place = np.random.SeedSequence([train.seed, epoch, progress.step])
             torch.manual_seed(int(place.generate_state(1)[0]))
             optim.set_rate(
                 self.optimizer,
@@ -233,6 +233,7 @@ class Trainer:
         if "train" in self.heard:
             moved["heard"] = to_device(self.heard["train"][items["index"]], device)
         local, labelled = moved["masks"].shape[:2]
+        announce(self.model, len(batch))
         with self.accelerator.autocast():
             output = self.wrapped(moved, labelled if self.options.loss.distance == "none" else None)
         loss = segmentation_loss(output, moved["masks"], self.options.loss, max(len(batch), local))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from avsbench_data import compose
 from tests.offline.cut_off import LIST, cut_off
@@ -17,6 +18,9 @@ from utils.layout import AVSBench
 
 # Small networks on a shared machine lose more to waiting for each other's threads than a second thread gains.
 torch.set_num_threads(1)
+# How long an example takes is the machine's affair.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 # No test may use the network: neither this process nor those that it starts.
 cut_off()

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from study.needs import duration, estimates
+from study.plan import load_study
 from utils.metrics import Metrics
+from zero_shot.options import FOR_PUBLIC_WEIGHTS
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")}
@@ -91,3 +94,35 @@ def test_what_a_page_names_is_there(page: str) -> None:
         assert (ROOT / "docs" / name).exists(), name
     for name in files:
         assert (ROOT / name).is_file(), name
+
+
+def test_the_readme_says_how_long_a_row_takes_as_the_dry_run_does(tmp_path: Path) -> None:
+    nowhere = {benchmark: tmp_path / benchmark for benchmark in ("s4", "ms3")}
+    study = load_study("paper", nowhere)
+    seconds, founded = estimates(study, tmp_path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = {
+        row[0]: row[2] for row in re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", readme, re.MULTILINE)
+    }
+    jobs = {
+        "No-Prompt, S4 test (3700 frames)": "zero_shot/s4_no_prompt",
+        "another zero-shot row, S4 test": "zero_shot/s4_point_dense",
+        "No-Prompt, MS3 test (320 frames)": "zero_shot/ms3_no_prompt",
+        "TPAVI ResNet-50, S4, 15 epochs (12 945 steps)": "supervised/s4_tpavi_resnet50",
+        "AudioCLIP FPN, S4, 70 epochs (60 410 steps)": "supervised/s4_fpn_concate",
+    }
+    assert {name: said[name] for name in jobs} == {name: duration(seconds[job]) for name, job in jobs.items()}
+    assert founded == 0 and f"are {duration(sum(seconds.values()))} of one GPU" in readme
+
+
+def test_one_configuration_is_recommended_for_the_public_weights() -> None:
+    assert (ROOT / FOR_PUBLIC_WEIGHTS).is_file()
+    pages = [path for pattern in ("*.md", "*/*.md", "*.py", "*/*.py") for path in ROOT.glob(pattern)]
+    named = {
+        path.name: set(re.findall(r"demo\.py VIDEO.*--config (\S+\.yaml)", path.read_text(encoding="utf-8")))
+        for path in pages
+        if "tests" not in path.parts
+    }
+    assert {name: configs for name, configs in named.items() if configs} == {
+        name: {FOR_PUBLIC_WEIGHTS} for name in ("README.md", "demo.py")
+    }

@@ -146,6 +146,8 @@ def named_moments(run: Path, saved: dict[str, Any]) -> dict[str, torch.Tensor]:
     "benchmark, more",
     [
         ("s4", ["--model.freeze", "[]"]),
+        ("s4", PVT.split()),
+        pytest.param("ms3", [*PVT.split(), "--train.recompute", "true"], marks=pytest.mark.slow),
         pytest.param("ms3", ["--fidelity", "published", *MODERN], marks=pytest.mark.slow),
         pytest.param("s4", ["--model.fpn.fusion", "noprior", "--train.recompute", "true"], marks=pytest.mark.slow),
     ],

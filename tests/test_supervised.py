@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from timm.layers import DropPath
 from safetensors.torch import load_file
+from torch import nn
 
 from supervised import evaluate, train
-from supervised.distributed import batches, share, weight
+from supervised.distributed import StochasticDepth, announce, batches, share, weight
 from supervised.features import Clips, other_clip
 from supervised.options import Options
 from utils import results
@@ -247,6 +249,21 @@ def test_shares_make_up_the_batch() -> None:
                 assert sorted(chain(*shares)) == sorted(batch)
     assert batches(9, 4, 1) == batches(9, 4, 1) != batches(9, 4, 2)
     assert sorted(chain(*batches(9, 4, 1))) == list(range(9))
+
+
+@pytest.mark.parametrize("videos, world", [(4, 2), (7, 3), (2, 4)])
+def test_stochastic_depth_decides_as_one_process_does(videos: int, world: int) -> None:
+    """To the bit: each process's share is what timm's makes of the whole batch. Fewer videos than processes go to all."""
+    x = torch.randn(videos * 5, 6, 3, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    whole = DropPath(0.4)(x).unflatten(0, (videos, 5))
+    assert 0 < (whole == 0).float().mean() < 1
+    for rank in range(world):
+        mine, part = share(list(range(videos)), rank, world), StochasticDepth(0.4, True, rank, world)
+        announce(nn.Sequential(part), videos)
+        torch.manual_seed(1)
+        assert torch.equal(part(x.unflatten(0, (videos, 5))[mine].flatten(0, 1)), whole[mine].flatten(0, 1))
+        assert torch.equal(part.eval()(x), x)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from utils.files import jpeg_bytes, png_bytes, read_image, write_bytes, write_te
 from utils.picture import study_size, to_rgb
 from utils.stream import Video, in_shape, pixels, read_frames, read_seconds_frames
 from utils.stream_sound import read_seconds, read_sound
-from zero_shot.options import Options
+from zero_shot.options import FOR_PUBLIC_WEIGHTS, Options
 from zero_shot.page import Card, enlarged, facts, fit, hot, prompted, save_pictures, spans, write_page
 from zero_shot.settings import Answer, Setting
 from zero_shot.weights import weight_files
@@ -192,7 +192,7 @@ def remarks(video: Video, options: Options, marks: Sequence[Mark]) -> list[str]:
     if any(path.parent == MINI for path in weight_files(options)):
         notes.append(
             "These are the miniature weights, which know fourteen drawn things and nothing else. For other videos: "
-            "python -m pretrained.fetch audioclip-full sam-vit-h, then --config zero_shot/configs/s4_no_prompt.yaml"
+            f"python -m pretrained.fetch audioclip-full sam-vit-h, then --config {FOR_PUBLIC_WEIGHTS}"
         )
     return notes
 

@@ -13,6 +13,9 @@ SettingName = Literal[
     "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
 ]
 
+# Recommended for the public weights: it asks AudioCLIP for what it was trained to tell, whether a picture and a sound
+# belong together, and needs no threshold on a map.
+FOR_PUBLIC_WEIGHTS = "zero_shot/configs/s4_no_prompt.yaml"
 FLOORS = ("foreground", "largest_proposal", "random_proposal")  # settings that do not listen
 
 
