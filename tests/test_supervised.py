@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from timm.layers import DropPath
 from safetensors.torch import load_file
+from timm.layers import DropPath
 from torch import nn
 
 from supervised import evaluate, train
@@ -253,7 +253,7 @@ def test_shares_make_up_the_batch() -> None:
 
 @pytest.mark.parametrize("videos, world", [(4, 2), (7, 3), (2, 4)])
 def test_stochastic_depth_decides_as_one_process_does(videos: int, world: int) -> None:
-    """To the bit: each process's share is what timm's makes of the whole batch. Fewer videos than processes go to all."""
+    """Each process's share is, to the bit, what timm's makes of the whole batch."""
     x = torch.randn(videos * 5, 6, 3, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(1)
     whole = DropPath(0.4)(x).unflatten(0, (videos, 5))
