@@ -26,6 +26,7 @@ from utils.dataset import read_frame, read_log_mel
 from utils.layout import AVSBench, Clip, SoftMasks
 from utils.masks import SoftMask, read_mask
 from utils.parallel import LOST, in_processes
+from utils.preprocess import folder_fidelity
 from utils.ranges import JOBS
 from utils.video import probe
 
@@ -119,6 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if soft:
         done = "dithered" if args.soft_masks == "dither" else "refused; --soft_masks dither reads them"
         print(f"note: {len(soft)} masks are in grey, {sum(soft)} pixels of them neither black nor white: {done}")
+    try:
+        folder_fidelity(data)
+    except InputError as error:
+        bad += 1
+        print(error)
     counts = ", ".join(f"{len(data.split(split))} {split}" for split in ("train", "val", "test"))
     print(f"{len(data.clips)} clips ({counts}): {f'{bad} with problems' if bad else 'all well'}")
     return 1 if bad else 0

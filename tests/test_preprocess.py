@@ -267,8 +267,24 @@ def test_the_other_fidelity_makes_a_clip_anew(clip_file: ClipMaker, tmp_path: Pa
     assert soundfile.info(wav).channels == 2 and preprocess.stated_fidelity(wav) == "published"
     np.testing.assert_array_equal(np.load(mel), log_mel(soundfile.read(wav, dtype="int16")[0], 16_000))
     assert published[mel] != corrected[mel]
-    assert main("--fidelity", "published") == 0 and row() == ("skipped", "")
-    assert main() == 0 and row() == ("done", "was published") and made(data) == corrected
+    assert main() == 0 and row() == ("skipped", "")  # goes on as the folder was begun
+    assert main("--fidelity", "corrected") == 0 and row() == ("done", "was published") and made(data) == corrected
+
+
+def test_a_folder_of_both_fidelities_is_told(
+    clip_file: ClipMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = put(tmp_path, {"a": clip_file("good.mp4"), "b": clip_file("good.mp4")})
+    kinds: tuple[Fidelity, ...] = ("corrected", "published")
+    for clip, fidelity in zip(data.clips, kinds, strict=True):
+        assert preprocess.preprocess_clip(data, clip, fidelity).status == "done"
+        for path in data.masks(clip):
+            files.write_bytes(path, files.png_bytes(np.zeros((224, 224), np.uint8)))
+    said = r"preprocessed differently \(1 as corrected, 1 as published\); run python preprocess_s4"
+    assert preprocess_s4.main(["--root", str(tmp_path)]) == 1 and re.search(said, capsys.readouterr().err)
+    assert run_check(tmp_path) == 1 and re.search(said, capsys.readouterr().out)
+    assert preprocess_s4.main(["--root", str(tmp_path), "--fidelity", "published", "--jobs", "1"]) == 0
+    assert preprocess.folder_fidelity(data) == "published" and run_check(tmp_path) == 0
 
 
 @pytest.mark.parametrize("nth_write", range(1, 8))

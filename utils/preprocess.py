@@ -3,9 +3,12 @@
 Each file is written atomically, and a clip whose files are all there and intact is skipped, so an interrupted
 run goes on where it stopped. One clip that cannot be read never stops the others.
 
-`--fidelity published` makes what AVSBench distributes, which public weights of TPAVI were trained on; corrected, the
-default here as everywhere, makes what was meant (docs/deviations.md). Each wav says in its comment which of the two
-it is, and asking for the other makes the clip anew. Files without the comment, such as AVSBench's own, are kept.
+`published` makes what AVSBench distributes, up to rounding; corrected makes what was meant (docs/deviations.md).
+Corrected is the default, as in every command: new clips, and networks trained on them, are better off without sound
+that folds back and a level that depends on the number of channels. Weights trained on AVSBench's own log-mels (public
+TPAVI), and figures to be set beside those of others on AVSBench, want published; the README's steps give it.
+Each wav says in its comment what it was made as. A folder goes on as what it is; asking for the other makes its clips
+anew. Files without the comment, such as AVSBench's own, are kept.
 """
 
 import csv
@@ -56,14 +59,25 @@ def frames_intact(data: AVSBench, clip: Clip) -> bool:
         return False
 
 
-def stated_fidelity(path: Path) -> str:
-    """The fidelity that a wav says it was made with; "" if it does not say, or cannot be read."""
+def stated_fidelity(path: Path) -> Fidelity | None:
+    """What a wav says it was made as; None if it does not say, or cannot be read."""
     try:
         with soundfile.SoundFile(path) as file:
-            found = file.comment.removeprefix(COMMENT)
+            comment = file.comment
     except soundfile.SoundFileError:
-        return ""
-    return found if found in get_args(Fidelity) else ""
+        return None
+    kinds: tuple[Fidelity, ...] = get_args(Fidelity)
+    return next((kind for kind in kinds if comment == COMMENT + kind), None)
+
+
+def folder_fidelity(data: AVSBench) -> Fidelity:
+    """What the clips of a folder were preprocessed as; corrected if none says. Raises InputError if it holds both."""
+    found: Counter[Fidelity] = Counter(kind for clip in data.clips if (kind := stated_fidelity(data.wav(clip))))
+    if len(found) > 1:
+        kinds = ", ".join(f"{number} as {kind}" for kind, number in sorted(found.items()))
+        script = f"python preprocess_{data.benchmark.name}.py --root {data.root}"
+        raise InputError(f"{data.root}: clips are preprocessed differently ({kinds}); run {script} --fidelity with one")
+    return next(iter(found), "corrected")
 
 
 def sound_intact(data: AVSBench, clip: Clip) -> bool:
@@ -90,7 +104,7 @@ def preprocess_clip(data: AVSBench, clip: Clip, fidelity: Fidelity = "corrected"
     wav, examples = data.wav(clip), data.log_mel(clip)
     try:
         before = stated_fidelity(wav)
-        other = before not in ("", fidelity)
+        other = before not in (None, fidelity)
         if not other and not overwrite and all(f(data, clip) for f in (frames_intact, sound_intact, log_mel_intact)):
             outcome.status, outcome.reason = "skipped", "" if before else UNSTATED
             return outcome
@@ -145,15 +159,16 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
     parser.add_argument(
         "--fidelity",
         choices=get_args(Fidelity),
-        default="corrected",
-        help="published makes what AVSBench distributes and public TPAVI weights were trained on (default corrected)",
+        help="published makes what AVSBench distributes and public TPAVI weights were trained on; "
+        "default: as the folder was begun, a new one corrected",
     )
     args = parser.parse_args(argv)
     data = AVSBench(args.root, benchmark)
+    fidelity = args.fidelity or folder_fidelity(data)
     begin = time.perf_counter()
     with alone(args.root / ".lock", "preprocesses here"):
         remove_partials(args.root)
-        outcomes = preprocess(data, args.jobs, args.overwrite, args.fidelity)
+        outcomes = preprocess(data, args.jobs, args.overwrite, fidelity)
         seconds = time.perf_counter() - begin
         report = args.root / f"{benchmark}_preprocess_report.csv"
         write_report(report, outcomes)
@@ -162,9 +177,9 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
             print(f"failed: {outcome.clip}: {outcome.reason}")
     count = Counter(outcome.status for outcome in outcomes)
     print(
-        f"{len(outcomes)} clips in {seconds:.1f} s ({len(outcomes) / seconds:.1f} a second): "
+        f"{len(outcomes)} clips as {fidelity} in {seconds:.1f} s ({len(outcomes) / seconds:.1f} a second): "
         f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed. Report: {report}"
     )
     if unstated := sum(outcome.reason == UNSTATED for outcome in outcomes):
-        print(f"note: {unstated} of them were kept though they do not say whether they are {args.fidelity}; {ANEW}")
+        print(f"note: {unstated} of them were kept though they do not say whether they are {fidelity}; {ANEW}")
     return 1 if count["failed"] else 0
