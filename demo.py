@@ -7,6 +7,7 @@
 
 Any container, codec, length, size and frame rate. DIR (default runs/demo/NAME-OF-THE-VIDEO) gets index.html, which a
 browser opens from the disk; overlay.mp4, the video with its sound and the masks; masks/ as PNG of the video's size.
+A command that was killed resumes when it is repeated. The demo of one video never replaces that of another.
 python -m pretrained.fetch audioclip-full sam-vit-h gets the public weights.
 """
 
@@ -24,9 +25,11 @@ import torch
 
 from utils.cli import command
 from utils.config import option_parser, parse_options
+from utils.files import sha256
 from utils.stream import open_video
 from zero_shot.build import build_setting
-from zero_shot.demo import check_folder, run
+from zero_shot.demo import run
+from zero_shot.demo_folder import check_folder, check_words, choose_folder, video_path
 from zero_shot.options import Options
 
 MINIATURE = Path(__file__).parent / "zero_shot" / "configs" / "mini" / "s4_no_prompt.yaml"
@@ -36,21 +39,26 @@ MINIATURE = Path(__file__).parent / "zero_shot" / "configs" / "mini" / "s4_no_pr
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = option_parser(Options, __doc__, "python demo.py")
-    parser.add_argument("video", type=Path, help="a video file")
-    parser.add_argument("--out", type=Path | None, default=None, help="folder for what is made")
+    parser.add_argument("video", metavar="VIDEO", help="a video file")
+    parser.add_argument("--out", type=Path | None, metavar="DIR", default=None, help="folder for what is made")
     parser.add_argument("--every", type=Literal["second", "frame"], default="second", help="how often a mask is made")
     parser.add_argument("--heat", action="store_true", help="save the similarity maps as pictures")
     parser.add_argument("--prompts", action="store_true", help="save the frames with SAM's prompts as pictures")
     given = list(sys.argv[1:] if argv is None else argv)
+    check_words(given)
     if not any(word == "--config" or word.startswith("--config=") for word in given):
         given = ["--config", str(MINIATURE), *given]
     options, namespace = parse_options(parser, Options, given)
-    video = open_video(namespace.video)
-    out = namespace.out or Path("runs/demo") / video.path.stem
-    check_folder(out, video)
+    video = open_video(video_path(namespace.video))
+    digest = sha256(video.path)
+    if namespace.out:
+        out = Path(namespace.out).expanduser()
+        check_folder(out, video, digest)
+    else:
+        out = choose_folder(video, digest)
     device = "cuda" if torch.cuda.is_available() and not options.run.cpu else "cpu"
     setting = build_setting(options, device)
-    run(setting, options, video, out, namespace.every, heat=namespace.heat, prompts=namespace.prompts)
+    run(setting, options, video, digest, out, namespace.every, heat=namespace.heat, prompts=namespace.prompts)
     return 0
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 COMMANDS = ["avsbench_data.compose", "preprocess_s4", "zero_shot.evaluate", "supervised.train", "pretrained.fetch"]
-COMMANDS += ["reproduce_tables"]
+COMMANDS += ["reproduce_tables", "demo"]
 
 
 @dataclass

@@ -17,13 +17,14 @@ from utils.cli import InputError
 from utils.config import from_yaml
 from utils.dataset import AVSDataset
 from utils.encode import write_video
-from utils.files import read_image, wav_bytes, write_bytes
+from utils.files import read_image, sha256, wav_bytes, write_bytes
 from utils.layout import AVSBench
 from utils.stream import open_video, pixels, read_frames
 from utils.stream_sound import read_sound
 from utils.video import read_clip
 from zero_shot.build import build_setting
-from zero_shot.demo import Every, check_folder, run
+from zero_shot.demo import MINIATURE_NOTE, Every, run
+from zero_shot.demo_folder import check_folder
 from zero_shot.options import Options
 from zero_shot.page import enlarged
 from zero_shot.prompts import Prompt
@@ -60,8 +61,7 @@ class Left(Setting):
 def make(tmp_path: Path, path: Path, setting: Setting | None = None, every: Every = "second", **wanted: bool) -> Path:
     """The folder of a demo."""
     out, video = tmp_path / "out", open_video(path)
-    check_folder(out, video)
-    run(setting or Left(), Options(), video, out, every, **wanted)
+    run(setting or Left(), Options(), video, sha256(path), out, every, **wanted)
     return out
 
 
@@ -146,7 +146,7 @@ def test_pictures_on_request(tmp_path: Path, clip_file: ClipMaker) -> None:
     yellow = (picture[..., 0] > 150) & (picture[..., 2] < 120)
     assert yellow[180, 236:242].any() and not yellow[:, 245:].any()
     page = (out / "index.html").read_text()
-    assert page.count("<section") == 2 and page.count("_heat.jpg") == 2 and "bell &amp; drum" in page
+    assert page.count("<section") == 2 and page.count('src="pictures/') == 6 and "bell &amp; drum" in page
     out = make(tmp_path, path)
     assert not (out / "heat").exists() and not (out / "prompts").exists() and len(masks(out)) == 2
 
@@ -222,7 +222,7 @@ def test_sound_longer_and_shorter_than_the_picture(tmp_path: Path) -> None:
     assert [bool(mask.any()) for mask in masks(out)] == [True] * 3
     assert sum(map(len, read_sound(open_video(out / "overlay.mp4"), RATE))) == pytest.approx(5 * RATE, abs=2048)
     write_video(path, moving(50), 10, tone(2))
-    assert [bool(mask.any()) for mask in masks(make(tmp_path, path))] == [True, True, False, False, False]
+    assert [bool(mask.any()) for mask in masks(make(tmp_path / "shorter", path))] == [True, True, False, False, False]
 
 
 # Faults
@@ -249,7 +249,6 @@ def test_what_is_no_video(tmp_path: Path, capsys: Capture, clip_file: ClipMaker)
         (song, "has no video track"),
         (cut, "has no video track"),
         (tmp_path / "absent.mp4", "no such file"),
-        (tmp_path, "no such file"),
     ):
         message = fault([path], capsys)
         assert said in message and str(path) in message
@@ -283,14 +282,14 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, clip_file: ClipMaker, 
         (video.path / "out", "cannot be made"),
     ):
         with pytest.raises(InputError, match=said):
-            check_folder(folder, video)
+            check_folder(folder, video, sha256(video.path))
     out = make(tmp_path, video.path)
     (out / "thesis.txt").write_text("mine")
     assert "thesis.txt" in fault([video.path, "--out", out], capsys)
     (out / "thesis.txt").unlink()
     assert "lies in" in fault([out / "overlay.mp4", "--out", out], capsys)
-    (out / "masks" / "000009.png").write_bytes(b"of an older run")
     first = (out / "overlay.mp4").read_bytes()
+    assert len(masks(make(tmp_path, video.path, every="frame"))) == 25  # which do not stay, either
     assert make(tmp_path, video.path) == out and (out / "overlay.mp4").read_bytes() == first and len(masks(out)) == 1
     assert not list(out.rglob("*.partial*"))
 
@@ -318,7 +317,12 @@ def test_the_miniature_end_to_end(composed: Path, tmp_path: Path, capsys: Captur
     words = [str(first_clip(composed)), "--out", str(out), "--proposals.points_per_side", "6", *WITHOUT_TRACE]
     assert demo.main(words) == 0
     said = capsys.readouterr().out
-    assert str(out / "index.html") in said and "fourteen drawn things" in said and len(said.splitlines()) < 24
+    assert str(out / "index.html") in said and len(said.splitlines()) < 24
+    # The note about the miniature comes before the work, before all notes, and in the headline of the page.
+    assert said.startswith(f"note: {MINIATURE_NOTE}\n") and notes(out).startswith(MINIATURE_NOTE)
+    page = (out / "index.html").read_text()
+    assert "fourteen drawings" in page[page.index("<h1>") : page.index("</h1>")]
+    assert said.count("note: ") > 1 and said.split("note: ")[2].startswith(MINIATURE_NOTE)
     options = from_yaml(Options, out / "config.yaml")
     assert options.setting == "no_prompt" and options.sam.size == "mini" and options.proposals.points_per_side == 6
     assert len(masks(out)) == 5 and any(mask.any() for mask in masks(out)) and not missing(out)

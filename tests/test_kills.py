@@ -96,6 +96,10 @@ def way(
             return Run("zero_shot.evaluate", [*words.split(), "--run.cache", f"{out}/cache", "--out", f"{out}/run"])
 
         yield evaluate
+    elif kind == "demo":
+        video = min((composed / "Single-source").rglob("*.mp4"))
+        words = f"{video} --setting point --run.batch 2 --run.use_cache false --heat --prompts {MINI}"
+        yield lambda out: Run("demo", [*words.split(), "--out", str(out)])
     elif kind == "tables":
         study = {
             "data": {"s4": str(composed / "Single-source"), "ms3": str(composed / "Multi-sources")},
@@ -159,8 +163,17 @@ def killed(forks: Forks, way: Way, tmp_path: Path, kills: int, seed: int) -> Non
 
 
 EXEMPT = ("s4_preprocess_report.csv", "log.txt", "job.json", "own.csv", "index.html")
-FAST = ["compose", "preprocess", "proposals", "train", "fetch"]
-SLOW = ["compose", "compose_parallel", "preprocess", "preprocess_parallel", "proposals", "train", "train_published"]
+FAST = ["compose", "preprocess", "proposals", "train", "fetch", "demo"]
+SLOW = [
+    "compose",
+    "compose_parallel",
+    "preprocess",
+    "preprocess_parallel",
+    "proposals",
+    "train",
+    "train_published",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("way", FAST, indirect=True)

@@ -5,6 +5,7 @@
 Values on the command line win over the file's, and unknown keys are refused. `--print_config` shows everything.
 """
 
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 
 from utils.cli import InputError
 from utils.ranges import check_ranges
@@ -23,10 +24,17 @@ DEEPEST = 20  # levels of options within options, far more than there are
 
 
 def option_parser(options: type, description: str | None, prog: str | None = None) -> ArgumentParser:
-    """A parser with one argument per (nested) field of the dataclass, and --config for a YAML file."""
+    """A parser with one argument per (nested) field of the dataclass, and --config for a YAML file.
+
+    Its help shows the description as it is written. What is added to the parser comes before all these options, which
+    have groups of their own.
+    """
     set_loader(PLAIN, _plain_yaml, (yaml.YAMLError, ValueError))
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=True, parser_mode=PLAIN)
-    parser.add_argument("--config", action="config", help="a YAML file of these options")
+    parser = ArgumentParser(
+        prog=prog, description=description, exit_on_error=True, parser_mode=PLAIN, formatter_class=_HelpFormatter
+    )
+    group = parser.add_argument_group("configuration", "Each option below can stand in a YAML file, too.")
+    group.add_argument("--config", action="config", metavar="FILE", help="a YAML file of these options")
     parser.add_class_arguments(options, fail_untyped=True)
     return parser
 
@@ -70,6 +78,14 @@ def resolve(options: type[T], words: Sequence[str]) -> T:
     except Exception as error:  # jsonargparse's errors have no common base that is public
         named = words[1] if words[:1] == ["--config"] and len(words) == 2 else " ".join(words)
         raise InputError(f"{named}: {error}") from error
+
+
+class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the line breaks of descriptions, and sums up in the usage line what is in a group with another title."""
+
+    def _format_usage(self, usage: Any, actions: Any, *rest: Any) -> str:
+        own = [action for action in actions if action.container.title in ("options", "positional arguments")]
+        return super()._format_usage(usage, own, *rest).rstrip() + " [--config FILE] [--OPTION VALUE ...]\n\n"
 
 
 @cache  # building one takes longer than parsing with it

@@ -1,7 +1,5 @@
 """Answer any video with masks, second by second or frame by frame, and leave pictures and a page to look at."""
 
-import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,24 +12,39 @@ import torch
 from tqdm import tqdm
 
 from models.mini import MINI
-from utils.cli import InputError, quiet_bar
+from utils.cli import quiet_bar
 from utils.config import to_yaml
 from utils.encode import write_video
 from utils.figures import PREDICTION, overlay
 from utils.files import jpeg_bytes, png_bytes, read_image, write_bytes, write_text
+from utils.lock import alone
 from utils.picture import study_size, to_rgb
 from utils.stream import Video, in_shape, pixels, read_frames, read_seconds_frames
 from utils.stream_sound import read_seconds, read_sound
+from zero_shot.demo_folder import (
+    MASK_LIST,
+    MaskRecord,
+    check_folder,
+    describe,
+    finished_notes,
+    line,
+    printable,
+    resume,
+    write_record,
+)
 from zero_shot.options import FOR_PUBLIC_WEIGHTS, Options
-from zero_shot.page import Card, enlarged, facts, fit, hot, prompted, save_pictures, spans, write_page
+from zero_shot.page import enlarged, facts, fit, hot, prompted, save_pictures, spans, write_page
 from zero_shot.settings import Answer, Setting
 from zero_shot.weights import weight_files
 
 Every = Literal["second", "frame"]
 
-NOTES = "demo.json"  # marks a folder as a demo's
-MADE = ("config.yaml", "index.html", "overlay.mp4", "masks", "pictures", "heat", "prompts")
 CARDS = 600  # seconds that the page shows, at most
+MINIATURE_NOTE = (
+    "Made by the miniature networks, which know fourteen drawings and nothing else: what they mark in any other video "
+    "means nothing. For that: python -m pretrained.fetch audioclip-full sam-vit-h, then "
+    f"--config {FOR_PUBLIC_WEIGHTS}"
+)
 
 
 @dataclass
@@ -49,96 +62,108 @@ class Moment:
     sound: np.ndarray | None
 
 
-@dataclass
-class Mark:
-    """What became of a moment: the part of the frame that is marked (0 to 1), and what the sound was taken for."""
-
-    second: int
-    silent: bool
-    part: float
-    words: Sequence[str] = ()
-
-
-def check_folder(out: Path, video: Video) -> None:
-    """Raise InputError where a demo of the video must not be written."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror}); choose another --out") from error
-    there = sorted(path.name for path in out.iterdir())
-    others = [name for name in there if NOTES not in there or name not in (NOTES, *MADE)]
-    if others:
-        raise InputError(f"{out}: holds something else than a demo ({', '.join(others[:3])}); choose another --out")
-    if out.resolve() in video.path.resolve().parents:
-        raise InputError(f"{video.path}: lies in {out}, which is made anew; choose another --out")
-
-
 def run(
     setting: Setting,
     options: Options,
     video: Video,
+    digest: str,
     out: Path,
     every: Every = "second",
     *,
     heat: bool = False,
     prompts: bool = False,
 ) -> None:
-    """Make the demo of a video in a folder that `check_folder` allows, and say what came of it.
+    """Make the demo of a video in a folder that `check_folder` allows, or go on with it, and say what came of it.
 
-    heat, prompts: also save the similarity maps, and the frames with SAM's prompts, as pictures.
+    digest: sha256 of the video. heat, prompts: also save the similarity maps, and the frames with SAM's prompts.
     """
-    record: dict[str, Any] = {"video": str(video.path), "every": every, "duration": video.duration}
-    write_text(out / NOTES, json.dumps(record, indent=2) + "\n")  # first, so that the folder stays a demo's
-    for path in (out / name for name in MADE):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    write_text(out / "config.yaml", to_yaml(options))
+    description = describe(options, video, digest, every, heat, prompts)
+    if is_miniature(options):
+        print(f"note: {MINIATURE_NOTE}")
+    with alone(out / ".lock", "makes a demo here"):
+        check_folder(out, video, digest)  # again: until now another process may have been here
+        total = video.ticks if every == "frame" else video.seconds
+        records = resume(out, description, options.run.batch, total)
+        notes = finished_notes(out) if len(records) == total else None
+        if notes is None:
+            write_text(out / "config.yaml", to_yaml(options))
+            add_masks(setting, video, out, records, description, options.run.batch)
+            write_overlay(video, out, every)
+            notes = remarks(video, options, records) + lacking(out, options, heat=heat, prompts=prompts)
+            if (stride := card_stride(video)) > 1:
+                notes.append(f"The video is long: the page shows one second in {stride}.")
+            page, small = out / "index.html", is_miniature(options)
+            write_page(page, video, records, notes, every, configuration=to_yaml(options), miniature=small)
+            write_record(out, description, duration=video.duration, masks=len(records), notes=notes)
+    print(summary(video, records, notes, every, out / "index.html"))
 
-    stride = -(-video.seconds // CARDS)
-    marks: list[Mark] = []
-    cards: list[Card] = []
+
+def lacking(out: Path, options: Options, *, heat: bool, prompts: bool) -> list[str]:
+    """A note for each kind of picture that was asked for and that the setting does not make."""
+    wanted = ((heat, "heat", "similarity map"), (prompts, "prompts", "prompt for SAM"))
+    return [
+        f"There is no {what} to show: setting {options.setting} made none of this video."
+        for asked, folder, what in wanted
+        if asked and not (out / folder).is_dir()
+    ]
+
+
+def is_miniature(options: Options) -> bool:
+    """Whether the networks are those that ship, which know drawings alone."""
+    return any(path.parent == MINI for path in weight_files(options))
+
+
+def card_stride(video: Video) -> int:
+    """The page shows one second in so many."""
+    return -(-video.seconds // CARDS)
+
+
+def add_masks(
+    setting: Setting, video: Video, out: Path, records: list[MaskRecord], description: dict[str, Any], batch: int
+) -> None:
+    """Make the masks that `records` lacks, with their pictures, and add them to it and to the list on disk."""
+    every, stride = description["every"], card_stride(video)
     total = video.ticks if every == "frame" else video.seconds
-    with tqdm(total=total, desc="masks", unit="mask", **quiet_bar()) as bar:
-        for moment, answer in answered(setting, moments(video, setting, every), options.run.batch):
-            mark = save_mask(out, video, moment, answer)
-            marks.append(mark)
-            if answer and answer.heat is not None and heat:
+    if len(records) == total:
+        return
+    with (
+        tqdm(total=total, initial=len(records), desc="masks", unit="mask", **quiet_bar()) as bar,
+        (out / MASK_LIST).open("a", encoding="utf-8") as listing,
+    ):
+        for moment, answer in answered(setting, moments(video, setting, every, skip=len(records)), batch):
+            record = save_mask(out, video, moment, answer)
+            if answer and answer.heat is not None and description["heat"]:
                 write_bytes(out / "heat" / f"{moment.number:06d}.jpg", jpeg_bytes(hot(moment.picture, answer)))
-            if answer and answer.prompt is not None and prompts:
+            if answer and answer.prompt is not None and description["prompts"]:
                 write_bytes(out / "prompts" / f"{moment.number:06d}.jpg", jpeg_bytes(prompted(moment.picture, answer)))
             if moment.picked and moment.second % stride == 0:
-                pictures = save_pictures(out, moment.number, moment.picture, answer)
-                cards.append(Card(moment.second, pictures, answer is None, mark.part, mark.words))
+                record.pictures = save_pictures(out, moment.number, moment.picture, answer)
+            listing.write(line(record))
+            listing.flush()
+            records.append(record)
             bar.update()
+
+
+def write_overlay(video: Video, out: Path, every: Every) -> None:
+    """Write the video with its sound and the masks."""
     rate = video.sound_rate if video.sound_rate in (av.Codec("aac", "w").audio_rates or []) else 48_000
     sound = read_sound(video, rate) if video.sound_rate else None
     shown = tqdm(tinted(video, out, every), total=video.ticks, desc="overlay", unit="frame", **quiet_bar())
     write_video(out / "overlay.mp4", shown, video.fps, sound, rate)
 
-    notes = remarks(video, options, marks)
-    for wanted, folder, what in ((heat, "heat", "similarity map"), (prompts, "prompts", "prompt for SAM")):
-        if wanted and not (out / folder).is_dir():
-            notes.append(f"There is no {what} to show: setting {options.setting} made none of this video.")
-    if stride > 1:
-        notes.append(f"The video is long: the page shows one second in {stride}.")
-    record |= {"masks": len(marks), "notes": notes}
-    write_text(out / NOTES, json.dumps(record, indent=2) + "\n")
-    write_page(out / "index.html", video, cards, notes, to_yaml(options), every)
-    print(summary(video, marks, notes, every, out / "index.html"))
 
-
-def moments(video: Video, setting: Setting, every: Every) -> Iterator[Moment]:
-    """The frames that are to get a mask, each with the sound of its second."""
+def moments(video: Video, setting: Setting, every: Every, skip: int = 0) -> Iterator[Moment]:
+    """The frames that are to get a mask, but for the first `skip` of them, each with the sound of its second."""
     sounds = read_seconds(video, setting.sample_rate, int16_round_trip=setting.int16_round_trip)
     picked, before, sound = video.picked(), -1, None
     for place, frame in read_frames(video) if every == "frame" else read_seconds_frames(video):
         second = video.second(place) if every == "frame" else place
         if second > before:
             before, sound = second, next(sounds, None)
-        shown = every == "second" or place == picked[second]
-        rgb = to_rgb(frame)
-        yield Moment(place + 1, second, shown, study_size(rgb), fit(in_shape(video, rgb)), sound)
+        if place >= skip:
+            shown = every == "second" or place == picked[second]
+            rgb = to_rgb(frame)
+            yield Moment(place + 1, second, shown, study_size(rgb), fit(in_shape(video, rgb)), sound)
 
 
 def answered(setting: Setting, asking: Iterator[Moment], batch: int) -> Iterator[tuple[Moment, Answer | None]]:
@@ -151,12 +176,13 @@ def answered(setting: Setting, asking: Iterator[Moment], batch: int) -> Iterator
             yield moment, None if moment.sound is None else next(answers)
 
 
-def save_mask(out: Path, video: Video, moment: Moment, answer: Answer | None) -> Mark:
+def save_mask(out: Path, video: Video, moment: Moment, answer: Answer | None) -> MaskRecord:
     """Write a mask at the size of the video."""
     size = (video.height, video.width)
     mask = np.zeros(size, bool) if answer is None else enlarged(answer.mask, size)
     write_bytes(out / "masks" / f"{moment.number:06d}.png", png_bytes(mask.astype(np.uint8) * 255))
-    return Mark(moment.second, answer is None, float(mask.mean()), answer.words if answer else ())
+    words = answer.words if answer else ()
+    return MaskRecord(moment.number, moment.second, answer is None, float(mask.mean()), words)
 
 
 def tinted(video: Video, out: Path, every: Every) -> Iterator[np.ndarray]:
@@ -169,44 +195,39 @@ def tinted(video: Video, out: Path, every: Every) -> Iterator[np.ndarray]:
         yield overlay(pixels(video, frame), mask, PREDICTION)
 
 
-def remarks(video: Video, options: Options, marks: Sequence[Mark]) -> list[str]:
-    """What a reader must know to make sense of the masks, one sentence each."""
-    notes = list(video.notes)
+def remarks(video: Video, options: Options, records: Sequence[MaskRecord]) -> list[str]:
+    """What a reader must know to make sense of the masks, one sentence each; the weightiest first."""
+    notes = [*([MINIATURE_NOTE] if is_miniature(options) else []), *video.notes]
     if video.lost:
         notes.append(f"The file is cut short: {video.lost} of its frames are missing.")
-    silent = sorted({mark.second for mark in marks if mark.silent})
+    silent = sorted({record.second for record in records if record.silent})
     if not video.sound_rate:
         notes.append("The video has no sound track: nothing sounds, so every mask is empty.")
     elif len(silent) == video.seconds:
         notes.append("The video is silent from beginning to end: nothing sounds, so every mask is empty.")
     elif silent:
         notes.append(f"Silent at {spans(silent)}: nothing sounds there, so the masks are empty.")
-    empty = sum(not mark.silent and mark.part == 0 for mark in marks)
+    empty = sum(not record.silent and record.part == 0 for record in records)
     if empty:
         why = (
             "no proposal was likely enough"
             if options.setting == "no_prompt"
             else "nothing was found to prompt SAM with"
         )
-        notes.append(f"{empty} of {len(marks)} masks are empty though something sounds: {why}.")
-    if any(path.parent == MINI for path in weight_files(options)):
-        notes.append(
-            "These are the miniature weights, which know fourteen drawn things and nothing else. For other videos: "
-            f"python -m pretrained.fetch audioclip-full sam-vit-h, then --config {FOR_PUBLIC_WEIGHTS}"
-        )
+        notes.append(f"{empty} of {len(records)} masks are empty though something sounds: {why}.")
     return notes
 
 
-def summary(video: Video, marks: Sequence[Mark], notes: Sequence[str], every: Every, page: Path) -> str:
+def summary(video: Video, records: Sequence[MaskRecord], notes: Sequence[str], every: Every, page: Path) -> str:
     """One screen for the end of the run."""
-    shown = [mark.part for mark in marks if mark.part > 0]
+    shown = [record.part for record in records if record.part > 0]
     part = f", which mark {100 * sum(shown) / len(shown):.1f} % of the frame on average" if shown else ""
-    words = sorted({word for mark in marks for word in mark.words})
+    words = sorted({word for record in records for word in record.words})
     lines = [
-        f"{video.path}: {facts(video)}",
-        f"masks: {len(marks)}, one for every {every}; {len(shown)} not empty{part}",
+        f"{printable(video.path)}: {facts(video)}",
+        f"masks: {len(records)}, one for every {every}; {len(shown)} not empty{part}",
         *([f"heard: {', '.join(words[:20])}"] if words else []),
         *(f"note: {note}" for note in notes),
-        f"page: {page}",
+        f"page: {printable(page)}",
     ]
     return "\n".join(lines)
