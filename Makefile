@@ -12,8 +12,8 @@ setup: .venv/ready
 
 .venv/ready: environment_config/requirements.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=$(CURDIR)/.venv .venv/bin/uv pip install --quiet --requirement environment_config/requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV="$(CURDIR)/.venv" .venv/bin/uv pip install --quiet --requirement environment_config/requirements.txt
 	touch $@
 
 # The study in small: compose clips, preprocess them, show one as anybody's video, then every row, its tables and a page.

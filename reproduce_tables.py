@@ -34,6 +34,7 @@ from study.tables import write_tables
 from utils.cli import InputError, Parser, command
 from utils.fidelity import Fidelity
 from utils.lock import alone
+from utils.places import expanded, found
 from utils.ranges import COUNT
 
 
@@ -116,12 +117,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="run nothing: list the rows and what they lack")
     parser.add_argument("--jobs", type=COUNT, metavar="N", help="rows at a time (default: one a core; 1 on a GPU)")
     parser.add_argument("--launcher", type=shlex.split, default=[], help="what runs a module, in place of python")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the tables (%(default)s)")
-    parser.add_argument("--runs", type=Path, help="folder of the runs (default: runs/STUDY)")
+    parser.add_argument("--out", type=expanded, default=Path("docs/results"), help="folder of the tables (%(default)s)")
+    parser.add_argument("--runs", type=expanded, help="folder of the runs (default: runs/STUDY)")
     parser.add_argument(
-        "--s4", "--data.s4", type=Path, metavar="DIR", help="S4's data, if elsewhere than the study says"
+        "--s4", "--data.s4", type=found, metavar="DIR", help="S4's data, if elsewhere than the study says"
     )
-    parser.add_argument("--ms3", "--data.ms3", type=Path, metavar="DIR", help="MS3's")
+    parser.add_argument("--ms3", "--data.ms3", type=found, metavar="DIR", help="MS3's")
     args = parser.parse_args(argv)
     study = load_study(args.study, {"s4": args.s4, "ms3": args.ms3})
     runs = args.runs or Path("runs") / study.name

@@ -26,6 +26,7 @@ from utils.dataset import read_frame, read_log_mel
 from utils.layout import AVSBench, Clip, SoftMasks
 from utils.masks import SoftMask, read_mask
 from utils.parallel import LOST, in_processes
+from utils.places import found
 from utils.preprocess import folder_fidelity
 from utils.ranges import JOBS
 from utils.video import probe
@@ -87,7 +88,7 @@ def _check_wav(path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="the folder that holds the meta CSV")
+    parser.add_argument("--root", type=found, required=True, help="the folder that holds the meta CSV")
     parser.add_argument("--dataset", choices=("s4", "ms3"), required=True)
     parser.add_argument(
         "--soft_masks",
@@ -108,8 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not features:
         print(f"note: not preprocessed yet; run python preprocess_{args.dataset}.py --root {args.root}")
     look = partial(_look, data=data, raw=raw, features=features, soft_masks=args.soft_masks)
-    found = in_processes(look, data.clips, args.jobs)
-    bar = tqdm(found, total=len(data.clips), desc=f"check {args.dataset}", unit="clip", **quiet_bar())
+    made = in_processes(look, data.clips, args.jobs)
+    bar = tqdm(made, total=len(data.clips), desc=f"check {args.dataset}", unit="clip", **quiet_bar())
     bad, soft = 0, []
     for clip, findings in zip(data.clips, bar, strict=True):
         problems, pixels = findings or ([f"{clip.name}: cannot be checked, {LOST}"], [])

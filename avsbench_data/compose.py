@@ -46,6 +46,7 @@ from utils.files import png_bytes, remove_partials, sha256, write_bytes, write_t
 from utils.layout import BENCHMARKS, SECONDS, SPLITS, BenchmarkName, Clip
 from utils.lock import alone
 from utils.parallel import LOST, in_processes
+from utils.places import expanded, found
 from utils.ranges import COUNT_OR_NONE, JOBS, SEED, number
 from utils.timeline import frames_shown
 
@@ -196,9 +197,9 @@ def frame_size(text: str) -> tuple[int, int]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(__doc__, prog="python -m avsbench_data.compose")
-    parser.add_argument("--out", type=Path, required=True, help="folder to compose into")
-    parser.add_argument("--pictures", type=Path, help="folder of pictures and sounds instead of the drawn kinds")
-    parser.add_argument("--backgrounds", type=Path, help="folder of photographs instead of drawn backdrops")
+    parser.add_argument("--out", type=expanded, required=True, help="folder to compose into")
+    parser.add_argument("--pictures", type=found, help="folder of pictures and sounds instead of the drawn kinds")
+    parser.add_argument("--backgrounds", type=found, help="folder of photographs instead of drawn backdrops")
     parser.add_argument("--s4", type=COUNT_OR_NONE, default=280, metavar="N", help="single-source clips (default 280)")
     parser.add_argument("--ms3", type=COUNT_OR_NONE, default=70, metavar="N", help="multi-source clips (default 70)")
     parser.add_argument("--seed", type=SEED, default=0, help="default 0")

@@ -27,6 +27,7 @@ from benchmarks.harness import Cost, Races, Result, Row
 from benchmarks.rows import ROWS
 from utils.cli import Parser, command
 from utils.files import write_text
+from utils.places import expanded
 from utils.ranges import COUNT
 from utils.results import commit
 
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None, tiny: bool = False) -> int:
     parser.add_argument("--only", default="", metavar="PATTERN", help="only rows in whose part or size this is found")
     parser.add_argument("--rounds", type=COUNT, default=2, help="processes for each contestant (default 2)")
     parser.add_argument("--quick", action="store_true", help="leave out what takes long")
-    parser.add_argument("--out", type=Path, help="also write the table to this file, and a JSON file beside it")
+    parser.add_argument("--out", type=expanded, help="also write the table to this file, and a JSON file beside it")
     args = parser.parse_args(argv)
     chosen = [row for row in ROWS if re.search(args.only, f"{row.part} {row.size}") and not (args.quick and row.slow)]
     heading = machine()

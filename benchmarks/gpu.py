@@ -20,7 +20,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ from benchmarks.roofline import Card, Counter, measure, seconds
 from utils.cli import InputError, Parser, command
 from utils.device import set_exactness
 from utils.files import write_text
+from utils.places import expanded
 from utils.ranges import COUNT
 from utils.results import commit
 from zero_shot.fast_encoder import bias_of
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that it works")
     parser.add_argument("--only", default="", metavar="WORD", help="only parts or forms whose name contains this")
     parser.add_argument("--calls", type=COUNT, default=5, help="timed calls of each form (default 5)")
-    parser.add_argument("--out", type=Path, metavar="FILE.md", help="also write the table to this file")
+    parser.add_argument("--out", type=expanded, metavar="FILE.md", help="also write the table to this file")
     args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise InputError("no CUDA device here; --device cpu --tiny shows that the code works")

@@ -5,10 +5,12 @@ What the study makes of each public file is in models/mappings.py.
 
 import io
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from utils.cli import InputError
 
+ENTRIES = ("state_dict", "model", "model_state_dict")  # by which training programs save weights
 NAMED = 3  # keys of each kind that a message names before it only counts
 
 
@@ -24,7 +27,8 @@ def read_state_dict(path: Path | str, inside: str | None = None) -> dict[str, Te
     """Read a state dict (.safetensors, .pth, .pt) to the CPU. Nothing but tensors is ever unpickled.
 
     inside: for files known to be training checkpoints, the entry that holds the state dict ("state_dict" in
-        LAION-CLAP's, "model" in GroundingDINO's); a `module.` before every name is taken off there.
+        LAION-CLAP's, "model" in GroundingDINO's). Without it, one of ENTRIES is taken, with a note, where it is the
+        only state dict in the file. A `module.` before every name, of a wrapped model, is taken off, too.
 
     Raises InputError for a missing, damaged or unsafe file, and for one that holds no plain state dict.
     """
@@ -36,6 +40,9 @@ def read_state_dict(path: Path | str, inside: str | None = None) -> dict[str, Te
         if not isinstance(content, Mapping) or inside not in content:
             raise InputError(f"{path}: no training checkpoint, for it has no entry '{inside}'")
         content = content[inside]
+    elif isinstance(content, Mapping) and (entry := _only_entry(content)):
+        print(f"note: {path}: the weights are those of its entry '{entry}'", file=sys.stderr)
+        content = content[entry]
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: not a plain state dict but a {type(content).__name__}")
     if strange := [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
@@ -43,9 +50,19 @@ def read_state_dict(path: Path | str, inside: str | None = None) -> dict[str, Te
     state = dict(content)
     if state and all(key.startswith("module.") for key in state):
         if inside is None:
-            raise InputError(f"{path}: not a plain state dict; 'module.' before every name tells of a wrapped model")
+            print(f"note: {path}: 'module.', before every name of a wrapped model, is taken off", file=sys.stderr)
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
+
+
+def _only_entry(content: Mapping[Any, Any]) -> str:
+    """The entry of a training checkpoint that holds its weights; empty if there is none, or more than one might."""
+    found = [str(name) for name, value in content.items() if _is_state_dict(value)]
+    return found[0] if len(found) == 1 and found[0] in ENTRIES else ""
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(each, Tensor) for each in value.values())
 
 
 def load_checkpoint(

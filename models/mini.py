@@ -11,7 +11,7 @@ from torch import nn
 
 from models.audioclip import AudioCLIP
 from models.checkpoints import load_checkpoint, misfit, read_state_dict
-from models.sam import SamSizes, build_sam
+from models.sam import SIZES, SamSizes, build_sam
 from utils.cli import InputError
 
 MINI = Path(__file__).resolve().parents[1] / "pretrained" / "mini"
@@ -38,6 +38,11 @@ def load_mini_sam(folder: Path | str = MINI) -> Sam:
 
 def _load(notes: Path, what: str, build: Callable[[dict[str, Any]], M]) -> M:
     """The model of the sizes in the notes, filled from the safetensors beside them."""
+    if notes.parent.is_file():
+        raise InputError(
+            f"{notes.parent}: is a file, but a miniature is a folder with {notes.name} and "
+            f"{notes.stem}.safetensors{_size_of(notes.parent) if notes.stem == 'sam' else ''}"
+        )
     if not notes.is_file():
         raise InputError(
             f"{notes}: no such file; python -m pretrained.train_mini {notes.stem} --out {notes.parent} makes it"
@@ -56,6 +61,15 @@ def _load(notes: Path, what: str, build: Callable[[dict[str, Any]], M]) -> M:
     model = build(sizes)
     load_checkpoint(model, weights)
     return model.eval()
+
+
+def _size_of(path: Path) -> str:
+    """Which size of SAM a file of weights is of, as far as its name or length tells, in the words of the options."""
+    with torch.device("meta"):
+        lengths = {name: 4 * sum(p.numel() for p in build_sam(name).parameters()) for name in SIZES}
+    length = path.stat().st_size
+    fits = [name for name, size in lengths.items() if name in path.name or 0.95 < length / size < 1.05]
+    return f"; for this file say --sam.size {fits[0] if len(fits) == 1 else ' or '.join(SIZES)}"
 
 
 def _largest(sizes: Any) -> float:

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from utils.cli import InputError, Parser, command
 from utils.files import sha256
 from utils.lock import alone
+from utils.places import expanded
 
 FOLDER = Path(__file__).parent
 CHECKPOINTS = FOLDER / "checkpoints.yaml"
@@ -220,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     mode.add_argument("--all", action="store_true", help="every file that some row of the study needs")
     mode.add_argument("--check", action="store_true", help="fetch nothing, check what is there")
     mode.add_argument("--list", action="store_true", help="fetch nothing, list the files")
-    parser.add_argument("--to", type=Path, default=FOLDER, metavar="DIR", help="folder of the files (%(default)s)")
+    parser.add_argument("--to", type=expanded, default=FOLDER, metavar="DIR", help="folder of the files (%(default)s)")
     args = parser.parse_args(argv)
     known = entries()
     chosen = [entry for entry in known if {entry.name, entry.file} & set(args.names)]

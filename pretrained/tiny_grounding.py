@@ -33,6 +33,7 @@ from transformers import (
 )
 
 from utils.cli import Parser, command
+from utils.places import expanded
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -129,7 +130,7 @@ def save_detector(folder: Path, seed: int = 0) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__, prog="python -m pretrained.tiny_grounding")
-    parser.add_argument("--out", type=Path, default=Path("pretrained/tiny"), help="default pretrained/tiny")
+    parser.add_argument("--out", type=expanded, default=Path("pretrained/tiny"), help="default pretrained/tiny")
     args = parser.parse_args(argv)
     save_clap(args.out / "clap")
     save_detector(args.out / "detector")

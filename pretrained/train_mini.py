@@ -21,7 +21,6 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import torch
@@ -30,6 +29,7 @@ from models.mini import MINI
 from pretrained.mini_run import Figures, Run
 from pretrained.mini_tasks import TASKS
 from utils.cli import InputError, Parser, command
+from utils.places import expanded, found
 from utils.ranges import COUNT, MOST_WORKERS, SEED, number
 
 LARGEST_BATCH = 65536
@@ -53,14 +53,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     hears = models.add_parser("audioclip", help="the contrastive AudioCLIP", description=__doc__)
     sees = models.add_parser("sam", help="Segment Anything", description=__doc__)
     source = hears.add_mutually_exclusive_group()
-    source.add_argument("--data", type=Path, help="folder of preprocessed clips, with its meta CSV")
+    source.add_argument("--data", type=found, help="folder of preprocessed clips, with its meta CSV")
     # Mosaics take AudioCLIP's samples by fours.
     of = (hears, source, 1000, 32, 4, 2e-3), (sees, sees, 1500, 8, 1, 1.5e-3)
     for one, pictures, steps, batch, least, lr in of:
-        pictures.add_argument("--pictures", type=Path, help="folder of pictures and sounds instead of the drawn things")
-        one.add_argument("--backgrounds", type=Path, help="folder of photographs instead of drawn backdrops")
-        one.add_argument("--out", type=Path, default=MINI, help="default pretrained/mini")
-        one.add_argument("--start", type=Path, help="folder of miniature weights to start from, instead of random ones")
+        pictures.add_argument("--pictures", type=found, help="folder of pictures and sounds, not the drawn things")
+        one.add_argument("--backgrounds", type=found, help="folder of photographs instead of drawn backdrops")
+        one.add_argument("--out", type=expanded, default=MINI, help="default pretrained/mini")
+        one.add_argument("--start", type=found, help="folder of miniature weights to start from, not random ones")
         one.add_argument("--seed", type=SEED, default=0, help="default 0")
         one.add_argument("--steps", type=COUNT, default=steps, help=f"of the whole schedule, default {steps}")
         one.add_argument(

@@ -13,15 +13,14 @@ import zero_shot.options
 import zero_shot.weights
 from utils.config import resolve, without
 from utils.files import sha256
-from utils.layout import BENCHMARKS, BenchmarkName
+from utils.identity import data_files
+from utils.layout import BenchmarkName
 
-RECIPE = "compose.json"  # that avsbench_data.compose leaves beside its clips
 MISSING = "missing"
 OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}
-HOW = ("batch", "memory", "cache", "use_cache", "cpu")  # a zero-shot run is run
 WITHOUT_EFFECT = {  # options that change no number, or stand for what is in the key by its content
-    "zero_shot": ("data.root", "data.workers", *(f"run.{name}" for name in HOW)),
-    "supervised": ("data.root", "train.cpu", *supervised.options.HOW),
+    "zero_shot": ("data.root", *zero_shot.options.HOW),
+    "supervised": ("train.cpu", *supervised.options.HOW),
 }
 
 
@@ -41,8 +40,7 @@ def digests(kind: str, options: Any, root: Path, benchmark: BenchmarkName) -> tu
     """Of the options, however they are written, and of each file that the numbers depend on."""
     described = json.dumps(without(options, WITHOUT_EFFECT[kind]), sort_keys=True, default=str)
     # Composed clips have the same names whatever they were composed of; how they were, their recipe says.
-    data = [root / BENCHMARKS[benchmark].meta, root.parent / RECIPE]
-    files = [*weight_files(kind, options), *data]
+    files = [*weight_files(kind, options), *data_files(root, benchmark)]
     return (hashlib.sha256(described.encode()).hexdigest(), *map(digest, files))
 
 

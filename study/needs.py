@@ -46,7 +46,7 @@ def sound(job: Job) -> str:
 
 
 def _data(root: Path, benchmark: str, wanted: tuple[str, ...], heard: str) -> list[Lack]:
-    composed = root.parent == Path("avsbench_data/mini")
+    composed = root.parent.parts[-2:] == ("avsbench_data", "mini")
     obtain = "python -m avsbench_data.compose --out avsbench_data/mini" if composed else OBTAIN
     try:
         data = AVSBench(root, benchmark)

@@ -57,10 +57,21 @@ def prepare(job: Job, runs: Path) -> None:
             number += 1
         place.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(place.with_name(f"{place.name}.{number}"))
-    # A training goes on only by the command that began it. What a zero-shot run computed is in its cache.
-    elif now == "begun" and (job.kind == "zero_shot" or record(job, runs).get("words") != list(job.words)):
+    # What a zero-shot run computed is in its cache.
+    elif now == "begun" and (job.kind == "zero_shot" or not goes_on(job, folder)):
         shutil.rmtree(folder)
     write_record(job, runs, done=False)
+
+
+def goes_on(job: Job, folder: Path) -> bool:
+    """Whether a training that was begun in the folder would go on by the job's command."""
+    from supervised.state import must_be_the_same_run  # torch, which a dry run does without
+
+    try:
+        must_be_the_same_run(folder / "config.yaml", job.options)
+    except InputError:
+        return False
+    return True
 
 
 def choose(waiting: Sequence[Job], running: Sequence[Job], warm: set[object]) -> Job | None:

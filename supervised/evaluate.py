@@ -39,6 +39,7 @@ from utils.figures import PREDICTION, TRUTH, tinted
 from utils.files import sha256
 from utils.loading import in_order, load
 from utils.metrics import Metrics
+from utils.places import found
 from utils.ranges import COUNT, COUNT_OR_NONE
 from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet, write_strips
 
@@ -110,8 +111,8 @@ def picture_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, str
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__)
-    parser.add_argument("--run", "--run_dir", type=Path, required=True, help="the folder that supervised.train wrote")
-    parser.add_argument("--root", type=Path, help="the data, if it is elsewhere than in training")
+    parser.add_argument("--run", "--run_dir", type=found, required=True, help="the folder that supervised.train wrote")
+    parser.add_argument("--root", type=found, help="the data, if it is elsewhere than in training")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--sound", choices=("real", "silent", "shuffled"), default="real")
     parser.add_argument(

@@ -15,7 +15,9 @@ Tower = Literal["audio", "visual"]
 VisualWeights = Literal["audioclip-full", "audioclip-partial", "clip", "resnet50", "mini", "random"]
 AudioWeights = Literal["audioclip-full", "audioclip-partial", "esresnext", "vggish", "mini", "random"]
 
-HOW = ("data.workers", "data.cache", "train.save_minutes", "train.recompute")  # a run is run: they change no number
+# How and where a run is run: they change no number.
+HOW = ("data.root", "data.workers", "data.cache", "train.save_minutes", "train.recompute")
+WEIGHTS = ("model.weights", "model.ear.weights", "model.fpn.folder")  # where files lie, which count by their content
 
 
 @dataclass

@@ -23,6 +23,7 @@ from pathlib import Path
 from utils.cli import InputError, Parser, command
 from utils.files import write_text
 from utils.layout import BENCHMARKS
+from utils.places import expanded
 
 HERE = Path(__file__).parent
 TABLE, CONFIGS = HERE / "rows.csv", HERE / "configs"
@@ -139,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--write", action="store_true", help="write the YAML files")
     action.add_argument("--check", action="store_true", help="compare the YAML files with the table")
-    parser.add_argument("--out", type=Path, default=CONFIGS, help="folder of the YAML files")
+    parser.add_argument("--out", type=expanded, default=CONFIGS, help="folder of the YAML files")
     args = parser.parse_args(argv)
     table = rows()
     if args.write:

@@ -1,6 +1,7 @@
 """What a run keeps to go on from after it was killed, at whatever step, and what it refuses to go on from."""
 
 import io
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from models.checkpoints import check_archive, is_finite
 from supervised.model import architecture
-from supervised.options import HOW, ModelOptions, Options
+from supervised.options import HOW, WEIGHTS, ModelOptions, Options
+from supervised.sources import weight_files
 from utils.cli import InputError
-from utils.config import from_yaml, without
+from utils.config import from_yaml
 from utils.files import write_bytes
+from utils.identity import differing, refuse_other_data, refuse_other_options, same_files
 
 
 @dataclass
@@ -93,15 +96,32 @@ def must_be_finite(model: Mapping[str, Tensor], where: str) -> None:
 def must_be_the_same_run(config: Path, options: Options) -> None:
     """Raise InputError if `config` holds a run whose numbers would be others.
 
-    At a constant rate more epochs may be asked for: the first ones are the same, however many follow.
+    Data and weights may have moved. At a constant rate more epochs may be asked for: the first ones are the same,
+    however many follow.
     """
     if not config.is_file():
         return
     held = from_yaml(Options, config)
     if options.train.schedule == "constant" and options.train.epochs > held.train.epochs:
         held = replace(held, train=replace(held.train, epochs=options.train.epochs))
-    if without(held, HOW) != without(options, HOW):
-        raise InputError(f"{config.parent} holds a run with other options ({config}); choose another --out")
+    names = differing(held, options, HOW)
+    if set(names) <= set(WEIGHTS) and _random(held) == _random(options):
+        names = [] if same_files(_started_from(config.parent), weight_files(options.model)) else names
+    refuse_other_options(config.parent, held, options, names)
+    refuse_other_data(config.parent, options.data.root, options.data.benchmark)
+
+
+def _random(options: Options) -> tuple[bool, bool]:
+    return options.model.weights == "random", options.model.ear.weights == "random"
+
+
+def _started_from(run: Path) -> list[str]:
+    """The digests of the files that the towers of a run started from."""
+    try:
+        towers = json.loads((run / "initial_weights.json").read_text(encoding="utf-8"))
+        return [tower["sha256"] for tower in towers.values()]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return []
 
 
 def must_be_of_this_kind(path: Path, options: ModelOptions) -> None:

@@ -51,8 +51,10 @@ from utils.config import option_parser, parse_options, to_yaml
 from utils.device import Fetched, channels_last, to_device
 from utils.figures import curves
 from utils.files import remove_partials, write_bytes, write_text
+from utils.identity import record_data
 from utils.loading import load
 from utils.lock import alone
+from utils.places import expanded
 from utils.tensors import safetensors_bytes
 
 
@@ -164,6 +166,7 @@ class Trainer:
         remove_partials(self.out)
         with state.told_of_full_disks(self.out):
             write_text(self.out / "config.yaml", to_yaml(self.options))
+            record_data(self.out, self.options.data.root, self.options.data.benchmark)
             if self.start:
                 record = {start.tower: start.record() for start in self.start}
                 write_text(self.out / "initial_weights.json", json.dumps(record, indent=1) + "\n")
@@ -282,8 +285,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, namespace = parse_options(parser, Options, argv)
     config = Path(str(namespace.config[0])) if namespace.config else None
     published = "_published" if options.fidelity == "published" else ""
-    out = namespace.out or Path("runs") / f"{config.stem if config else options.data.benchmark}{published}"
-    trainer = Trainer(options, Path(out))
+    name = f"{config.stem if config else options.data.benchmark}{published}"
+    out = expanded(namespace.out or Path("runs") / name)
+    trainer = Trainer(options, out)
     if trainer.progress.epoch >= options.train.epochs:
         print(f"{out}: all {options.train.epochs} epochs are done")
     main_process = trainer.accelerator.is_main_process

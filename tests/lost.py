@@ -21,3 +21,8 @@ def preprocess_clip(data: AVSBench, clip: Clip, overwrite: bool = False) -> Outc
     if clip == data.clips[1]:
         os.kill(os.getpid(), signal.SIGKILL)
     return Outcome(clip.name, clip.split, clip.category, "done")
+
+
+def blocks_interrupts(_: int) -> bool:
+    """Whether the process that this is called in leaves Ctrl-C to another."""
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])

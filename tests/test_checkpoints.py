@@ -271,9 +271,9 @@ def test_what_is_no_state_dict_is_told(tmp_path: Path) -> None:
     assert "a TorchScript program" in complaint()
     for saved, message in (
         (tensor, "not a plain state dict but a Tensor"),
-        ({"epoch": 3, "state_dict": {"a": tensor}}, "no tensors: 2: epoch, state_dict (a training checkpoint?)"),
+        ({"model": {"a": tensor}, "ema": {"a": tensor}}, "no tensors: 2: model, ema (a training checkpoint?)"),
+        ({"epoch": 3, "weights": {"a": tensor}}, "no tensors: 2: epoch, weights (a training checkpoint?)"),
         ({0: tensor}, "no tensors: 1: 0"),
-        ({"module.a": tensor, "module.b": tensor}, "tells of a wrapped model"),
     ):
         torch.save(saved, path)
         assert message in complaint()
@@ -285,6 +285,20 @@ def test_training_checkpoints_open_only_where_they_are_expected(tmp_path: Path) 
     assert sorted(read_state_dict(tmp_path / "w", inside="model")) == ["a", "b.module.c"]
     torch.save({"state_dict": {"module.a": torch.ones(2), "b": torch.ones(1)}}, tmp_path / "w")
     assert sorted(read_state_dict(tmp_path / "w", inside="state_dict")) == ["b", "module.a"]
+
+
+@pytest.mark.parametrize("entry", [None, "state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_clear_wrappings_are_taken_off_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], entry: str | None, prefix: str
+) -> None:
+    state = {f"{prefix}a": torch.ones(2), f"{prefix}b": torch.zeros(1)}
+    others = {"epoch": 3, "optimizer": {"lr": 0.1, "state": {0: torch.ones(2)}}}
+    torch.save(state if entry is None else {entry: state, **others}, tmp_path / "w.pth")
+    assert sorted(read_state_dict(tmp_path / "w.pth")) == ["a", "b"]
+    said = capsys.readouterr().err
+    assert said.count("note: ") == (entry is not None) + bool(prefix)
+    assert (f"its entry '{entry}'" in said) == (entry is not None) and ("'module.'" in said) == bool(prefix)
 
 
 @pytest.mark.parametrize("mapped", [False, True])

@@ -26,6 +26,7 @@ from study.run import STALE, choose, prepare, shared, state
 from study.tables import build_tables, load_reported, reported, write_tables
 from supervised.rows import rows
 from utils.cli import InputError
+from utils.config import to_yaml
 from utils.files import write_text
 from utils.layout import AVSBench
 
@@ -230,15 +231,16 @@ def test_a_result_counts_only_under_its_own_key(tmp_path: Path) -> None:
     assert state(job, runs) == "stale"
 
 
-def test_a_training_goes_on_only_by_the_command_that_began_it(tmp_path: Path) -> None:
+def test_a_training_goes_on_where_its_own_command_would(tmp_path: Path) -> None:
     runs, entry = tmp_path / "runs", {"supervised": "fpn_mini", "table": "fusion", "benchmarks": "s4"}
-    for folder, kept in (("a", True), ("b", False)):
+    for folder, device, kept in (("a", False, True), ("b", False, True), ("a", True, False)):
         job = study_of(tmp_path, entry, data={"s4": "a"}).jobs[0]
         prepare(job, runs)
         write_text(job.folder(runs) / "state.pt", "")
-        moved = study_of(tmp_path, entry, data={"s4": folder}).jobs[0]
-        assert moved.key == job.key and state(moved, runs) == "begun"
-        prepare(moved, runs)
+        write_text(job.folder(runs) / "config.yaml", to_yaml(job.options))
+        other = study_of(tmp_path, {**entry, "options": {"train.cpu": device}}, data={"s4": folder}).jobs[0]
+        assert other.key == job.key and state(other, runs) == "begun"
+        prepare(other, runs)
         assert (job.folder(runs) / "state.pt").is_file() == kept
 
 

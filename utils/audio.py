@@ -13,6 +13,7 @@ import soxr
 
 from utils.cli import InputError
 from utils.layout import SECONDS
+from utils.places import beside
 
 SAMPLE_RATE = 16_000  # Hz, of VGGish and of the wav files on disk
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
@@ -84,7 +85,7 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
 def _read(path: Path, **options: Any) -> tuple[np.ndarray, int]:
     """What soundfile reads; InputError if it cannot, if the end is missing, or if samples are NaN or infinite."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file{beside(path)}")
     with path.open("rb") as file:
         start = file.read(12)
     announced = int.from_bytes(start[4:8], "little") + 8

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed work or bad input, 2 bad usage, 130 interrupted, 14
 import argparse
 import functools
 import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
@@ -116,11 +117,13 @@ def _refused(error: OSError) -> int:
 
 def _nobody_reads() -> bool:
     """Whether standard output is a pipe that was closed, as by `| head`. What is left for it is thrown away."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # for the interpreter's own last flush
-        os.close(nowhere)
-        return True
-    return False
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # for the interpreter's own last flush
+    os.close(nowhere)
+    return True

@@ -5,17 +5,19 @@
 Values on the command line win over the file's, and unknown keys are refused. `--print_config` shows everything.
 """
 
+import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 
-from utils.cli import InputError
+from utils.cli import InputError, one_line
+from utils.places import configs_found, placed
 from utils.ranges import check_ranges
 
 T = TypeVar("T")
@@ -30,7 +32,7 @@ def option_parser(options: type, description: str | None, prog: str | None = Non
     have groups of their own.
     """
     set_loader(PLAIN, _plain_yaml, (yaml.YAMLError, ValueError))
-    parser = ArgumentParser(
+    parser = _Parser(
         prog=prog, description=description, exit_on_error=True, parser_mode=PLAIN, formatter_class=_HelpFormatter
     )
     group = parser.add_argument_group("configuration", "Each option below can stand in a YAML file, too.")
@@ -42,7 +44,7 @@ def option_parser(options: type, description: str | None, prog: str | None = Non
 def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] | None) -> tuple[T, Namespace]:
     """Parse; returns the options and the whole namespace (for arguments added by hand). Bad usage exits 2."""
     try:
-        namespace = parser.parse_args(None if argv is None else list(argv))
+        namespace = parser.parse_args(configs_found(sys.argv[1:] if argv is None else argv))
     except UnicodeDecodeError as error:
         raise InputError(f"a file of options is not text in UTF-8 ({error.reason})") from error
     return _build(parser, options, namespace), namespace
@@ -74,7 +76,7 @@ def resolve(options: type[T], words: Sequence[str]) -> T:
     """The options that words of a command line stand for. Raises InputError, naming the words, if they are none."""
     parser = _quiet_parser(options)  # type: ignore[arg-type]
     try:
-        return _build(parser, options, parser.parse_args(list(words)))
+        return _build(parser, options, parser.parse_args(configs_found(words)))
     except Exception as error:  # jsonargparse's errors have no common base that is public
         named = words[1] if words[:1] == ["--config"] and len(words) == 2 else " ".join(words)
         raise InputError(f"{named}: {error}") from error
@@ -86,6 +88,16 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     def _format_usage(self, usage: Any, actions: Any, *rest: Any) -> str:
         own = [action for action in actions if action.container.title in ("options", "positional arguments")]
         return super()._format_usage(usage, own, *rest).rstrip() + " [--config FILE] [--OPTION VALUE ...]\n\n"
+
+
+class _Parser(ArgumentParser):
+    """jsonargparse's, with bad usage told in a line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End the command with exit code 2, or raise where `exit_on_error` is off."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        self.exit(2, f"error: {one_line(' '.join(message.split()))}; --help tells what there is\n")
 
 
 @cache  # building one takes longer than parsing with it
@@ -113,7 +125,7 @@ def _build(parser: ArgumentParser, options: type[T], namespace: Namespace) -> T:
     instantiated = parser.instantiate(namespace)
     built = options(**{name: getattr(instantiated, name) for name in options.__dataclass_fields__})  # type: ignore[attr-defined]
     check_ranges(built)
-    return built
+    return placed(built)
 
 
 def _must_be_groups(options: type, namespace: Namespace, above: str = "") -> None:

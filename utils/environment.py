@@ -12,6 +12,8 @@
 Nothing heavy is imported here: a script calls `prepare` before it imports the libraries that read the variables.
 """
 
+import codecs
+import locale
 import os
 import sys
 from fnmatch import fnmatchcase
@@ -41,9 +43,19 @@ IN_THE_WAY = (
 
 
 def prepare() -> None:
-    """What a script does first of all: from here on Ctrl-C ends it in a line, and `settle`."""
+    """What a script does first of all: from here on Ctrl-C ends it in a line; files are UTF-8; and `settle`."""
     tell_in_a_line()
+    use_utf8()
     settle()
+
+
+def use_utf8() -> None:
+    """Start Python anew in its UTF-8 mode where the locale would have files and their names read otherwise."""
+    usual = sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8"
+    if usual or os.name != "posix" or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def settle() -> None:

@@ -16,6 +16,7 @@ import soundfile
 from PIL import Image
 
 from utils.cli import InputError
+from utils.places import beside
 
 LARGEST = 8192 * 4352  # pixels of a picture (8K), beyond which it is not decoded
 LARGEST_ARRAY = 1 << 24  # bytes of a .npy file, beyond which it is not read
@@ -100,7 +101,7 @@ def npy_bytes(array: np.ndarray) -> bytes:
 def read_image(path: Path, flags: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
     """Read an image as (H, W, 3) RGB uint8, or as OpenCV's flags say. Raises InputError if it is none, or missing."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file{beside(path)}")
     content = path.read_bytes() or b"\0"
     try:
         height, width = _size(content)

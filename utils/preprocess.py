@@ -32,6 +32,7 @@ from utils.layout import BENCHMARKS, FRAME_SIZE, AVSBench, BenchmarkName, Clip
 from utils.lock import alone
 from utils.log_mel import read_log_mel
 from utils.parallel import LOST, in_processes
+from utils.places import found
 from utils.ranges import JOBS
 from utils.video import read_clip
 
@@ -153,7 +154,7 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
 def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None) -> int:
     """The command line that preprocess_s4.py and preprocess_ms3.py share."""
     parser = Parser(usage)
-    parser.add_argument("--root", type=Path, default=Path("avsbench_data") / BENCHMARKS[benchmark].root)
+    parser.add_argument("--root", type=found, default=f"avsbench_data/{BENCHMARKS[benchmark].root}")
     parser.add_argument("--jobs", type=JOBS, default=-1, help="processes (default -1: one a core)")
     parser.add_argument("--overwrite", action="store_true", help="make again what is already there")
     parser.add_argument(

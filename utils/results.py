@@ -27,6 +27,7 @@ from utils.figures import Rows, sheet, strip
 from utils.files import mp3_bytes, png_bytes, read_json, webp_bytes, write_bytes, write_text
 from utils.layout import AVSBench, Clip
 from utils.metrics import Metrics
+from utils.places import expanded, found
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless")
 COLUMNS = ("m_j", "m_f", "metric_batch", "m_f_whole_set", "iou_dataset", "frames")
@@ -132,8 +133,8 @@ def table(folder: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of a folder of runs."""
     parser = Parser(__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"))
-    parser.add_argument("--out", type=Path, help="also write the table to this file")
+    parser.add_argument("folder", type=found, nargs="?", default=Path("runs"))
+    parser.add_argument("--out", type=expanded, help="also write the table to this file")
     args = parser.parse_args(argv)
     text = table(args.folder)
     print(text)

@@ -16,6 +16,7 @@ from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.files import LARGEST
 from utils.picture import study_size, to_rgb
+from utils.places import beside
 from utils.raw_audio import decode_audio
 from utils.timeline import counted_frames, frames_shown, steady_packets
 
@@ -54,7 +55,7 @@ def probe(path: Path) -> None:
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream | None]]:
     """A file, its video track, and its sound track if it has one. Raises InputError for what is no video."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file{beside(path)}")
     try:
         # By this protocol alone: neither the path nor what the file says may lead to a host.
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:

@@ -25,20 +25,22 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from utils.cli import InputError, command, quiet_bar
-from utils.config import option_parser, parse_options, to_yaml
+from utils.cli import command, quiet_bar
+from utils.config import from_yaml, option_parser, parse_options, to_yaml
 from utils.dataset import AVSDataset
 from utils.files import sha256, write_text
+from utils.identity import differing, record_data, refuse_other_data, refuse_other_options, same_files
 from utils.layout import AVSBench
 from utils.loading import in_order, load
 from utils.lock import alone
 from utils.metrics import Metrics
+from utils.places import expanded
 from utils.processes import make_accelerator
 from utils.ranges import COUNT_OR_NONE
 from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet, write_strips
 from zero_shot.build import build_setting
 from zero_shot.figures import answer_rows
-from zero_shot.options import FLOORS, Options
+from zero_shot.options import FLOORS, HOW, WEIGHTS, Options
 from zero_shot.settings import Answer, Setting
 from zero_shot.weights import weight_files
 
@@ -106,12 +108,22 @@ def picture_writer(dataset: AVSDataset, out: Path, sheets: int, strips: int, mas
 
 
 def prepare_folder(out: Path, options: Options) -> None:
-    """Leave the options in the run folder; refuse one that holds the run of others."""
-    config, text = out / "config.yaml", to_yaml(options)
+    """Leave the options in the run folder; refuse one that holds a run of others.
+
+    Data and weights may have moved."""
+    config = out / "config.yaml"
     with alone(out / ".lock", "is just starting in it"):
-        if config.is_file() and config.read_text(encoding="utf-8") != text:
-            raise InputError(f"{out} holds a run with other options ({config}); choose another --out")
-        write_text(config, text)
+        if config.is_file():
+            held = from_yaml(Options, config)
+            names = differing(held, options, ("data.root", *HOW))
+            files = [weight_files(each) for each in (held, options)]
+            if set(names) <= set(WEIGHTS) and len(files[0]) == len(files[1]):
+                there = [sha256(path) for path in files[0] if path.is_file()]
+                names = [] if len(there) < len(files[0]) or same_files(there, files[1]) else names
+            refuse_other_options(out, held, options, names)
+            refuse_other_data(out, options.data.root, options.data.benchmark)
+        write_text(config, to_yaml(options))
+        record_data(out, options.data.root, options.data.benchmark)
 
 
 @command
@@ -127,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, namespace = parse_options(parser, Options, argv)
     stem = Path(str(namespace.config[-1])).stem if namespace.config else f"{options.data.benchmark}_{options.setting}"
     published = "_published" if options.fidelity == "published" else ""
-    out = Path(namespace.out or Path("runs/zero_shot") / f"{stem}{published}")
+    out = expanded(namespace.out or Path("runs/zero_shot") / f"{stem}{published}")
     accelerator = make_accelerator(options.run.cpu)
     setting = build_setting(options, accelerator.device)
     dataset = open_split(options, setting)

@@ -18,6 +18,9 @@ SettingName = Literal[
 FOR_PUBLIC_WEIGHTS = "zero_shot/configs/s4_no_prompt.yaml"
 FLOORS = ("foreground", "largest_proposal", "random_proposal")  # settings that do not listen
 
+HOW = ("data.workers", "run.batch", "run.memory", "run.cache", "run.use_cache", "run.cpu")  # a run is run
+WEIGHTS = ("audioclip.weights", "sam.weights", "grounding.clap", "grounding.detector")  # count by their content
+
 
 @dataclass
 class DataOptions:
