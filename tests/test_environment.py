@@ -21,7 +21,6 @@ from utils import cli
 from utils.environment import CHANGE_NUMBERS, settle
 from utils.interrupts import INTERRUPTED, put_off, take_up
 from utils.loading import load
-from utils.parallel import in_processes
 from utils.processes import LAUNCHED, make_accelerator, one_process_or_torchrun
 
 __all__ = ["folder"]  # a fixture
@@ -166,9 +165,7 @@ def test_ctrl_c_waits_until_processes_are_started() -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_processes_that_work_leave_ctrl_c_to_the_first() -> None:
-    assert list(in_processes(blocks_interrupts, [0, 1], 2)) == [True, True]
-
+def test_readers_of_clips_leave_ctrl_c_to_the_first() -> None:
     class Items:
         def __len__(self) -> int:
             return 1

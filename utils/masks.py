@@ -16,6 +16,7 @@ from torch import Tensor
 from utils.cli import InputError
 from utils.files import read_image
 from utils.layout import FRAME_SIZE, SoftMasks
+from utils.places import beside
 
 NAMED = 6  # values of a refused mask that the message names
 
@@ -37,7 +38,7 @@ def read_mask(path: Path, soft: SoftMasks = "refuse") -> Tensor:
     where "dither" would read it.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such mask")
+        raise InputError(f"{path}: no such mask{beside(path)}")
     pixels = read_image(path, cv2.IMREAD_UNCHANGED)
     if pixels.shape[:2] != FRAME_SIZE:
         raise InputError(f"{path}: is {pixels.shape[1]}×{pixels.shape[0]}, not 224×224")
