@@ -19,8 +19,8 @@ from utils.layout import BenchmarkName
 MISSING = "missing"
 OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}
 WITHOUT_EFFECT = {  # options that change no number, or stand for what is in the key by its content
-    "zero_shot": ("data.root", *zero_shot.options.HOW),
-    "supervised": ("train.cpu", *supervised.options.HOW),
+    "zero_shot": ("data.root", "grounding.labels", *zero_shot.options.HOW, *zero_shot.options.WEIGHTS),
+    "supervised": ("train.cpu", *supervised.options.HOW, *supervised.options.WEIGHTS),
 }
 
 
@@ -41,6 +41,8 @@ def digests(kind: str, options: Any, root: Path, benchmark: BenchmarkName) -> tu
     described = json.dumps(without(options, WITHOUT_EFFECT[kind]), sort_keys=True, default=str)
     # Composed clips have the same names whatever they were composed of; how they were, their recipe says.
     files = [*weight_files(kind, options), *data_files(root, benchmark)]
+    if kind == "zero_shot" and options.setting == "box_prompt":
+        files.append(options.grounding.labels)
     return (hashlib.sha256(described.encode()).hexdigest(), *map(digest, files))
 
 

@@ -57,11 +57,14 @@ def to_yaml(options: Any) -> str:
 
 
 def without(options: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The options as nested dicts, less those of the names, each GROUP.OPTION."""
+    """The options as nested dicts, less those of the names, each GROUP.OPTION or GROUP.GROUP.OPTION."""
     kept = asdict(options)
     for name in names:
-        group, _, option = name.partition(".")
-        del kept[group][option]
+        *groups, option = name.split(".")
+        held = kept
+        for group in groups:
+            held = held[group]
+        del held[option]
     return kept
 
 
