@@ -18,7 +18,7 @@ setup: .venv/ready
 
 # The study in small: compose clips, preprocess them, show one as anybody's video, then every row, its tables and a page.
 demo: .venv/ready
-	$(RUN) -m avsbench_data.compose --out $(MINI)
+	$(RUN) -m synthetic.compose --out $(MINI)
 	$(RUN) preprocess_s4.py --root $(MINI)/Single-source
 	$(RUN) preprocess_ms3.py --root $(MINI)/Multi-sources
 	$(ONE) $(RUN) demo.py $(MINI)/Single-source/s4_data/raw_videos/test/guitar/guitar_0008.mp4
@@ -33,7 +33,7 @@ pretrain: .venv/ready
 	$(MAKE) --jobs 2 pretrain-audioclip pretrain-sam
 
 pretrain-audioclip pretrain-sam: pretrain-%: .venv/ready
-	$(ONE) $(RUN) -m pretrained.train_mini $* --out runs/pretrain
+	$(ONE) $(RUN) -m synthetic.train $* --out runs/pretrain
 
 test: .venv/ready
 	$(RUN) -m pytest

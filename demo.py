@@ -8,7 +8,7 @@
 Any container, codec, length, size and frame rate. DIR (default runs/demo/NAME-OF-THE-VIDEO) gets index.html, which a
 browser opens from the disk; overlay.mp4, the video with its sound and the masks; masks/ as PNG of the video's size.
 A command that was killed resumes when it is repeated. The demo of one video never replaces that of another.
-python -m pretrained.fetch audioclip-full sam-vit-h gets the public weights.
+python -m pretrained.download audioclip-full sam-vit-h gets the public weights.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -23,11 +23,11 @@ from typing import Literal
 
 import torch
 
-from utils.cli import command
+from utils.cli import cli_entry
 from utils.config import option_parser, parse_options
 from utils.files import sha256
-from utils.stream import open_video
-from zero_shot.build import build_setting
+from utils.video_stream import open_video
+from zero_shot.build import build_method
 from zero_shot.demo import run
 from zero_shot.demo_folder import check_folder, check_words, choose_folder, video_path
 from zero_shot.options import Options
@@ -35,7 +35,7 @@ from zero_shot.options import Options
 MINIATURE = Path(__file__).parent / "zero_shot" / "configs" / "mini" / "s4_no_prompt.yaml"
 
 
-@command
+@cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = option_parser(Options, __doc__, "python demo.py")
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         out = choose_folder(video, digest)
     device = "cuda" if torch.cuda.is_available() and not options.run.cpu else "cpu"
-    setting = build_setting(options, device)
+    setting = build_method(options, device)
     run(setting, options, video, digest, out, namespace.every, heat=namespace.heat, prompts=namespace.prompts)
     return 0
 

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 
 from utils import preprocess
-from utils.cli import command
+from utils.cli import cli_entry
 
 
-@command
+@cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     return preprocess.main("s4", argv, __doc__)

@@ -26,14 +26,14 @@ from pathlib import Path
 from typing import get_args
 
 from study.job import Job, Kind, Study
-from study.needs import duration, estimates, lacks
 from study.plan import STUDIES, load_study
+from study.requirements import duration, estimates, missing_requirements
 from study.results import result
-from study.run import Outcome, State, claim, run_jobs, state
+from study.run import JobResult, State, bind_run_dir, run_jobs, state
 from study.tables import write_tables
-from utils.cli import InputError, Parser, command
+from utils.cli import InputError, Parser, cli_entry
 from utils.fidelity import Fidelity
-from utils.lock import alone
+from utils.lock import exclusive_lock
 from utils.places import expanded, found
 from utils.ranges import COUNT
 
@@ -53,7 +53,7 @@ def dry_run(study: Study, jobs: Sequence[Job], runs: Path) -> None:
     fixes: dict[tuple[str, str], int] = {}
     ready, left = 0, 0.0
     states = {job.name: state(job, runs) for job in jobs}
-    lacking = lacks(job for job in jobs if states[job.name] != "done")
+    lacking = missing_requirements(job for job in jobs if states[job.name] != "done")
     width = max(len(job.name) for job in jobs)
     for job in jobs:
         missing = lacking.get(job.name, [])
@@ -76,7 +76,7 @@ def dry_run(study: Study, jobs: Sequence[Job], runs: Path) -> None:
     print(f"{ready} can run now. All that is left takes about {duration(left)} one after another ({basis}).")
 
 
-def work(study: Study, jobs: Sequence[Job], runs: Path, count: int | None, launcher: Sequence[str]) -> list[Outcome]:
+def work(study: Study, jobs: Sequence[Job], runs: Path, count: int | None, launcher: Sequence[str]) -> list[JobResult]:
     """Run what has no result, with a line for each; returns how those ended."""
     todo = [job for job in jobs if state(job, runs) != "done"]
     if not todo:
@@ -89,7 +89,7 @@ def work(study: Study, jobs: Sequence[Job], runs: Path, count: int | None, launc
     print(f"{len(todo)} of {len(jobs)} rows to run, {count} at a time; about {total} ({basis})", flush=True)
     digits = len(str(len(todo)))
 
-    def told(outcome: Outcome, number: int, rest: float) -> None:
+    def told(outcome: JobResult, number: int, rest: float) -> None:
         numbers = result(outcome.job, runs)
         said = f"M_J {numbers['m_j']:.3f}, M_F {numbers['m_f']:.3f}, {duration(outcome.seconds)}" if numbers else ""
         said = f"FAILED: {outcome.error}" if outcome.error else said
@@ -106,7 +106,7 @@ def default_jobs() -> int:
     return 1 if torch.cuda.is_available() else os.cpu_count() or 1
 
 
-@command
+@cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__)
@@ -130,8 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         dry_run(study, jobs, runs)
         return 0
-    with alone(runs / ".lock", "is running this study"):
-        claim(study, runs)
+    with exclusive_lock(runs / ".lock", "is running this study"):
+        bind_run_dir(study, runs)
         outcomes = work(study, jobs, runs, args.jobs, args.launcher)
         tables = write_tables(study, runs, args.out)
         done = sum(result(job, runs) is not None for job in study.jobs)

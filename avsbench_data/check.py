@@ -21,15 +21,15 @@ from typing import get_args
 from tqdm import tqdm
 
 from utils.audio import SAMPLE_RATE, read_wav
-from utils.cli import InputError, Parser, command, quiet_bar
+from utils.cli import InputError, Parser, cli_entry, quiet_bar
 from utils.dataset import read_frame, read_log_mel
 from utils.layout import AVSBench, Clip, SoftMasks
 from utils.masks import SoftMask, read_mask
-from utils.parallel import LOST, in_processes
+from utils.parallel import LOST, parallel_map
 from utils.places import found
 from utils.preprocess import folder_fidelity
 from utils.ranges import JOBS
-from utils.video import probe
+from utils.video import probe_clip
 
 
 def clip_problems(data: AVSBench, clip: Clip, raw: bool, features: bool, soft_masks: SoftMasks = "refuse") -> list[str]:
@@ -48,7 +48,7 @@ def _checks(
     data: AVSBench, clip: Clip, raw: bool, features: bool, remedy: str, soft_masks: SoftMasks
 ) -> Iterator[tuple]:
     if raw:
-        yield lambda: probe(data.video(clip)), "obtain the raw video again"
+        yield lambda: probe_clip(data.video(clip)), "obtain the raw video again"
     for path in data.masks(clip):
         yield lambda path=path: read_mask(path, soft_masks), "obtain gt_masks again"
     if features:
@@ -84,7 +84,7 @@ def _check_wav(path: Path) -> None:
         raise InputError(f"{path}: holds no samples")
 
 
-@command
+@cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__)
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not features:
         print(f"note: not preprocessed yet; run python preprocess_{args.dataset}.py --root {args.root}")
     look = partial(_look, data=data, raw=raw, features=features, soft_masks=args.soft_masks)
-    made = in_processes(look, data.clips, args.jobs)
+    made = parallel_map(look, data.clips, args.jobs)
     bar = tqdm(made, total=len(data.clips), desc=f"check {args.dataset}", unit="clip", **quiet_bar())
     bad, soft = 0, []
     for clip, findings in zip(data.clips, bar, strict=True):

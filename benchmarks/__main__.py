@@ -23,9 +23,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.harness import Cost, Races, Result, Row
+from benchmarks.harness import BenchmarkRunner, Cost, Result, Row
 from benchmarks.rows import ROWS
-from utils.cli import Parser, command
+from utils.cli import Parser, cli_entry
 from utils.files import write_text
 from utils.places import expanded
 from utils.ranges import COUNT
@@ -54,20 +54,20 @@ def missing(row: Row) -> str:
     if row.device == "cuda" and not torch.cuda.is_available():
         return "a GPU"
     free = re.search(r"MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text())
-    if free and int(free[1]) / 2**20 < row.needs:
-        return f"{row.needs:.0f} GB of free memory for the baseline"
+    if free and int(free[1]) / 2**20 < row.min_gib:
+        return f"{row.min_gib:.0f} GB of free memory for the baseline"
     return ""
 
 
 def line(result: Result) -> str:
     """A row of the table."""
-    row, plain, ours = result.row, result.plain, result.ours
-    cells = [row.part, row.size, row.beside, *(_seconds(getattr(cost, row.clock)) for cost in (plain, ours))]
-    cells += [f"{result.faster:.1f}×", row.clock]
-    if result.smaller is None:
+    row, plain, ours = result.row, result.reference, result.optimized
+    cells = [row.part, row.size, row.compared_with, *(_seconds(getattr(cost, row.clock)) for cost in (plain, ours))]
+    cells += [f"{result.speedup:.1f}×", row.clock]
+    if result.memory_ratio is None:
         cells += ["", "", ""]
     else:
-        cells += [f"{plain.peak_mb:.0f}", f"{ours.peak_mb:.0f}", f"{result.smaller:.1f}×"]
+        cells += [f"{plain.peak_mb:.0f}", f"{ours.peak_mb:.0f}", f"{result.memory_ratio:.1f}×"]
     return f"| {' | '.join([*cells, f'{result.difference:.1e}'])} |"
 
 
@@ -75,7 +75,7 @@ def record(result: Result) -> dict[str, object]:
     """The same for the JSON file."""
     row = {name: getattr(result.row, name) for name in ("part", "size", "beside", "clock", "tolerance")}
     costs = {name: _numbers(getattr(result, name), result.row) for name in ("plain", "ours")}
-    return {**row, **costs, "faster": result.faster, "smaller": result.smaller, "difference": result.difference}
+    return {**row, **costs, "faster": result.speedup, "smaller": result.memory_ratio, "difference": result.difference}
 
 
 def _numbers(cost: Cost, row: Row) -> dict[str, object]:
@@ -87,7 +87,7 @@ def _seconds(value: float) -> str:
     return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
-@command
+@cli_entry
 def main(argv: Sequence[str] | None = None, tiny: bool = False) -> int:
     """Run the rows and print the table as it grows. tiny: only to see that the rows run and agree."""
     parser = Parser(__doc__)
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None, tiny: bool = False) -> int:
     args = parser.parse_args(argv)
     chosen = [row for row in ROWS if re.search(args.only, f"{row.part} {row.size}") and not (args.quick and row.slow)]
     heading = machine()
-    lines, records, races = [], [], Races(args.rounds, tiny)
+    lines, records, races = [], [], BenchmarkRunner(args.rounds, tiny)
     print("\n".join([heading, "", *HEAD]), flush=True)
     for row in chosen:
         if lack := missing(row):

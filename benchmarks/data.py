@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from avsbench_data import compose
 from benchmarks.harness import Output, Work
+from synthetic import compose
 from utils import preprocess
-from utils.audio import SAMPLE_RATE, five_examples, log_mel, mel_matrix
+from utils.audio import SAMPLE_RATE, log_mel, mel_matrix, pad_or_trim
 from utils.dataset import STATISTICS, AVSDataset
 from utils.files import read_image
 from utils.layout import AVSBench, Clip
@@ -53,7 +53,7 @@ def _sums(data: AVSBench) -> Output:
     }
 
 
-def preprocess_plain(count: int, jobs: int) -> Work:
+def preprocess_reference(count: int, jobs: int) -> Work:
     """One process, as the original: every frame is decoded, converted and resized, the file opened again for its
     sound, and frames compressed."""
     data = clips(count)
@@ -74,9 +74,7 @@ def preprocess_plain(count: int, jobs: int) -> Work:
             blocks = [b.to_ndarray() for f in [*container.decode(audio=0), None] for b in resampler.resample(f)]
         samples = np.concatenate(blocks, axis=1).reshape(-1, resampler.layout.nb_channels)
         soundfile.write(data.wav(clip), samples, SAMPLE_RATE, subtype="PCM_16")
-        np.save(
-            data.log_mel(clip), five_examples(log_mel(soundfile.read(data.wav(clip), dtype="int16")[0], SAMPLE_RATE))
-        )
+        np.save(data.log_mel(clip), pad_or_trim(log_mel(soundfile.read(data.wav(clip), dtype="int16")[0], SAMPLE_RATE)))
 
     def work() -> Callable[[], Output]:
         for clip in data.clips:
@@ -86,7 +84,7 @@ def preprocess_plain(count: int, jobs: int) -> Work:
     return work
 
 
-def preprocess_ours(count: int, jobs: int) -> Work:
+def preprocess_optimized(count: int, jobs: int) -> Work:
     """Each file is opened once, only what the chosen frames need is decoded, and only they are converted."""
     data = clips(count)
 
@@ -101,7 +99,7 @@ def _sound() -> np.ndarray:
     return np.random.default_rng(0).uniform(-0.5, 0.5, 5 * SAMPLE_RATE)
 
 
-def log_mel_plain(calls: int) -> Work:
+def log_mel_reference(calls: int) -> Work:
     """librosa's spectrogram, then VGGish's mel bands, which librosa has not: its triangles are not linear in mel."""
     samples = _sound()
 
@@ -116,7 +114,7 @@ def log_mel_plain(calls: int) -> Work:
     return work
 
 
-def log_mel_ours(calls: int) -> Work:
+def log_mel_optimized(calls: int) -> Work:
     """utils.audio.log_mel."""
     samples = _sound()
 
@@ -128,7 +126,7 @@ def log_mel_ours(calls: int) -> Work:
     return work
 
 
-def load_plain(count: int, split: str) -> Work:
+def load_reference(count: int, split: str) -> Work:
     """As the original's loader: PNG as the original writes them, by PIL and torchvision, and pickled tensors."""
     data, folder = clips(count), FOLDER / f"avs_benchmark_{count}_clips" / f"original_{split}"
     folder.mkdir(exist_ok=True)
@@ -158,7 +156,7 @@ def load_plain(count: int, split: str) -> Work:
     return work
 
 
-def load_ours(count: int, split: str) -> Work:
+def load_optimized(count: int, split: str) -> Work:
     """utils.dataset, and frames as preprocessing writes them."""
     dataset = AVSDataset(clips(count), split)
 

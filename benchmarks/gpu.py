@@ -27,23 +27,23 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu_rows import ROWS, Form, Place, Row
+from benchmarks.gpu_rows import ROWS, Row, Target, Variant
 from benchmarks.roofline import Card, Counter, measure, seconds
-from utils.cli import InputError, Parser, command
-from utils.device import set_exactness
+from utils.cli import InputError, Parser, cli_entry
+from utils.device import set_matmul_precision
 from utils.files import write_text
 from utils.places import expanded
 from utils.ranges import COUNT
 from utils.results import commit
-from zero_shot.fast_encoder import bias_of
+from zero_shot.segmenters.sam_encoder import relative_position_bias
 
 COLUMNS = ("part", "form", "ms", "faster", "first s", "least ms", "reached", "GFLOP", "GB", "peak GB", "apart")
 
 
-def run(row: Row, form: Form, place: Place, card: Card, calls: int) -> tuple[dict[str, Any], Tensor]:
+def run(row: Row, form: Variant, place: Target, card: Card, calls: int) -> tuple[dict[str, Any], Tensor]:
     """Measure one form of a row. Returns its numbers and what the work gave."""
     cuda = place.device.type == "cuda"
-    set_exactness(form.precision)
+    set_matmul_precision(form.precision)
     torch.compiler.reset()
     step = row.make(form, place)
     begin = time.perf_counter()
@@ -54,7 +54,7 @@ def run(row: Row, form: Form, place: Place, card: Card, calls: int) -> tuple[dic
         torch.cuda.reset_peak_memory_stats(place.device)
     taken = seconds(step, place.device, calls)
     peak = torch.cuda.max_memory_allocated(place.device) if cuda else None
-    counted = row.make(Form(form.precision, form.by_pixel, False, form.stock), place)
+    counted = row.make(Variant(form.precision, form.by_pixel, False, form.stock), place)
     with Counter(card) as counter:
         counted()
     work = counter.work
@@ -71,7 +71,7 @@ def run(row: Row, form: Form, place: Place, card: Card, calls: int) -> tuple[dic
     return numbers, output
 
 
-def measured(row: Row, place: Place, card: Card, calls: int) -> list[dict[str, Any]]:
+def measured(row: Row, place: Target, card: Card, calls: int) -> list[dict[str, Any]]:
     """All forms of a row, one after the other; what fails says why, and the others go on."""
     found: list[dict[str, Any]] = []
     first: Tensor | None = None
@@ -113,7 +113,7 @@ def line(numbers: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def heading(place: Place, card: Card) -> list[str]:
+def heading(place: Target, card: Card) -> list[str]:
     """The card, what it was measured to do, and the table's head."""
     rates = ", ".join(f"{name} {rate / 1e12:.4g}" for name, rate in card.flops.items())
     facts = f"{card.name}, torch {torch.__version__}, commit {commit()[:12]}"
@@ -136,13 +136,13 @@ def fused_attention(dtype: torch.dtype) -> bool:
     rows = torch.randn(heads, size, size, size, device="cuda", dtype=dtype)
     try:
         with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
-            F.scaled_dot_product_attention(q, k, v, attn_mask=bias_of(rows, rows)[None])
+            F.scaled_dot_product_attention(q, k, v, attn_mask=relative_position_bias(rows, rows)[None])
     except RuntimeError:
         return False
     return True
 
 
-@command
+@cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 1 if any form failed."""
     parser = Parser(__doc__)
@@ -154,13 +154,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise InputError("no CUDA device here; --device cpu --tiny shows that the code works")
-    place = Place(torch.device(args.device), args.tiny, "eager" if args.tiny else "inductor")
+    place = Target(torch.device(args.device), args.tiny, "eager" if args.tiny else "inductor")
     card = measure(place.device, 128 if args.tiny else 8192)
     lines = heading(place, card)
     print("\n".join(lines), flush=True)
     rows = [Row(row.part, row.make, [form for form in row.forms if args.only in f"{row.part} {form}"]) for row in ROWS]
     found = [numbers for row in rows for numbers in measured(row, place, card, args.calls)]
-    set_exactness("fp32")
+    set_matmul_precision("fp32")
     if args.out:
         write_text(args.out, "\n".join([*lines, *map(line, found)]) + "\n")
         facts = {"card": vars(card), "torch": torch.__version__, "commit": commit(), "rows": found}

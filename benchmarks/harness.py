@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from joblib.externals.loky import get_reusable_executor
 
-CONTESTANTS = ["benchmarks.data", "benchmarks.segmentors", "benchmarks.studies", "benchmarks.zero_shot"]
+MODULES = ["benchmarks.data", "benchmarks.segmentors", "benchmarks.studies", "benchmarks.zero_shot"]
 Output = dict[str, np.ndarray]
 Work = Callable[[], Output | Callable[[], Output]]
 
@@ -42,17 +42,17 @@ class Row:
 
     part: str
     size: str
-    beside: str
-    plain: str
-    ours: str
+    compared_with: str
+    reference: str
+    optimized: str
     options: Mapping[str, Any] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
-    plain_calls: int = 1
-    our_calls: int = 3
+    reference_calls: int = 1
+    optimized_calls: int = 3
     clock: Literal["processor", "wall"] = "processor"
     tolerance: float = 1e-4
     memory: bool = True
-    needs: float = 0.0
+    min_gib: float = 0.0
     slow: bool = False
     prepare: str = ""
     device: str = "cpu"
@@ -74,22 +74,22 @@ class Result:
     """A row's costs, and the largest difference of what came out (see `difference`)."""
 
     row: Row
-    plain: Cost
-    ours: Cost
+    reference: Cost
+    optimized: Cost
     difference: float
 
     @property
-    def faster(self) -> float:
+    def speedup(self) -> float:
         """How many times as fast ours is, by the row's clock."""
-        return float(getattr(self.plain, self.row.clock) / max(getattr(self.ours, self.row.clock), 1e-9))
+        return float(getattr(self.reference, self.row.clock) / max(getattr(self.optimized, self.row.clock), 1e-9))
 
     @property
-    def smaller(self) -> float | None:
+    def memory_ratio(self) -> float | None:
         """How many times as much memory the baseline takes; None where that was not measured."""
-        return self.plain.peak_mb / max(self.ours.peak_mb, 0.1) if self.row.memory else None
+        return self.reference.peak_mb / max(self.optimized.peak_mb, 0.1) if self.row.memory else None
 
 
-class Races:
+class BenchmarkRunner:
     """Measures rows; a baseline that several rows share is measured once."""
 
     def __init__(self, rounds: int = 2, tiny: bool = False):
@@ -101,33 +101,35 @@ class Races:
         """Measure both contestants in turns. Raises AssertionError if their results differ by more than allowed."""
         options = dict(row.tiny if self.tiny else row.options)
         if row.prepare:
-            options |= self._apart(call, row.prepare, options)
-        costs: dict[str, list[Cost]] = {row.ours: []}
-        shared = (row.plain, repr(sorted(options.items())))
+            options |= self._in_subprocess(call, row.prepare, options)
+        costs: dict[str, list[Cost]] = {row.optimized: []}
+        shared = (row.reference, repr(sorted(options.items())))
         again = shared not in self.known
         plain = self.known.setdefault(shared, [])
-        rounds = self.rounds if row.plain_calls and not self.tiny else 1  # a long call needs no second
+        rounds = self.rounds if row.reference_calls and not self.tiny else 1  # a long call needs no second
         for _ in range(rounds):
             if again:
-                plain.append(self._apart(measure, row.plain, options, row.plain_calls, row.device))
-            costs[row.ours].append(self._apart(measure, row.ours, options, row.our_calls, row.device))
-        one, other = typical(plain), typical(costs[row.ours])
-        apart = difference(one.output, other.output)
+                plain.append(self._in_subprocess(measure, row.reference, options, row.reference_calls, row.device))
+            costs[row.optimized].append(
+                self._in_subprocess(measure, row.optimized, options, row.optimized_calls, row.device)
+            )
+        one, other = median_cost(plain), median_cost(costs[row.optimized])
+        apart = relative_difference(one.output, other.output)
         assert apart <= row.tolerance, f"{row.part}, {row.size}: results differ by {apart:.1e}"
         return Result(row, one, other, apart)
 
-    def _apart(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _in_subprocess(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The function's result from a fresh process."""
         if self.tiny:
             return function(*arguments)
         os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         context = get_context("forkserver")  # a process that has already imported everything is forked each time
-        context.set_forkserver_preload(CONTESTANTS)
+        context.set_forkserver_preload(MODULES)
         with ProcessPoolExecutor(1, context) as pool:
-            return pool.submit(_and_rest, function, *arguments).result()
+            return pool.submit(_run_and_exit, function, *arguments).result()
 
 
-def _and_rest(function: Callable[..., Any], *arguments: Any) -> Any:
+def _run_and_exit(function: Callable[..., Any], *arguments: Any) -> Any:
     """The function's result, once joblib's workers are gone: they would wait for more, and this process for them."""
     # If memory runs out after all, the kernel is to end this process and none that does real work.
     Path("/proc/self/oom_score_adj").write_text("1000")
@@ -169,13 +171,13 @@ def measure(contestant: str, options: Mapping[str, Any], calls: int, device: str
     return Cost(wall, processor, peak.mb(), output() if callable(output) else output)
 
 
-def typical(costs: list[Cost]) -> Cost:
+def median_cost(costs: list[Cost]) -> Cost:
     """The median of several processes' times, and the largest of their peaks."""
     wall, processor = (statistics.median(getattr(c, clock) for c in costs) for clock in ("wall", "processor"))
     return Cost(wall, processor, max(c.peak_mb for c in costs), costs[0].output)
 
 
-def difference(one: Output, other: Output) -> float:
+def relative_difference(one: Output, other: Output) -> float:
     """The largest difference of two outputs: of masks the share of pixels that differ, of numbers the largest
     difference over the largest number of the first."""
     assert one.keys() == other.keys(), (sorted(one), sorted(other))

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
-from utils.device import set_exactness
+from utils.device import set_matmul_precision
 
 aten = torch.ops.aten
 
@@ -76,7 +76,7 @@ def measure(device: torch.device, side: int, calls: int = 5) -> Card:
     """Measure products of square matrices of `side` and copies of as many floats."""
     flops = {}
     for precision in ("fp32", "tf32", "bf16"):
-        set_exactness(precision)
+        set_matmul_precision(precision)
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         flops[precision] = 2 * side**3 / seconds(lambda one=one, other=other: one @ other, device, calls)  # type: ignore[misc]

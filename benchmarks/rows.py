@@ -18,7 +18,7 @@ def _preprocess(jobs: int) -> Row:
         D + "preprocess_ours",
         {**CLIPS, "jobs": jobs},
         {**FEW, "jobs": jobs},
-        our_calls=2,
+        optimized_calls=2,
         clock="processor" if jobs == 1 else "wall",
         memory=jobs == 1,
         prepare=D + "made",
@@ -35,8 +35,8 @@ def _block(stage: int, seconds: int, slow: bool = False) -> Row:
         S + "block_ours",
         {"seconds": seconds, "side": side, "channels": 256},
         {"seconds": 5, "side": 7, "channels": 16},
-        our_calls=10,
-        needs=3.0,
+        optimized_calls=10,
+        min_gib=3.0,
         slow=slow,
         tolerance=1e-3,
     )
@@ -51,9 +51,9 @@ def _step(row: str, name: str, needs: float, again: bool = False) -> Row:
         S + ("step_recomputed" if again else "step_ours"),
         {"row": row, "size": "full", "batch": 4},
         {"row": row, "size": "tiny", "batch": 1},
-        plain_calls=0,
-        our_calls=0,
-        needs=needs,
+        reference_calls=0,
+        optimized_calls=0,
+        min_gib=needs,
         tolerance=1e-2,
     )
 
@@ -69,7 +69,7 @@ def _proposals(model: str, side: int, **more: Any) -> Row:
         options,
         {"model": "mini", "side": 4},
         prepare=Z + "threshold",
-        **{"tolerance": 1e-3, "our_calls": 1, **more},
+        **{"tolerance": 1e-3, "optimized_calls": 1, **more},
     )
 
 
@@ -84,7 +84,7 @@ def _study(setting: str, name: str, videos: int) -> list[Row]:
             E + f"study_{kind}",
             options,
             {**options, "count": 1, "composed": 4, "side": 2},
-            our_calls=2 if kind == "cold" else 5,
+            optimized_calls=2 if kind == "cold" else 5,
             tolerance=1e-3,
         )
         for kind in ("cold", "warm")
@@ -111,7 +111,7 @@ ROWS = [
         D + "load_ours",
         {**CLIPS, "split": "train"},
         {**FEW, "split": "train"},
-        our_calls=10,
+        optimized_calls=10,
         prepare=D + "made",
     ),
     Row(
@@ -167,7 +167,7 @@ ROWS = [
         10,
     ),
     _proposals("mini", 32),
-    _proposals("vit_b", 8, slow=True, plain_calls=0, our_calls=0),
+    _proposals("vit_b", 8, slow=True, reference_calls=0, optimized_calls=0),
     _proposals("vit_h", 32, slow=True, device="cuda"),
     *_study("no_prompt", "No-Prompt", 1),
     *_study("point", "Point-Prompt local", 2),

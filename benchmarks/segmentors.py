@@ -10,11 +10,11 @@ from torch import Tensor
 
 from benchmarks.harness import Output, Work
 from models.tpavi import TPAVI
+from supervised.grad_checkpointing import enable_grad_checkpointing
 from supervised.losses import segmentation_loss
-from supervised.model import ListeningSegmentor
-from supervised.options import EarOptions, FPNOptions, ModelOptions
-from supervised.recompute import recompute
-from tests import plain
+from supervised.model import AVSModel
+from supervised.options import FPNOptions, ModelOptions, VGGishOptions
+from tests.helpers import reference as plain
 from utils.metrics import Metrics
 
 Attend = Callable[[TPAVI, Tensor, Tensor], Tensor]
@@ -28,7 +28,7 @@ def _scored(videos: int) -> list[tuple[Tensor, Tensor]]:
     return [(masks * 2 - 1 + 2 * torch.randn(masks.shape, generator=generator), masks) for _ in range(videos)]
 
 
-def metrics_plain(videos: int) -> Work:
+def metrics_reference(videos: int) -> Work:
     """Per video: 255 passes over the pixels of each frame, then intersections and unions, frame by frame."""
     scored = _scored(videos)
 
@@ -39,7 +39,7 @@ def metrics_plain(videos: int) -> Work:
     return work
 
 
-def metrics_ours(videos: int) -> Work:
+def metrics_optimized(videos: int) -> Work:
     """One histogram a frame, from which both follow."""
     scored = _scored(videos)
 
@@ -72,12 +72,12 @@ def _block(attend: Attend, seconds: int, side: int, channels: int) -> Work:
     return work
 
 
-def block_plain(**sizes: int) -> Work:
+def block_reference(**sizes: int) -> Work:
     """Through the matrix of all pixels with all pixels."""
     return _block(plain.tpavi, **sizes)
 
 
-def block_ours(**sizes: int) -> Work:
+def block_optimized(**sizes: int) -> Work:
     """Through the 128 × 128 memory."""
     return _block(lambda block, maps, audio: block(maps, audio)[0], **sizes)
 
@@ -88,17 +88,17 @@ def _gradients(module: torch.nn.Module) -> Output:
     return {"gradients": np.array(norms)}
 
 
-def _model(row: str, size: str) -> ListeningSegmentor:
+def _model(row: str, size: str) -> AVSModel:
     torch.manual_seed(0)
     if row == "fpn":
         sizes: Any = "published" if size == "full" else "mini"
-        options = ModelOptions(segmentor="fpn", fpn=FPNOptions(visual="random", audio="random", sizes=sizes))
+        options = ModelOptions(segmentor="fpn", fpn=FPNOptions(visual="random", audio="random", variant=sizes))
     else:
         backbones: Any = {"full": row, "tiny": {"resnet50": "resnet18", "pvt_v2_b5": "pvt_v2_b0"}[row]}
-        ear = EarOptions("random") if size == "full" else EarOptions("random", [8, 8, 8, 8], 32)
+        ear = VGGishOptions("random") if size == "full" else VGGishOptions("random", [8, 8, 8, 8], 32)
         channels = 256 if size == "full" else 32
-        options = ModelOptions(backbone=backbones[size], weights="random", ear=ear, channels=channels)
-    model = ListeningSegmentor(options)
+        options = ModelOptions(backbone=backbones[size], weights="random", vggish=ear, channels=channels)
+    model = AVSModel(options)
     for block in model.modules():
         if isinstance(block, TPAVI):
             block.W_z[1].weight.data.fill_(1.0)  # type: ignore[operator]
@@ -110,7 +110,7 @@ def _step(row: str, size: str, batch: int, attend: Attend | None, again: bool = 
     for ours. again: with the image tower's activations computed again on the way back."""
     model = _model(row, size)
     if again:
-        recompute(model.visual_tower)
+        enable_grad_checkpointing(model.visual_tower)
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=0.0)  # each step is the first
     frames, masks = torch.randn(batch, 5, 3, 224, 224), (torch.rand(batch, 1, 224, 224) > 0.5).float()
     samples = 220_500 if size == "full" else 11_025
@@ -118,7 +118,7 @@ def _step(row: str, size: str, batch: int, attend: Attend | None, again: bool = 
     given: dict[str, Tensor] = {"frames": frames}
     if attend is None:
         with torch.no_grad():
-            given["heard"] = model.listen(sounds)
+            given["heard"] = model.encode_audio(sounds)
     else:
         given[model.inputs.audio] = sounds
         for block in model.modules():
@@ -136,16 +136,16 @@ def _step(row: str, size: str, batch: int, attend: Attend | None, again: bool = 
     return work
 
 
-def step_plain(row: str, size: str, batch: int) -> Work:
+def step_reference(row: str, size: str, batch: int) -> Work:
     """The frozen audio tower runs in every step, TPAVI makes its matrix, all five frames are decoded."""
     return _step(row, size, batch, plain.tpavi)
 
 
-def step_ours(row: str, size: str, batch: int) -> Work:
+def step_optimized(row: str, size: str, batch: int) -> Work:
     """Sounds were heard once before, TPAVI is linear, only the labelled frame is decoded."""
     return _step(row, size, batch, None)
 
 
-def step_recomputed(row: str, size: str, batch: int) -> Work:
+def step_grad_checkpointing(row: str, size: str, batch: int) -> Work:
     """Ours, keeping only what enters each block of the image tower."""
     return _step(row, size, batch, None, again=True)

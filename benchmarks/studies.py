@@ -12,11 +12,12 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from benchmarks import data
 from benchmarks.harness import Output, Work
 from models.mini import load_mini_audioclip
-from tests import plain
-from utils.audio import five_seconds
+from tests.helpers import reference as plain
+from utils.audio import load_clip_waveform
 from utils.layout import AVSBench
-from zero_shot.build import build_setting, load_sam
+from zero_shot.build import build_method, load_sam
 from zero_shot.evaluate import evaluate, open_split
+from zero_shot.methods import AUDIOCLIP_RATE
 from zero_shot.options import (
     AudioCLIPOptions,
     DataOptions,
@@ -27,20 +28,19 @@ from zero_shot.options import (
     RunOptions,
     SamOptions,
 )
-from zero_shot.retrieval import crop_proposal, proposal_probabilities, select, union
-from zero_shot.settings import AUDIOCLIP_RATE
+from zero_shot.proposal_scoring import crop_proposal, proposal_probabilities, select_proposals, union_masks
 from zero_shot.similarity import similarity_map
 
 
 def _options(setting: str, count: int, bench: AVSBench, side: int, cache: Path) -> Options:
     """Those of zero_shot/configs/mini."""
     return Options(
-        setting="no_prompt" if setting == "no_prompt" else "point",
-        data=DataOptions(root=bench.root, first=count, workers=0),
+        method="no_prompt" if setting == "no_prompt" else "point",
+        data=DataOptions(root=bench.root, max_clips=count, num_workers=0),
         audioclip=AudioCLIPOptions(weights="mini", reverse=False, interpolation="bicubic"),
-        sam=SamOptions(size="mini", weights="mini"),
+        sam=SamOptions(model="mini", weights="mini"),
         prompt=PromptOptions(threshold=0.95),
-        retrieval=RetrievalOptions(rule="best", crop_size=128, largest=0.5),
+        retrieval=RetrievalOptions(rule="top1", crop_size=128, max_area=0.5),
         proposals=ProposalOptions(side, 0.75, 0.9),
         run=RunOptions(cache=cache, cpu=True),
     )
@@ -60,7 +60,7 @@ def _study(setting: str, count: int, composed: int, side: int, cold: bool) -> Wo
     cache = data.FOLDER / "avs_benchmark_cache"
     shutil.rmtree(cache, ignore_errors=True)
     options = _options(setting, count, data.clips(composed), side, cache)
-    built = build_setting(options)
+    built = build_method(options)
     dataset, accelerator = open_split(options, built), Accelerator(cpu=True)
     masks: list[np.ndarray] = []
 
@@ -83,7 +83,7 @@ def _study(setting: str, count: int, composed: int, side: int, cold: bool) -> Wo
 
 
 @torch.inference_mode()
-def study_plain(setting: str, count: int, composed: int, side: int) -> Work:
+def study_reference(setting: str, count: int, composed: int, side: int) -> Work:
     """As the original: nothing is kept, each frame goes through the stock predictor or generator and each proposal
     through torchvision, peaks are sought pixel by pixel, and M_F passes 255 times over the pixels."""
     bench = data.clips(composed)
@@ -94,16 +94,16 @@ def study_plain(setting: str, count: int, composed: int, side: int) -> Work:
     model.fidelity = "corrected"
 
     def pick(frame: np.ndarray, sound: torch.Tensor) -> np.ndarray:
-        records = [r for r in generator.generate(frame) if r["area"] <= options.retrieval.largest * 224 * 224]
+        records = [r for r in generator.generate(frame) if r["area"] <= options.retrieval.max_area * 224 * 224]
         cut = {place: crop_proposal(frame, record, "corrected") for place, record in enumerate(records)}
         kept = [place for place, crop in cut.items() if crop is not None]
         if not kept:
             return np.zeros((224, 224), bool)
         size = options.retrieval.crop_size
         crops = torch.stack([plain.crop_image(crop, size) for crop in cut.values() if crop is not None])
-        scores = proposal_probabilities(model.encode_image(crops), sound, options.retrieval.scale)
-        chosen = select(scores, kept, len(records), rule="best")
-        return union([records[place]["segmentation"] for place in chosen])
+        scores = proposal_probabilities(model.encode_image(crops), sound, options.retrieval.logit_scale)
+        chosen = select_proposals(scores, kept, len(records), rule="top1")
+        return union_masks([records[place]["segmentation"] for place in chosen])
 
     def ask(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
         wanted, unwanted = plain.peaks(heat, options.prompt.threshold)
@@ -117,7 +117,9 @@ def study_plain(setting: str, count: int, composed: int, side: int) -> Work:
         answers, iou, f = [], [], []
         for clip in bench.split("test")[:count]:
             frames = [np.asarray(Image.open(path).convert("RGB")) for path in bench.frames(clip)]
-            heard = torch.from_numpy(five_seconds(bench.wav(clip), AUDIOCLIP_RATE, tile=options.audioclip.tile))
+            heard = torch.from_numpy(
+                load_clip_waveform(bench.wav(clip), AUDIOCLIP_RATE, tile=options.audioclip.audio_repeats)
+            )
             sounds = torch.nn.functional.normalize(model.encode_audio(heard), dim=1)
             if setting == "no_prompt":
                 masks = [pick(frame, sound) for frame, sound in zip(frames, sounds, strict=True)]

@@ -9,14 +9,14 @@ from segment_anything import SamAutomaticMaskGenerator
 from benchmarks.harness import Output, Work
 from models.audioclip import AudioCLIP
 from models.mini import load_mini_audioclip
-from models.sam import SIZES
-from tests import plain
-from tests.lively_sam import MINI, lively_sam
+from models.sam import SAM_CONFIGS
+from tests.helpers import reference as plain
+from tests.helpers.random_sam import MINI, random_sam
+from zero_shot.methods import AUDIOCLIP_RATE
 from zero_shot.options import ProposalOptions
 from zero_shot.prompts import peak_points
-from zero_shot.proposals import propose
-from zero_shot.segmenter import Segmenter
-from zero_shot.settings import AUDIOCLIP_RATE
+from zero_shot.segmenters.proposals import generate_proposals
+from zero_shot.segmenters.sam import SamSegmenter
 from zero_shot.similarity import similarity_map
 
 STABILITY = 0.5  # random weights make masks less sure of themselves than trained ones
@@ -28,14 +28,14 @@ def _audioclip(size: str) -> AudioCLIP:
     return AudioCLIP(text=False).eval() if size == "full" else load_mini_audioclip()
 
 
-def audio_plain(size: str) -> Work:
+def audio_reference(size: str) -> Work:
     """Filters are made anew at every call, as in the original."""
     model = _audioclip(size)
     model.audio.fbsp.train()  # this layer alone
     return _hear(model)
 
 
-def audio_ours(size: str) -> Work:
+def audio_optimized(size: str) -> Work:
     """Filters are made once."""
     return _hear(_audioclip(size))
 
@@ -50,7 +50,7 @@ def _hear(model: AudioCLIP) -> Work:
     return work
 
 
-def image_plain(size: str) -> Work:
+def image_reference(size: str) -> Work:
     """The pooled embedding alone, by `encode_image`."""
     model, image = _audioclip(size), torch.randn(1, 3, 224, 224)
 
@@ -61,7 +61,7 @@ def image_plain(size: str) -> Work:
     return work
 
 
-def image_ours(size: str) -> Work:
+def image_optimized(size: str) -> Work:
     """The pooled embedding with the four maps and an embedding for each of 49 places."""
     model, image = _audioclip(size), torch.randn(1, 3, 224, 224)
 
@@ -77,7 +77,7 @@ def _pairs(frames: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(frames, 1024), torch.randn(frames, 1024, 7, 7)
 
 
-def prompts_plain(frames: int) -> Work:
+def prompts_reference(frames: int) -> Work:
     """Peaks and troughs pixel by pixel, in Python as in the original."""
     sounds, dense = _pairs(frames)
 
@@ -88,7 +88,7 @@ def prompts_plain(frames: int) -> Work:
     return work
 
 
-def prompts_ours(frames: int) -> Work:
+def prompts_optimized(frames: int) -> Work:
     """The same, array by array."""
     sounds, dense = _pairs(frames)
 
@@ -106,13 +106,13 @@ def _frame(seed: int) -> np.ndarray:
 
 
 def _sam(model: str, device: str) -> Any:
-    return lively_sam(MINI if model == "mini" else SIZES[model], seed=2).to(device)
+    return random_sam(MINI if model == "mini" else SAM_CONFIGS[model], seed=2).to(device)
 
 
 def threshold(model: str, side: int, device: str = "cpu") -> dict[str, float]:
     """A predicted IoU that a share of the candidates is above, in the widest gap near there."""
     everything = ProposalOptions(min(side, 8), -1e9, 0.0, 1.0, 1.0)
-    records = propose(Segmenter(_sam(model, device)), [_frame(0)], everything)[0]
+    records = generate_proposals(SamSegmenter(_sam(model, device)), [_frame(0)], everything)[0]
     scores = np.sort([record["predicted_iou"] for record in records])
     place = round((1 - SHARE) * (len(scores) - 1))
     near = scores[max(0, place - 3) : place + 4]
@@ -131,13 +131,13 @@ def _records(records: list[dict[str, Any]]) -> Output:
     }
 
 
-def proposals_plain(model: str, side: int, above: float, device: str = "cpu") -> Work:
+def proposals_reference(model: str, side: int, above: float, device: str = "cpu") -> Work:
     """segment-anything's SamAutomaticMaskGenerator."""
     generator = SamAutomaticMaskGenerator(_sam(model, device), **vars(_proposals(side, above)))
     return lambda: _records(generator.generate(_frame(1)))
 
 
-def proposals_ours(model: str, side: int, above: float, device: str = "cpu") -> Work:
-    """zero_shot.proposals, without a cache."""
-    segmenter = Segmenter(_sam(model, device))
-    return lambda: _records(propose(segmenter, [_frame(1)], _proposals(side, above))[0])
+def proposals_optimized(model: str, side: int, above: float, device: str = "cpu") -> Work:
+    """zero_shot.segmenters.proposals, without a cache."""
+    segmenter = SamSegmenter(_sam(model, device))
+    return lambda: _records(generate_proposals(segmenter, [_frame(1)], _proposals(side, above))[0])

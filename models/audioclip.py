@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.esresnext import ESResNeXtFBSP
-from utils.fidelity import Fidelity, checked
+from utils.fidelity import Fidelity, validate_fidelity
 
 SAMPLE_RATE = 44_100  # Hz, what the audio tower was trained on
 VOCABULARY = 49_408  # CLIP's byte-pair vocabulary
@@ -132,7 +132,7 @@ class AudioCLIP(nn.Module):
         fidelity: Fidelity = "corrected",
     ) -> None:
         super().__init__()
-        self.fidelity = checked(fidelity)
+        self.fidelity = validate_fidelity(fidelity)
         self.embed_dim = embed_dim
         self.visual = DenseResNet(vision_layers, embed_dim, vision_width // 2, image_size, vision_width)
         self.audio = ESResNeXtFBSP(
@@ -176,7 +176,7 @@ class AudioCLIP(nn.Module):
             ValueError: another shape (several channels are not mixed for you), integers, NaN or infinite
                 samples, or samples far outside [-1, 1].
         """
-        return self.audio(at_amplitude(waveform, self.fidelity))
+        return self.audio(scale_waveform(waveform, self.fidelity))
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Embeddings (N, embed_dim), not normalised, of ``images`` as :meth:`image_pyramid` takes them."""
@@ -266,7 +266,7 @@ class AudioCLIP(nn.Module):
         return images.to(self.visual.conv1.weight.dtype)
 
 
-def at_amplitude(waveform: Tensor, fidelity: Fidelity) -> Tensor:
+def scale_waveform(waveform: Tensor, fidelity: Fidelity) -> Tensor:
     """A waveform as the audio tower gets it under a fidelity; ValueError as :meth:`AudioCLIP.encode_audio` says."""
     if not waveform.is_floating_point():
         raise ValueError(f"waveform must be floats in [-1, 1], got {waveform.dtype} (divide int16 by 32768)")

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.audioclip import AudioCLIP, at_amplitude
-from models.checkpoints import fit
+from models.audioclip import AudioCLIP, scale_waveform
+from models.checkpoints import load_strict
 from models.esresnext import ESResNeXtFBSP
 from models.fpn import FeaturePyramid, SemanticHead
 from models.tpavi_segmentor import Segmentation
@@ -26,7 +26,7 @@ from models.vggish import VGGish
 from utils.fidelity import Fidelity
 
 Fusion = Literal["concate", "normed_concate", "naive_concate", "score_fusion", "skip", "noprior", "none"]
-SIGHT_ONLY = ("noprior", "none")  # fusions that do not read e
+NO_AUDIO = ("noprior", "none")  # fusions that do not read e
 
 
 class AudioCLIPSegmentor(nn.Module):
@@ -60,7 +60,7 @@ class AudioCLIPSegmentor(nn.Module):
         self.fidelity: Fidelity = fidelity or towers.fidelity
         self.visual = towers.visual
         # What a fusion does not read is not built, or left without gradients (several processes insist on that).
-        self.visual.attnpool.requires_grad_(fusion not in SIGHT_ONLY)
+        self.visual.attnpool.requires_grad_(fusion not in NO_AUDIO)
         self.audio: VGGish | ESResNeXtFBSP | None = None
         self.audio_projector: nn.Linear | None = None
         if fusion != "none" and audio == "vggish":
@@ -79,9 +79,9 @@ class AudioCLIPSegmentor(nn.Module):
     def forward(self, frames: Tensor, audio: Tensor | None) -> Tensor:
         """frames (B, 5, 3, H, W) normalised, H and W multiples of 32; audio as `listen` takes it ->
         logits (B, 5, H, W)."""
-        return self.segment(frames, self.listen(audio)).logits
+        return self.segment(frames, self.encode_audio(audio)).logits
 
-    def listen(self, audio: Tensor | None) -> Tensor | None:
+    def encode_audio(self, audio: Tensor | None) -> Tensor | None:
         """Features (B, 5, A) of sounds, before their projection to the embedding space; None for fusion "none".
 
         audio: waveforms (B, 5, samples) in [-1, 1] at 44.1 kHz, or, for VGGish, log-mel examples (B, 5, 1, 96, 64).
@@ -94,7 +94,7 @@ class AudioCLIPSegmentor(nn.Module):
         if isinstance(self.audio, VGGish):
             heard = self.audio(flat)
         else:
-            heard = self.audio.pool(at_amplitude(flat, self.fidelity))
+            heard = self.audio.pool(scale_waveform(flat, self.fidelity))
         return heard.unflatten(0, audio.shape[:2])
 
     def segment(self, frames: Tensor, heard: Tensor | None, labelled: int | None = None) -> Segmentation:
@@ -159,6 +159,6 @@ class AudioCLIPSegmentor(nn.Module):
         ours = {key: value for key, value in state.items() if not key.startswith((*renames, *unused))}
         for theirs, name in renames.items():
             ours |= {name + key.removeprefix(theirs): v for key, v in state.items() if key.startswith(theirs)}
-        fit(self, ours)
+        load_strict(self, ours)
         self.fidelity = "published"
         return self

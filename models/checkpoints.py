@@ -1,6 +1,6 @@
 """Load checkpoints: tensors only, strictly, with errors that name the file and the keys.
 
-What the study makes of each public file is in models/mappings.py.
+What the study makes of each public file is in models/key_maps.py.
 """
 
 import io
@@ -74,9 +74,9 @@ def load_checkpoint(
     """
     state = read_state_dict(path)
     # Loaders that end in torch's own load_state_dict would copy what fits before they complain at length.
-    guard = module.register_load_state_dict_pre_hook(_refuse_misfit)
+    guard = module.register_load_state_dict_pre_hook(_raise_on_mismatch)
     try:
-        load(state) if load else fit(module, state)
+        load(state) if load else load_strict(module, state)
     except RuntimeError as error:
         problem = " ".join(str(error).split())
         raise InputError(f"{path}: does not fit {type(module).__name__}: {problem}") from error
@@ -84,7 +84,7 @@ def load_checkpoint(
         guard.remove()
 
 
-def fit(
+def load_strict(
     module: nn.Module, state: Mapping[str, Tensor], random: tuple[str, ...] = (), counters: bool = True
 ) -> list[str]:
     """Load `state`, all of it, into all of `module` but for what is meant to keep its random weights.
@@ -95,14 +95,16 @@ def fit(
     Returns the names that kept their random weights. Raises RuntimeError naming missing, unexpected and misshapen
     keys, before anything is copied.
     """
-    if problem := misfit(module, state, random, counters):
+    if problem := describe_mismatch(module, state, random, counters):
         raise RuntimeError(problem)
     own = module.state_dict()
     module.load_state_dict({**own, **state}, strict=True)
     return [key for key in own if key.startswith(random)]
 
 
-def misfit(module: nn.Module, state: Mapping[str, Tensor], random: tuple[str, ...] = (), counters: bool = True) -> str:
+def describe_mismatch(
+    module: nn.Module, state: Mapping[str, Tensor], random: tuple[str, ...] = (), counters: bool = True
+) -> str:
     """What keeps `state` from fitting, as `fit` understands it: one line, empty if nothing does.
 
     mistyped are numbers of another kind, such as integers for weights; float types of other widths are converted.
@@ -137,9 +139,9 @@ def is_finite(value: Tensor) -> bool:
     return bool(torch.isfinite(value.float().sum())) or bool(torch.isfinite(value.float()).all())
 
 
-def _refuse_misfit(module: nn.Module, state: Mapping[str, Tensor], *_: object) -> None:
+def _raise_on_mismatch(module: nn.Module, state: Mapping[str, Tensor], *_: object) -> None:
     # As in torch's own strict loading, files from before PyTorch 0.4.1 may do without counters.
-    if problem := misfit(module, state, counters=False):
+    if problem := describe_mismatch(module, state, counters=False):
         raise RuntimeError(problem)
     if bad := [key for key, value in state.items() if not is_finite(value)]:
         raise RuntimeError(f"not finite {_few(bad)}")

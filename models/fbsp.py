@@ -66,13 +66,13 @@ class FBSP(nn.Module):
         Rebuilt with gradients in train mode, and in eval mode too where autograd is on and a parameter asks
         for it: fine-tuning with frozen statistics must not lose gradients unnoticed. Otherwise built once.
         """
-        if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in self._learnt())):
+        if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in self._learned())):
             self._kept = None
-            self._normalise_gradients()
+            self._normalize_gradients()
             return self.build_filters()
         # Comparing the values themselves (3 short vectors) also notices what version counters miss: writes
         # through `.data`, parameters replaced by load_state_dict(assign=True), moves to a device or dtype.
-        values = torch.stack(self._learnt()).detach()
+        values = torch.stack(self._learned()).detach()
         if self._kept is None or not _same(self._kept[0], values):
             # Plain tensors even under inference_mode, so that a later backward pass may save them.
             with torch.inference_mode(False), torch.no_grad():
@@ -88,7 +88,7 @@ class FBSP(nn.Module):
         if self.m.dtype == torch.bfloat16:
             raise ValueError("FBSP frequencies do not survive bfloat16; keep float32 weights and use torch.autocast")
         dtype = torch.promote_types(self.m.dtype, torch.float32)
-        m, fb, fc = (p.to(dtype).unsqueeze(-1) for p in self._learnt())
+        m, fb, fc = (p.to(dtype).unsqueeze(-1) for p in self._learned())
         time = torch.linspace(-1, 1, self.n_fft, dtype=dtype, device=m.device) * math.pi + EPS
 
         order = m + EPS
@@ -109,10 +109,10 @@ class FBSP(nn.Module):
         norms = torch.linalg.vector_norm(self.filters(), dim=(0, 2))
         return F.mse_loss(norms, torch.ones_like(norms))
 
-    def _learnt(self) -> list[Tensor]:
+    def _learned(self) -> list[Tensor]:
         return [self.m, self.fb, self.fc]
 
-    def _normalise_gradients(self) -> None:
+    def _normalize_gradients(self) -> None:
         """Have each parameter's gradient scaled to a maximum of 1 in training, as published.
 
         Of several processes that train together, it is the gradient of all that is scaled.
@@ -127,7 +127,7 @@ class FBSP(nn.Module):
                 gradient /= dist.get_world_size()
             return gradient / (gradient.abs().max() + EPS)
 
-        for parameter in self._learnt():
+        for parameter in self._learned():
             # The mark lives and dies with the tensor, as its hooks do: a deep copy or an assigned parameter
             # has neither and gets both at its first call.
             if parameter.requires_grad and not hasattr(parameter, "_gradient_is_scaled"):

@@ -10,12 +10,12 @@ from segment_anything.modeling import Sam
 from torch import nn
 
 from models.audioclip import AudioCLIP
-from models.checkpoints import load_checkpoint, misfit, read_state_dict
-from models.sam import SIZES, SamSizes, build_sam
+from models.checkpoints import describe_mismatch, load_checkpoint, read_state_dict
+from models.sam import SAM_CONFIGS, SamConfig, build_sam
 from utils.cli import InputError
 
 MINI = Path(__file__).resolve().parents[1] / "pretrained" / "mini"
-LARGEST = 8192  # number in a miniature's notes
+MAX_SIZE = 8192  # number in a miniature's notes
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -33,7 +33,7 @@ def load_mini_sam(folder: Path | str = MINI) -> Sam:
 
     Raises InputError for files that are missing or damaged, or do not fit each other.
     """
-    return _load(Path(folder) / "sam.json", "a SAM", lambda sizes: build_sam(SamSizes(**sizes)))
+    return _load(Path(folder) / "sam.json", "a SAM", lambda sizes: build_sam(SamConfig(**sizes)))
 
 
 def _load(notes: Path, what: str, build: Callable[[dict[str, Any]], M]) -> M:
@@ -44,19 +44,17 @@ def _load(notes: Path, what: str, build: Callable[[dict[str, Any]], M]) -> M:
             f"{notes.stem}.safetensors{_size_of(notes.parent) if notes.stem == 'sam' else ''}"
         )
     if not notes.is_file():
-        raise InputError(
-            f"{notes}: no such file; python -m pretrained.train_mini {notes.stem} --out {notes.parent} makes it"
-        )
+        raise InputError(f"{notes}: no such file; python -m synthetic.train {notes.stem} --out {notes.parent} makes it")
     try:
         sizes = json.loads(notes.read_text(encoding="utf-8"))["model"]
-        if _largest(sizes) > LARGEST:
-            raise ValueError(f"a size above {LARGEST}")
+        if _largest(sizes) > MAX_SIZE:
+            raise ValueError(f"a size above {MAX_SIZE}")
         with torch.device("meta"):
             plan = build(sizes)  # takes no memory, whatever the sizes are
     except Exception as error:  # of as many kinds as there are ways to build what cannot be
         raise InputError(f"{notes}: does not say the sizes of {what} ({error})") from error
     weights = notes.with_suffix(".safetensors")
-    if problem := misfit(plan, read_state_dict(weights), counters=False):
+    if problem := describe_mismatch(plan, read_state_dict(weights), counters=False):
         raise InputError(f"{weights}: does not fit {type(plan).__name__}: {problem}")
     model = build(sizes)
     load_checkpoint(model, weights)
@@ -66,10 +64,10 @@ def _load(notes: Path, what: str, build: Callable[[dict[str, Any]], M]) -> M:
 def _size_of(path: Path) -> str:
     """Which size of SAM a file of weights is of, as far as its name or length tells, in the words of the options."""
     with torch.device("meta"):
-        lengths = {name: 4 * sum(p.numel() for p in build_sam(name).parameters()) for name in SIZES}
+        lengths = {name: 4 * sum(p.numel() for p in build_sam(name).parameters()) for name in SAM_CONFIGS}
     length = path.stat().st_size
     fits = [name for name, size in lengths.items() if name in path.name or 0.95 < length / size < 1.05]
-    return f"; for this file say --sam.size {fits[0] if len(fits) == 1 else ' or '.join(SIZES)}"
+    return f"; for this file say --sam.model {fits[0] if len(fits) == 1 else ' or '.join(SAM_CONFIGS)}"
 
 
 def _largest(sizes: Any) -> float:

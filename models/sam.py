@@ -16,7 +16,7 @@ from models.checkpoints import load_checkpoint
 
 
 @dataclass(frozen=True)
-class SamSizes:
+class SamConfig:
     """What the sizes of SAM differ in.
 
     width, depth, heads, global_blocks: of the image encoder; all but the global blocks attend within windows.
@@ -40,20 +40,20 @@ class SamSizes:
     iou_hidden: int = 256
 
 
-SIZES = {
-    "vit_h": SamSizes(1280, 32, 16, (7, 15, 23, 31)),
-    "vit_l": SamSizes(1024, 24, 16, (5, 11, 17, 23)),
-    "vit_b": SamSizes(768, 12, 12, (2, 5, 8, 11)),
+SAM_CONFIGS = {
+    "vit_h": SamConfig(1280, 32, 16, (7, 15, 23, 31)),
+    "vit_l": SamConfig(1024, 24, 16, (5, 11, 17, 23)),
+    "vit_b": SamConfig(768, 12, 12, (2, 5, 8, 11)),
 }
 
 
-def build_sam(sizes: SamSizes | str, weights: Path | str = "random") -> Sam:
+def build_sam(sizes: SamConfig | str, weights: Path | str = "random") -> Sam:
     """A Sam in eval mode, its weights loaded strictly unless they are to be "random".
 
     Raises InputError, naming the file and the keys, for weights that are missing, damaged or of another size;
-    KeyError for a name that is not in SIZES.
+    KeyError for a name that is not in SAM_CONFIGS.
     """
-    size = SIZES[sizes] if isinstance(sizes, str) else sizes
+    size = SAM_CONFIGS[sizes] if isinstance(sizes, str) else sizes
     grid = size.image_size // size.patch
     encoder = ImageEncoderViT(
         img_size=size.image_size,

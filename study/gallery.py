@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import fmean
 
 from study.plan import Job, Study
-from study.render import number
 from study.results import result
 from study.rows import TABLES
-from utils.results import spread
-from zero_shot.options import FLOORS
+from study.table_format import format_score
+from utils.results import evenly_spaced
+from zero_shot.options import BASELINES
 
 ClipKey = tuple[str, str]  # category ("" in MS3) and name
 MEDIA = {".webp": "image/webp", ".mp3": "audio/mpeg"}
@@ -53,7 +53,7 @@ def runs_of(study: Study, folder: Path, benchmark: str) -> list[Run]:
     found: dict[tuple[str, str, str], Run] = {}
     for job in study.jobs:
         done = result(job, folder) if job.benchmark == benchmark else None
-        if done is None or done.get("setting") in FLOORS or not (job.folder(folder) / "per_frame.csv").is_file():
+        if done is None or done.get("setting") in BASELINES or not (job.folder(folder) / "per_frame.csv").is_file():
             continue
         run = Run(job.table, label(job), job.fidelity, job.folder(folder))
         found.setdefault((run.table, run.label, run.fidelity), run)
@@ -71,7 +71,7 @@ def gallery(study: Study, folder: Path, benchmark: str, clips: int) -> str:
     """The clips of a benchmark as HTML; empty if no run left pictures."""
     runs = runs_of(study, folder, benchmark)
     known = list(dict.fromkeys(clip for run in runs for clip in run.clips if run.file(clip, "frames.webp").is_file()))
-    chosen = [known[place] for place in sorted(spread(min(clips, len(known)), len(known)))]
+    chosen = [known[place] for place in sorted(evenly_spaced(min(clips, len(known)), len(known)))]
     return "\n".join(_clip(clip, runs, first=clip == chosen[0]) for clip in chosen)
 
 
@@ -85,7 +85,7 @@ def _clip(clip: ClipKey, runs: Sequence[Run], first: bool) -> str:
     for place, run in enumerate(runs):
         if place == 0 or run.table != runs[place - 1].table:
             lines.append(f"<h4>{escape(TABLES[run.table])}</h4>\n")
-        iou = f"IoU {number(run.clips[clip])}" if clip in run.clips else "not evaluated on this clip"
+        iou = f"IoU {format_score(run.clips[clip])}" if clip in run.clips else "not evaluated on this clip"
         fidelity = run.fidelity if len({r.fidelity for r in runs if r.table == run.table}) > 1 else ""
         lines.append(_line(run.label, fidelity, iou, run, clip, ("heat", "mask")))
     name = escape(" · ".join(filter(None, clip)))

@@ -5,8 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from study import key
-from study.rows import Place
+from study import fingerprint as key
+from study.rows import TableRow
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName
 
@@ -33,31 +33,31 @@ class Job:
     overrides: tuple[str, ...]
     root: Path
     fraction: float = 1.0
-    sounds: tuple[str, ...] = ("real",)
-    also: tuple[Place, ...] = ()
-    own: bool = False
+    audio_conditions: tuple[str, ...] = ("real",)
+    also: tuple[TableRow, ...] = ()
+    overridden: bool = False
     pictures: int = 0
-    pace: float = 0.0
+    seconds_per_clip: float = 0.0
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def table_rows(self) -> tuple[TableRow, ...]:
         """(table, row) of every place where its figures stand."""
-        return (Place(self.table, self.row), *self.also)
+        return (TableRow(self.table, self.row), *self.also)
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """Its options on a command line."""
         return ("--config", str(self.config), *self.overrides)
 
     @cached_property
     def options(self) -> Any:
         """Its options. Raises InputError where the study or the configuration names one that there is not."""
-        return key.parse(self.kind, self.words)
+        return key.parse(self.kind, self.arguments)
 
     @cached_property
     def key(self) -> tuple[str, ...]:
         """The digests of all that its numbers depend on."""
-        return key.digests(self.kind, self.options, self.root, self.benchmark)
+        return key.fingerprint_parts(self.kind, self.options, self.root, self.benchmark)
 
     def folder(self, runs: Path) -> Path:
         """Its run folder."""
@@ -68,10 +68,12 @@ class Job:
         python, folder = ["python", "-m"], str(self.folder(runs))
         pictures = ["--strips", str(self.pictures)] if self.pictures else []
         if self.kind == "zero_shot":
-            return [[*python, "zero_shot.evaluate", *self.words, "--out", folder, *pictures]]
+            return [[*python, "zero_shot.evaluate", *self.arguments, "--out", folder, *pictures]]
         evaluate = [*python, "supervised.evaluate", "--run_dir", folder]
-        evaluations = [[*evaluate, *(["--sound", sound] if sound != "real" else pictures)] for sound in self.sounds]
-        return [[*python, "supervised.train", *self.words, "--out", folder], *evaluations]
+        evaluations = [
+            [*evaluate, *(["--sound", sound] if sound != "real" else pictures)] for sound in self.audio_conditions
+        ]
+        return [[*python, "supervised.train", *self.arguments, "--out", folder], *evaluations]
 
 
 @dataclass
@@ -83,6 +85,6 @@ class Study:
     title: str
     data: dict[str, Path]
     jobs: list[Job]
-    absent: list[tuple[Place, str]] = field(default_factory=list)
+    absent: list[tuple[TableRow, str]] = field(default_factory=list)
     clips: dict[str, dict[str, int]] = field(default_factory=dict)
     start: float = 0.0

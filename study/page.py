@@ -17,16 +17,16 @@ from pathlib import Path
 from study.gallery import gallery
 from study.plan import Job, Study
 from study.plots import Bar, bars, scaling
-from study.render import Table
 from study.results import result
 from study.rows import TABLES
+from study.table_format import Table
 from study.tables import NAMES, PROTOCOL, UNKNOWN, build_tables
 from utils.files import write_text
 from utils.results import versions
-from zero_shot.options import FLOORS
+from zero_shot.options import BASELINES
 
 TITLES = {"s4": "S4, one thing sounds", "ms3": "MS3, several things may sound"}
-NOT_PROMPTED = (*FLOORS, "heatmap")
+NOT_PROMPTED = (*BASELINES, "heatmap")
 
 
 def write_page(study: Study, runs: Path, path: Path, clips: int = 4) -> None:
@@ -91,8 +91,8 @@ def _bars(jobs: Sequence[Job], runs: Path, table: str, benchmark: str) -> str:
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     grey = set()
     for job in jobs:
-        for row in [place.row for place in job.places if place.table == table]:
-            for sound in job.sounds:
+        for row in [place.row for place in job.table_rows if place.table == table]:
+            for sound in job.audio_conditions:
                 if facts := result(job, runs, sound):
                     found[row, _series(job, sound)].append(facts["m_j"])
                     grey |= {row} if facts.get("setting") in NOT_PROMPTED else set()
@@ -111,7 +111,7 @@ def _scaling(jobs: Sequence[Job], runs: Path, table: str, benchmark: str) -> str
     """A line for each model that was trained on several fractions; empty where there is none."""
     lines: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for job in jobs:
-        for row in [place.row for place in job.places if place.table == table]:
+        for row in [place.row for place in job.table_rows if place.table == table]:
             if facts := result(job, runs):
                 model = row if job.fidelity == "corrected" else f"{row}, {job.fidelity}"
                 lines[model][job.fraction].append(facts["m_j"])

@@ -32,7 +32,7 @@ from typing import Any, get_args
 import yaml
 
 from study.job import Job, Kind, Study
-from study.rows import TABLES, Place, public_rows
+from study.rows import TABLES, TableRow, public_rows
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BENCHMARKS
@@ -65,7 +65,7 @@ def load_study(name_or_path: str | Path, data: Mapping[str, Path | None] | None 
     roots = {**content.get("data", {}), **{key: root for key, root in (data or {}).items() if root}}
     content["data"] = {key: found(root) for key, root in roots.items()}
     entries = [_entry(path, entry) for entry in content["rows"]]
-    absent = [(Place(entry["table"], entry["row"]), entry["why"]) for entry in entries if "why" in entry]
+    absent = [(TableRow(entry["table"], entry["row"]), entry["why"]) for entry in entries if "why" in entry]
     jobs = [job for entry in entries if "why" not in entry for job in _jobs(path, content, entry)]
     names = [job.name for job in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -111,7 +111,7 @@ def _jobs(path: Path, study: Mapping[str, Any], entry: Mapping[str, Any]) -> Ite
         return
     tables = _list(entry.get("table", "zero_shot"))
     row = str(entry.get("row", config))
-    also = tuple(Place(table, row) for table in tables[1:])
+    also = tuple(TableRow(table, row) for table in tables[1:])
     yield from _one(path, study, {**entry, "row": row, "table": tables[0]}, kind, also)
 
 
@@ -120,7 +120,7 @@ def _one(
     study: Mapping[str, Any],
     entry: Mapping[str, Any],
     kind: Kind,
-    also: tuple[Place, ...],
+    also: tuple[TableRow, ...],
     part: float = 1.0,
 ) -> Iterator[Job]:
     """The jobs of an entry that names one configuration, whose own part of the training clips is `part`."""
@@ -155,11 +155,11 @@ def _one(
             overrides=tuple(word for key, value in options.items() for word in (f"--{key}", _word(value))),
             root=root,
             fraction=float(own.get("data.fraction", part)),
-            sounds=tuple(_list(entry.get("sounds", ["real"]))),
+            audio_conditions=tuple(_list(entry.get("sounds", ["real"]))),
             also=also,
-            own=bool(own),
+            overridden=bool(own),
             pictures=int(study.get("pictures", PICTURES)),
-            pace=float(entry.get("pace", _pace(study.get("pace", {}), kind, str(config)))),
+            seconds_per_clip=float(entry.get("pace", _pace(study.get("pace", {}), kind, str(config)))),
         )
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from study.render import number
+from study.table_format import format_score
 from utils.figures import plain_style
 
 INK = "#010203"  # stands for the page's text colour, light or dark
 WIDTH = 5.4  # inches of 96 CSS pixels, and so legible on a telephone
-COLOURS = ("#ff7828", "#8896a8", "#3f8fd2", "#3faa66", "#b065c8", "#c8a020")  # seen on white and on black
+COLORS = ("#ff7828", "#8896a8", "#3f8fd2", "#3faa66", "#b065c8", "#c8a020")  # seen on white and on black
 SERIES = ("corrected", "published")  # that keep the first two colours wherever they are
 MARKERS = "osD^vP"
 STYLE: dict[Any, Any] = {
@@ -58,15 +58,15 @@ def bars(name: str, found: Sequence[Bar]) -> str:
         figure, axes = _axes(0.21 * level + 0.5)
         for bar in sorted(found, key=lambda bar: series.index(bar.series)):
             mean, deviation = mean_and_deviation(bar.values)
-            colour = "#b4b4b4" if bar.grey else COLOURS[series.index(bar.series) % len(COLOURS)]
+            colour = "#b4b4b4" if bar.grey else COLORS[series.index(bar.series) % len(COLORS)]
             y = places[bar.row, bar.series]
             label = None if bar.grey else bar.series
             axes.barh(y, mean, 0.86, color=colour, label=label)
             if deviation:
                 axes.errorbar(mean, y, xerr=deviation, color=INK, capsize=2, linewidth=0.8)
-            axes.text(mean + deviation + 0.012, y, number(mean), va="center", color=INK, fontsize=8)
+            axes.text(mean + deviation + 0.012, y, format_score(mean), va="center", color=INK, fontsize=8)
         middles = [statistics.fmean(p for (each, _), p in places.items() if each == row) for row in rows]
-        axes.set_yticks(middles, [_folded(row) for row in rows], fontsize=8)
+        axes.set_yticks(middles, [_wrap_label(row) for row in rows], fontsize=8)
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(0, 1.1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
@@ -88,7 +88,7 @@ def scaling(name: str, lines: Mapping[str, Mapping[float, Sequence[float]]]) -> 
                 [100 * fraction for fraction in fractions],
                 [mean for mean, _ in drawn],
                 [deviation for _, deviation in drawn],
-                color=COLOURS[place % len(COLOURS)],
+                color=COLORS[place % len(COLORS)],
                 marker=MARKERS[place % len(MARKERS)],
                 capsize=3,
                 label=model,
@@ -123,7 +123,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
         )
 
 
-def _folded(label: str, width: int = 24) -> str:
+def _wrap_label(label: str, width: int = 24) -> str:
     """A label on two lines if it is long."""
     if len(label) <= width:
         return label

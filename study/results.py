@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from study.fingerprint import matches
 from study.job import Job
-from study.key import holds
 from utils.files import write_text
 
 RECORD = "job.json"  # of a run folder: what the job was, and whether it is done
@@ -22,14 +22,14 @@ def record(job: Job, runs: Path) -> dict[str, Any]:
 
 def write_record(job: Job, runs: Path, done: bool, **facts: Any) -> None:
     """Mark a run folder as this job's; with `done` its result counts from now on."""
-    content = {"key": job.key, "words": list(job.words), "done": done, **facts}
+    content = {"key": job.key, "words": list(job.arguments), "done": done, **facts}
     write_text(job.folder(runs) / RECORD, json.dumps(content, indent=1) + "\n")
 
 
 def result(job: Job, runs: Path, sound: str = "real") -> dict[str, Any] | None:
     """The metrics.json of a job that is done as the study now has it, with a certain sound on the test split."""
     found = record(job, runs)
-    if not found.get("done") or not holds(job.key, found.get("key")):
+    if not found.get("done") or not matches(job.key, found.get("key")):
         return None
     name = "metrics.json" if sound == "real" else f"metrics_test_{sound}.json"
     try:

@@ -24,7 +24,7 @@ TOWERS = {
 }
 
 
-class Place(NamedTuple):
+class TableRow(NamedTuple):
     """A row of a table."""
 
     table: str
@@ -38,7 +38,7 @@ class PublicRow:
     config: str
     benchmark: BenchmarkName
     fraction: float
-    places: tuple[Place, ...]
+    places: tuple[TableRow, ...]
 
 
 def public_rows() -> list[PublicRow]:
@@ -54,7 +54,7 @@ def public_rows() -> list[PublicRow]:
     ]
 
 
-def places(row: Row) -> tuple[Place, ...]:
+def places(row: Row) -> tuple[TableRow, ...]:
     """Where a row stands. ValueError if nowhere."""
     model = SEGMENTORS[row.visual] if row.segmentor == "tpavi" else "AudioCLIP FPN, concate"
     found = []
@@ -62,14 +62,14 @@ def places(row: Row) -> tuple[Place, ...]:
     ours = row.segmentor == "fpn" and (row.visual, row.audio) == ("audioclip-full",) * 2
     trained = ours and not row.freeze
     if row.segmentor == "tpavi" and whole:
-        found.append(Place("tpavi", model))
+        found.append(TableRow("tpavi", model))
     if ours and whole:
-        found.append(Place("fusion", row.fusion + (", audio tower trained" if trained else "")))
+        found.append(TableRow("fusion", row.fusion + (", audio tower trained" if trained else "")))
     if row.segmentor == "fpn" and row.fusion == "concate" and whole and not trained:
         rate = ", all at the full rate" if row.name.endswith("_full_rate") else ""
-        found.append(Place("initialisation", f"{TOWERS[row.visual]} × {TOWERS[row.audio]}{rate}"))
+        found.append(TableRow("initialisation", f"{TOWERS[row.visual]} × {TOWERS[row.audio]}{rate}"))
     if (row.visual == "resnet50" and row.segmentor == "tpavi") or (ours and row.fusion == "concate" and not trained):
-        found.append(Place("fraction", model))
+        found.append(TableRow("fraction", model))
     if not found:
         raise ValueError(f"{row.name} stands in no table")
     return tuple(found)

@@ -8,9 +8,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Literal
 
+from study.fingerprint import matches
 from study.job import Job, Study
-from study.key import holds
-from study.needs import lacks
+from study.requirements import missing_requirements
 from study.results import record, result, write_record
 from study.worker import Worker
 from utils.cli import InputError
@@ -22,7 +22,7 @@ State = Literal["done", "stale", "begun", "to run"]
 
 
 @dataclass
-class Outcome:
+class JobResult:
     """How a job ended. error: in a line; empty if it has its result."""
 
     job: Job
@@ -35,12 +35,12 @@ def state(job: Job, runs: Path) -> State:
     folder, found = job.folder(runs), record(job, runs)
     if not folder.is_dir() or not any(folder.iterdir()):
         return "to run"
-    if not holds(job.key, found.get("key")):
+    if not matches(job.key, found.get("key")):
         return "stale"
-    return "done" if all(result(job, runs, sound) for sound in job.sounds) else "begun"
+    return "done" if all(result(job, runs, sound) for sound in job.audio_conditions) else "begun"
 
 
-def claim(study: Study, runs: Path) -> None:
+def bind_run_dir(study: Study, runs: Path) -> None:
     """Make the folder of runs this study's. Raises InputError if it is another's."""
     owner = runs / "study.txt"
     if owner.is_file() and (name := owner.read_text(encoding="utf-8").strip()) != study.name:
@@ -65,10 +65,10 @@ def prepare(job: Job, runs: Path) -> None:
 
 def goes_on(job: Job, folder: Path) -> bool:
     """Whether a training that was begun in the folder would go on by the job's command."""
-    from supervised.state import must_be_the_same_run  # torch, which a dry run does without
+    from supervised.state import check_same_run  # torch, which a dry run does without
 
     try:
-        must_be_the_same_run(folder / "config.yaml", job.options)
+        check_same_run(folder / "config.yaml", job.options)
     except InputError:
         return False
     return True
@@ -97,21 +97,21 @@ def run_jobs(
     seconds: Mapping[str, float],
     count: int = 1,
     launcher: Sequence[str] = (),
-    told: Callable[[Outcome, int, float], None] = lambda *_: None,
-) -> list[Outcome]:
+    told: Callable[[JobResult, int, float], None] = lambda *_: None,
+) -> list[JobResult]:
     """Run jobs in `count` processes, the longest first; one that fails does not stop the others.
 
     seconds: how long each may take, by name. told: is given each outcome, how many there are now, and the seconds
     that the rest may take.
     """
-    missing = lacks(jobs)
+    missing = missing_requirements(jobs)
     waiting = sorted((job for job in jobs if not missing[job.name]), key=lambda job: -seconds[job.name])
-    outcomes: list[Outcome] = []
+    outcomes: list[JobResult] = []
     begun: dict[Worker, tuple[Job, float]] = {}
     warm: set[object] = set()
     workers = [Worker() for _ in range(min(count, len(waiting)))]
 
-    def ended(outcome: Outcome) -> None:
+    def ended(outcome: JobResult) -> None:
         outcomes.append(outcome)
         left = [(job, 0.0) for job in waiting] + [(job, time.monotonic() - since) for job, since in begun.values()]
         spent = sum(seconds[done.job.name] for done in outcomes if not done.error)
@@ -120,7 +120,7 @@ def run_jobs(
         told(outcome, len(outcomes), rest)
 
     for lacking in [job for job in jobs if missing[job.name]]:
-        ended(Outcome(lacking, error="; ".join(f"lacks {lack.name}: {lack.fix}" for lack in missing[lacking.name])))
+        ended(JobResult(lacking, error="; ".join(f"lacks {lack.name}: {lack.fix}" for lack in missing[lacking.name])))
     try:
         while waiting or begun:
             for worker in [worker for worker in workers if worker not in begun]:
@@ -130,21 +130,21 @@ def run_jobs(
                 waiting.remove(job)
                 prepare(job, runs)
                 begun[worker] = job, time.monotonic()
-                worker.give(job.commands(runs), job.folder(runs) / LOG, launcher)
+                worker.submit(job.commands(runs), job.folder(runs) / LOG, launcher)
             ready = wait([worker.pipe for worker in begun])
             for worker in [worker for worker in begun if worker.pipe in ready]:
                 job, since = begun.pop(worker)
-                code, took = worker.take(), time.monotonic() - since
+                code, took = worker.result(), time.monotonic() - since
                 if code is None:
-                    worker.end()
+                    worker.close()
                     workers[workers.index(worker)] = Worker()
                 if code == 0:
                     write_record(job, runs, done=True, seconds=round(took, 1))
                 warm.add(shared(job))
-                ended(Outcome(job, took, _error(job, runs, code)))
+                ended(JobResult(job, took, _error(job, runs, code)))
     finally:
         for worker in workers:
-            worker.end()
+            worker.close()
     return outcomes
 
 
@@ -152,7 +152,7 @@ def _error(job: Job, runs: Path, code: int | None) -> str:
     """What went wrong, in a line; empty if nothing."""
     log = job.folder(runs) / LOG
     if code == 0:
-        lost = [sound for sound in job.sounds if result(job, runs, sound) is None]
+        lost = [sound for sound in job.audio_conditions if result(job, runs, sound) is None]
         return f"left no result with {', '.join(lost)} sound; see {log}" if lost else ""
     text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
     last = next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "it said nothing")

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from study.job import Job, Study
-from study.render import Table, figures
 from study.results import result
-from study.rows import TABLES, Place
+from study.rows import TABLES, TableRow
+from study.table_format import Table, format_scores
 from utils.cli import InputError
 from utils.files import write_text
 
@@ -43,10 +43,10 @@ def load_reported(path: Path = REPORTED) -> dict[str, dict[str, Any]]:
 
 def reported(job: Job, known: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
     """What others report of a job's row, if it is that row as the study's authors ran it."""
-    return None if job.own else known.get(job.config.as_posix())
+    return None if job.overridden else known.get(job.config.as_posix())
 
 
-def label(job: Job, place: Place) -> str:
+def label(job: Job, place: TableRow) -> str:
     """The name of a job's row at one of its places."""
     return f"{place.row}, {job.fraction * 100:g} % of the clips" if place.table == "fraction" else place.row
 
@@ -64,7 +64,7 @@ def build_tables(study: Study, runs: Path) -> list[Table]:
 
 
 def _table(study: Study, runs: Path, name: str, known: Mapping[str, dict[str, Any]]) -> Table:
-    placed = [(job, place) for job in study.jobs for place in job.places if place.table == name]
+    placed = [(job, place) for job in study.jobs for place in job.table_rows if place.table == name]
     if name == "fraction":
         models = list(dict.fromkeys(place.row for _, place in placed))
         placed.sort(key=lambda pair: (models.index(pair[1].row), pair[0].fraction))
@@ -76,7 +76,7 @@ def _table(study: Study, runs: Path, name: str, known: Mapping[str, dict[str, An
     for job, place in placed:
         row, turn = label(job, place), list(NAMES).index(job.benchmark)
         batches[row] = job.options.metric_batch
-        for sound in job.sounds:
+        for sound in job.audio_conditions:
             head = column(job.benchmark, job.fidelity if both else None, sound)
             order[head] = (turn, sound != "real", job.fidelity != "published")
             ours.setdefault((row, head), []).append(result(job, runs, sound))
@@ -113,9 +113,9 @@ def _source(figure: Mapping[str, Any]) -> str:
 def _text(ours: Sequence[dict[str, Any] | None] | None, reported: dict[str, Any] | None) -> str:
     """A cell, from the results of its runs or from what others report."""
     if reported:
-        return figures([(reported["m_j"], reported["m_f"])])
+        return format_scores([(reported["m_j"], reported["m_f"])])
     done = [(numbers["m_j"], numbers["m_f"]) for numbers in ours or [] if numbers]
-    return figures(done, len(ours or [])) if done else "…" if ours else "–"
+    return format_scores(done, len(ours or [])) if done else "…" if ours else "–"
 
 
 def build_csv(study: Study, runs: Path) -> str:
@@ -125,11 +125,11 @@ def build_csv(study: Study, runs: Path) -> str:
     writer.writeheader()
     known = load_reported()
     for job in study.jobs:
-        for place in job.places:
+        for place in job.table_rows:
             line = {"study": study.name, "table": place.table, "row": label(job, place), "benchmark": job.benchmark}
             line["fraction"] = f"{job.fraction:g}"
             ours = {**line, "fidelity": job.fidelity, "seed": job.seed, "run": job.folder(runs).as_posix()}
-            for sound in job.sounds:
+            for sound in job.audio_conditions:
                 writer.writerow({**(result(job, runs, sound) or {}), **ours, "sound": sound})
             if figure := reported(job, known):
                 writer.writerow({**figure, **line, "sound": "real", "source": _source(figure)})

@@ -31,18 +31,18 @@ class Worker:
             self.process.start()
         theirs.close()
 
-    def give(self, commands: Sequence[Sequence[str]], log: Path, launcher: Sequence[str]) -> None:
+    def submit(self, commands: Sequence[Sequence[str]], log: Path, launcher: Sequence[str]) -> None:
         """Start on commands, each `python -m MODULE ...`; with a launcher it takes the place of `python`."""
         self.pipe.send((commands, log, launcher))
 
-    def take(self) -> int | None:
+    def result(self) -> int | None:
         """The exit code of what it was given, as soon as there is one; None if the process was lost."""
         try:
             return self.pipe.recv()
         except (EOFError, OSError):
             return None
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End it, with what it is doing."""
         self.pipe.close()  # which an idle one takes for the end
         self.process.join(2)

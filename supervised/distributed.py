@@ -16,12 +16,12 @@ def batches(count: int, size: int, seed: int) -> list[list[int]]:
     return [order[i : i + size] for i in range(0, count, size)]
 
 
-def share(batch: list[int], rank: int, world: int) -> list[int]:
+def rank_slice(batch: list[int], rank: int, world: int) -> list[int]:
     """The part of a batch that one process works on. A batch with fewer videos than processes goes to all."""
     return batch if len(batch) < world else batch[rank::world]
 
 
-def weight(local: int, whole: int, world: int) -> float:
+def loss_scale(local: int, whole: int, world: int) -> float:
     """What a process's mean loss is multiplied by, so that averaging gradients over processes gives the gradient
     of the whole batch's mean. A batch that went to all processes needs none."""
     return 1.0 if whole < world else world * local / whole
@@ -87,7 +87,7 @@ class StochasticDepth(DropPath):
         """x: (share of the videos · frames, ...), video by video."""
         if not self.training or self.drop_prob == 0:
             return x
-        mine = share(list(range(self.videos)), self.rank, self.world)
+        mine = rank_slice(list(range(self.videos)), self.rank, self.world)
         kept = x.new_empty(self.videos, len(x) // len(mine)).bernoulli_(1 - self.drop_prob)
         if self.scale_by_keep and self.drop_prob < 1:
             kept.div_(1 - self.drop_prob)
@@ -101,7 +101,7 @@ def announce(module: nn.Module, videos: int) -> None:
             part.videos = videos
 
 
-def synchronise(module: nn.Module) -> nn.Module:
+def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
     """Make every batch normalisation count all processes' samples, and stochastic depth decide as one process would;
     nothing changes in a single process."""
     if not dist.is_initialized() or dist.get_world_size() == 1:

@@ -25,23 +25,31 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.checkpoints import load_checkpoint
-from supervised.features import open_clips
-from supervised.losses import at_size
-from supervised.model import ListeningSegmentor
+from supervised.data import open_dataset
+from supervised.losses import resize_logits
+from supervised.model import AVSModel
 from supervised.options import Options
-from supervised.state import must_be_of_this_kind
+from supervised.state import check_architecture
 from utils import processes
-from utils.cli import Parser, command, quiet_bar
+from utils.cli import Parser, cli_entry, quiet_bar
 from utils.config import from_yaml
+from utils.dataloader import chunk, load_batches
 from utils.dataset import AVSDataset, read_frame
-from utils.device import set_exactness, to_device
-from utils.figures import PREDICTION, TRUTH, tinted
+from utils.device import set_matmul_precision, to_device
+from utils.figures import PREDICTION, TRUTH, overlay_masks
 from utils.files import sha256
-from utils.loading import in_order, load
 from utils.metrics import Metrics
 from utils.places import found
 from utils.ranges import COUNT, COUNT_OR_NONE
-from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet, write_strips
+from utils.results import (
+    evenly_spaced,
+    format_metrics,
+    write_masks,
+    write_per_frame,
+    write_result,
+    write_sheet,
+    write_strips,
+)
 
 Show = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
 
@@ -60,21 +68,21 @@ def evaluate(
 ) -> Metrics:
     """Evaluate every clip of a split once, shared among the processes; each gets the metrics of the whole split.
 
-    heard: what the model makes of the clips' sounds, (clips, 5, A), where supervised.features.hear has it already.
+    heard: what the model makes of the clips' sounds, (clips, 5, A), where supervised.data.hear has it already.
     """
     was_training = model.training
     model.eval()
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
     with tqdm(total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process, **quiet_bar()) as bar:
-        for items in load(dataset, in_order(mine, batch), workers, accelerator.device.type == "cuda"):
+        for items in load_batches(dataset, chunk(mine, batch), workers, accelerator.device.type == "cuda"):
             moved = {name: to_device(v, accelerator.device) for name, v in items.items() if isinstance(v, Tensor)}
             if heard is not None:
                 moved["heard"] = to_device(heard[items["index"]], accelerator.device)
             with accelerator.autocast():
                 logits = model(moved).logits
             masks = items["masks"]
-            logits = at_size(logits.float(), masks).cpu()
+            logits = resize_logits(logits.float(), masks).cpu()
             for place, index in enumerate(items["index"].tolist()):
                 metrics.add(index, logits[place], masks[place])
                 if show:
@@ -87,7 +95,7 @@ def evaluate(
 
 def picture_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, strips: int, masks: bool) -> Show:
     """Save the predicted masks of every clip, and sheets and strips of so many clips, evenly spread over the split."""
-    in_sheets, in_strips = spread(sheets, len(dataset)), spread(strips, len(dataset))
+    in_sheets, in_strips = evenly_spaced(sheets, len(dataset)), evenly_spaced(strips, len(dataset))
 
     def show(index: int, logits: Tensor, truth: Tensor) -> None:
         clip = dataset.clips[index]
@@ -97,8 +105,8 @@ def picture_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, str
         if index not in in_sheets | in_strips:
             return
         frames = [read_frame(path) for path in dataset.data.frames(clip)]
-        rows = {"frames": frames, "truth": tinted(frames, list(truth.numpy() > 0.5), TRUTH)}
-        rows["mask"] = tinted(frames, list(predicted), PREDICTION)
+        rows = {"frames": frames, "truth": overlay_masks(frames, list(truth.numpy() > 0.5), TRUTH)}
+        rows["mask"] = overlay_masks(frames, list(predicted), PREDICTION)
         if index in in_sheets:
             write_sheet(out / f"sheets{suffix}", clip, rows)
         if index in in_strips:
@@ -107,7 +115,7 @@ def picture_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, str
     return show
 
 
-@command
+@cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__)
@@ -134,11 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     suffix = "" if (args.split, args.sound) == ("test", "real") else f"_{args.split}_{args.sound}"
     options = from_yaml(Options, args.run / "config.yaml")
     checkpoint = args.run / "best.safetensors"
-    model = ListeningSegmentor(options.model, options.fidelity)
-    must_be_of_this_kind(checkpoint, options.model)
+    model = AVSModel(options.model, options.fidelity)
+    check_architecture(checkpoint, options.model)
     load_checkpoint(model, checkpoint)
     digest = sha256(checkpoint)  # of what was loaded: training may go on meanwhile
-    dataset = open_clips(options.data, model.inputs, args.split, root=args.root, sound=args.sound)
+    dataset = open_dataset(options.data, model.inputs, args.split, root=args.root, sound=args.sound)
     if args.split == "train" and options.data.benchmark == "s4":
         print("note: S4 training clips are labelled in their first frame only; its prediction alone is scored")
     accelerator = make_accelerator(options)
@@ -147,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show = picture_writer(dataset, args.run, suffix, *wanted) if any(wanted) else None
     begin = time.perf_counter()
     metrics = evaluate(
-        model, dataset, accelerator, batch=args.batch, workers=options.data.workers, show=show, title=args.split
+        model, dataset, accelerator, batch=args.batch, workers=options.data.num_workers, show=show, title=args.split
     )
     if not accelerator.is_main_process:
         return 0
@@ -164,13 +172,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=options.train.seed,
         checkpoints={checkpoint.name: digest},
     )
-    print(f"{args.run} · {args.split}, {args.sound} sound, {headline(numbers)}")
+    print(f"{args.run} · {args.split}, {args.sound} sound, {format_metrics(numbers)}")
     return 0
 
 
 def make_accelerator(options: Options) -> Accelerator:
     """The device, precision and processes of a run."""
-    set_exactness(options.train.precision)
+    set_matmul_precision(options.train.precision)
     precision = {"fp32": "no", "tf32": "no"}.get(options.train.precision, options.train.precision)
     return processes.make_accelerator(options.train.cpu, precision)
 

@@ -12,17 +12,17 @@ from models.esresnext import ESResNeXtFBSP
 from models.tpavi_segmentor import Segmentation, TPAVISegmentor
 from models.vggish import VGGish
 from supervised.options import Fidelity, ModelOptions
-from supervised.weights import Start, load_file, load_tower, mini_sizes
+from supervised.weights import InitRecord, load_file, load_tower, mini_sizes
 
 
-class Inputs(NamedTuple):
+class InputSpec(NamedTuple):
     """What a model wants of utils.dataset: statistics of the frames, and kind of sound."""
 
     images: Literal["imagenet", "clip"]
     audio: Literal["log_mel", "waveform", "none"]
 
 
-class ListeningSegmentor(nn.Module):
+class AVSModel(nn.Module):
     """Frames and sounds -> masks. Built with random weights; see `load_pretrained`.
 
     Towers that the options freeze get no gradient. Under fidelity "corrected" they stay in eval mode; under
@@ -33,13 +33,13 @@ class ListeningSegmentor(nn.Module):
     def __init__(self, options: ModelOptions, fidelity: Fidelity = "corrected"):
         super().__init__()
         self.options, self.fidelity = options, fidelity
-        self.ear: VGGish | None = None
+        self.vggish: VGGish | None = None
         self.segmentor: TPAVISegmentor | AudioCLIPSegmentor
         if options.segmentor == "tpavi":
             if options.attention != "vv":
-                self.ear = self._vggish()
+                self.vggish = self._vggish()
             self.segmentor = TPAVISegmentor(
-                options.backbone, options.stages, options.attention, options.channels, options.ear.features
+                options.backbone, options.stages, options.attention, options.channels, options.vggish.features
             )
         else:
             fpn = options.fpn
@@ -47,7 +47,7 @@ class ListeningSegmentor(nn.Module):
             self.segmentor = AudioCLIPSegmentor(
                 fpn.fusion,
                 fpn.upsample,
-                audioclip=mini_sizes(fpn.folder) if fpn.sizes == "mini" else None,
+                audioclip=mini_sizes(fpn.weights_dir) if fpn.variant == "mini" else None,
                 audio="vggish" if fpn.audio == "vggish" else "audioclip",
                 vggish=vggish,
                 channels=options.channels,
@@ -59,7 +59,7 @@ class ListeningSegmentor(nn.Module):
             self.segmentor.projection.requires_grad_(True)
 
     def _vggish(self) -> VGGish:
-        ear = self.options.ear
+        ear = self.options.vggish
         network = VGGish(ear.widths, ear.hidden, ear.features)
         if ear.weights == "random":
             network.apply(_keep_scale)
@@ -73,7 +73,7 @@ class ListeningSegmentor(nn.Module):
     @property
     def audio_tower(self) -> VGGish | ESResNeXtFBSP | None:
         """The sound network; None for a model that does not listen."""
-        return self.ear if isinstance(self.segmentor, TPAVISegmentor) else self.segmentor.audio
+        return self.vggish if isinstance(self.segmentor, TPAVISegmentor) else self.segmentor.audio
 
     @property
     def trains_projection(self) -> bool:
@@ -82,19 +82,19 @@ class ListeningSegmentor(nn.Module):
         return fpn and isinstance(self.audio_tower, ESResNeXtFBSP) and "audio" in self.options.freeze
 
     @property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> InputSpec:
         """What it wants of the data set. Frames are normalised as the visual weights expect it; in the published
         programs, as the loader for waveforms (CLIP) or that for log-mels (ImageNet) does."""
         kind: Literal["log_mel", "waveform", "none"]
         kind = "log_mel" if isinstance(self.audio_tower, VGGish) else "waveform" if self.audio_tower else "none"
         if self.options.segmentor == "tpavi":
-            return Inputs("imagenet", kind)
+            return InputSpec("imagenet", kind)
         if self.fidelity == "published":
-            return Inputs("imagenet" if kind == "log_mel" else "clip", kind)
-        return Inputs("imagenet" if self.options.fpn.visual == "resnet50" else "clip", kind)
+            return InputSpec("imagenet" if kind == "log_mel" else "clip", kind)
+        return InputSpec("imagenet" if self.options.fpn.visual == "resnet50" else "clip", kind)
 
     @property
-    def hears_the_same(self) -> bool:
+    def audio_is_static(self) -> bool:
         """Whether a sound gives the same features throughout a run, so that they need computing only once."""
         tower = self.audio_tower
         counts = self.fidelity == "published" and isinstance(tower, ESResNeXtFBSP)
@@ -107,7 +107,7 @@ class ListeningSegmentor(nn.Module):
         if "audio" in self.options.freeze and self.audio_tower is not None:
             yield self.audio_tower
 
-    def train(self, mode: bool = True) -> "ListeningSegmentor":
+    def train(self, mode: bool = True) -> "AVSModel":
         """Switch mode; a frozen tower keeps to eval mode, unless fidelity is "published"."""
         super().train(mode)
         for tower in self.frozen():
@@ -117,18 +117,18 @@ class ListeningSegmentor(nn.Module):
                 tower.fbsp.eval()  # it counts nothing, and in eval mode builds its filters once
         return self
 
-    def load_pretrained(self) -> list[Start]:
+    def load_pretrained(self) -> list[InitRecord]:
         """Load the checkpoints that the options name; returns what each tower started from. Raises InputError."""
         options, found = self.options, []
         if isinstance(self.segmentor, TPAVISegmentor):
             backbone = self.segmentor.backbone
             found.append(load_file("visual", backbone, options.weights, lambda state: load_imagenet(backbone, state)))
         else:
-            found.append(load_tower("visual", self.segmentor.visual, options.fpn.visual, options.fpn.folder))
+            found.append(load_tower("visual", self.segmentor.visual, options.fpn.visual, options.fpn.weights_dir))
         if isinstance(self.audio_tower, VGGish):
-            found.append(load_file("audio", self.audio_tower, options.ear.weights, None))
+            found.append(load_file("audio", self.audio_tower, options.vggish.weights, None))
         elif self.audio_tower is not None:
-            found.append(load_tower("audio", self.audio_tower, options.fpn.audio, options.fpn.folder))
+            found.append(load_tower("audio", self.audio_tower, options.fpn.audio, options.fpn.weights_dir))
         return found
 
     def forward(self, batch: dict[str, Any], labelled: int | None = None) -> Segmentation:
@@ -137,16 +137,18 @@ class ListeningSegmentor(nn.Module):
         labelled: give the logits of only so many frames, the first, which is all that a loss may read."""
         heard = batch.get("heard")
         if heard is None and self.audio_tower is not None:
-            heard = self.listen(batch[self.inputs.audio])
+            heard = self.encode_audio(batch[self.inputs.audio])
         return self.segmentor.segment(batch["frames"], heard, labelled)
 
-    def listen(self, sounds: Tensor) -> Tensor:
+    def encode_audio(self, sounds: Tensor) -> Tensor:
         """Sounds, as `forward` takes them -> features (B, 5, A), before AudioCLIP's or VGGish's projection."""
         with torch.set_grad_enabled("audio" not in self.options.freeze and torch.is_grad_enabled()):
             if isinstance(self.segmentor, AudioCLIPSegmentor):
-                heard = self.segmentor.listen(sounds)
+                heard = self.segmentor.encode_audio(sounds)
             else:
-                heard = None if self.ear is None else self.ear(sounds.flatten(0, 1)).unflatten(0, sounds.shape[:2])
+                heard = (
+                    None if self.vggish is None else self.vggish(sounds.flatten(0, 1)).unflatten(0, sounds.shape[:2])
+                )
         if heard is None:
             raise ValueError("this model does not listen")
         return heard

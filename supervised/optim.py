@@ -8,21 +8,21 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.esresnext import ESResNeXtFBSP
-from supervised.model import ListeningSegmentor
+from supervised.model import AVSModel
 from supervised.options import Fidelity, TrainOptions
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-def build_optimizer(model: ListeningSegmentor, options: TrainOptions, fidelity: Fidelity) -> torch.optim.Adam:
+def build_optimizer(model: AVSModel, options: TrainOptions, fidelity: Fidelity) -> torch.optim.Adam:
     """Adam or AdamW over what the model trains, in the groups of `groups`."""
-    parts = groups(model, options, fidelity)
+    parts = param_groups(model, options, fidelity)
     if options.optimizer == "adamw":
         return torch.optim.AdamW(parts, lr=options.lr)
     return torch.optim.Adam(parts, lr=options.lr, weight_decay=0.0)
 
 
-def groups(model: ListeningSegmentor, options: TrainOptions, fidelity: Fidelity) -> list[dict[str, Any]]:
+def param_groups(model: AVSModel, options: TrainOptions, fidelity: Fidelity) -> list[dict[str, Any]]:
     """Parameter groups: head and backbone, each with and without weight decay; empty ones are left out.
 
     The backbone is tpavi's visual one, or AudioCLIP's towers; VGGish, its projector, and an audio layer that
@@ -54,30 +54,30 @@ def groups(model: ListeningSegmentor, options: TrainOptions, fidelity: Fidelity)
     ]
 
 
-def rate(step: int, steps: int, options: TrainOptions) -> float:
+def lr_factor(step: int, steps: int, options: TrainOptions) -> float:
     """What the learning rates are multiplied by at a step of 0 ... steps-1."""
-    if step < options.warmup:
-        return (step + 1) / (options.warmup + 1)
+    if step < options.warmup_steps:
+        return (step + 1) / (options.warmup_steps + 1)
     if options.schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - options.warmup) / max(1, steps - 1 - options.warmup)))
+    return 0.5 * (1 + math.cos(math.pi * (step - options.warmup_steps) / max(1, steps - 1 - options.warmup_steps)))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, factor: float, options: TrainOptions) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, factor: float, options: TrainOptions) -> None:
     """Give each group its learning rate times `factor`."""
     for group in optimizer.param_groups:
         multiple = options.backbone_lr_mult if group["name"] == "backbone" else 1.0
         group["lr"] = options.lr * multiple * factor
 
 
-def average(model: nn.Module, decay: float) -> AveragedModel | None:
+def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
     """An exponential moving average of weights and statistics, or None for decay 0. `update_parameters` moves it."""
     if decay == 0:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def must_fit(optimizer: torch.optim.Optimizer) -> None:
+def check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
     """Raise ValueError if what it remembers of a parameter is not of the parameter's shape; loading does not look."""
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():

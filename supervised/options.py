@@ -16,8 +16,12 @@ VisualWeights = Literal["audioclip-full", "audioclip-partial", "clip", "resnet50
 AudioWeights = Literal["audioclip-full", "audioclip-partial", "esresnext", "vggish", "mini", "random"]
 
 # How and where a run is run: they change no number.
-HOW = ("data.root", "data.workers", "data.cache", "train.save_minutes", "train.recompute")
-WEIGHTS = ("model.weights", "model.ear.weights", "model.fpn.folder")  # where files lie, which count by their content
+RUNTIME_ONLY = ("data.root", "data.num_workers", "data.cache", "train.checkpoint_minutes", "train.grad_checkpointing")
+WEIGHTS = (
+    "model.weights",
+    "model.vggish.weights",
+    "model.fpn.weights_dir",
+)  # where files lie, which count by their content
 
 
 @dataclass
@@ -41,14 +45,14 @@ class DataOptions:
     root: Path = Path("avsbench_data/Single-source")
     fraction: float = ranged(1.0, 0, 1, above=True)
     image_size: int = ranged(224, 32, LARGEST_SIDE, multiple=32)
-    tile: int = ranged(5, 1, 100)
-    workers: int = ranged(min(8, os.cpu_count() or 1), 0, MOST_WORKERS)
+    audio_repeats: int = ranged(5, 1, 100)
+    num_workers: int = ranged(min(8, os.cpu_count() or 1), 0, MOST_WORKERS)
     cache: Path | None = None
     soft_masks: SoftMasks = "refuse"
 
 
 @dataclass
-class EarOptions:
+class VGGishOptions:
     """VGGish, which turns log-mel examples into audio features.
 
     Args:
@@ -82,8 +86,8 @@ class FPNOptions:
     upsample: Literal["bilinear", "nearest"] = "bilinear"
     visual: VisualWeights = "audioclip-full"
     audio: AudioWeights = "audioclip-full"
-    sizes: Literal["published", "mini"] = "published"
-    folder: Path = Path("pretrained")
+    variant: Literal["published", "mini"] = "published"
+    weights_dir: Path = Path("pretrained")
 
 
 @dataclass
@@ -105,7 +109,7 @@ class ModelOptions:
     segmentor: Literal["tpavi", "fpn"] = "tpavi"
     freeze: Sequence[Tower] = field(default_factory=lambda: ["audio"])
     channels: int = ranged(256, 1, LARGEST_WIDTH)
-    ear: EarOptions = field(default_factory=EarOptions)
+    vggish: VGGishOptions = field(default_factory=VGGishOptions)
     backbone: Literal["resnet18", "resnet50", "pvt_v2_b0", "pvt_v2_b5"] = "resnet50"
     weights: str = "pretrained/resnet50-19c8e357.pth"
     stages: Sequence[int] = ranged([0, 1, 2, 3], 0, 3)
@@ -114,7 +118,7 @@ class ModelOptions:
 
 
 @dataclass
-class AVM:
+class AVMOptions:
     """The audio-visual mapping term.
 
     Args:
@@ -125,16 +129,16 @@ class AVM:
         pool: how the logits are brought to a map's size.
         threshold: read a map under the binary mask, rather than weighted by probability ("cosine" always does).
         normalise: L2-normalise both features first ("cosine" always does).
-        closer: add the same distance between a frame and the frame of the batch that sounds most like it (AVM-VV).
+        closer: add the same distance between a frame and the frame of the batch that sounds most like it (AVMOptions-VV).
     """
 
     distance: Literal["none", "cosine", "kl", "euclidean"] = "none"
     weight: float = ranged(0.5, 0)
     stages: Sequence[int] = ranged([0, 1, 2, 3], 0, 3)
     pool: Literal["avg", "max"] = "avg"
-    threshold: bool = False
-    normalise: bool = False
-    closer: bool = False
+    binarize: bool = False
+    normalize: bool = False
+    avm_vv: bool = False
 
 
 @dataclass
@@ -167,21 +171,21 @@ class TrainOptions:
     """
 
     epochs: int = ranged(15, 1)
-    batch: int = ranged(4, 1)
+    batch_size: int = ranged(4, 1)
     lr: float = ranged(1e-4, 0, above=True)
     backbone_lr_mult: float = ranged(1.0, 0)
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = ranged(5e-4, 0)
-    warmup: int = ranged(0, 0)
+    warmup_steps: int = ranged(0, 0)
     schedule: Literal["constant", "cosine"] = "constant"
-    clip: float = ranged(0.0, 0)
-    ema: float = ranged(0.0, 0, 1, below=True)
+    max_grad_norm: float = ranged(0.0, 0)
+    ema_decay: float = ranged(0.0, 0, 1, below=True)
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
-    recompute: bool = False
+    grad_checkpointing: bool = False
     compile: bool = False
     seed: int = ranged(123, 0, SEEDS)
-    save_minutes: float = ranged(10.0, 0)
+    checkpoint_minutes: float = ranged(10.0, 0)
     cpu: bool = False
 
 
@@ -201,7 +205,7 @@ class Options:
     fidelity: Fidelity = "corrected"
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
-    loss: AVM = field(default_factory=AVM)
+    loss: AVMOptions = field(default_factory=AVMOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     metric_batch: int = ranged(4, 1)
 
@@ -210,8 +214,8 @@ def check(options: Options) -> None:
     """Raise InputError for options that lie outside their ranges or contradict each other."""
     check_ranges(options)
     model, train, loss = options.model, options.train, options.loss
-    if train.recompute and train.compile:
-        raise InputError("train.recompute and train.compile do not go together")
+    if train.grad_checkpointing and train.compile:
+        raise InputError("train.grad_checkpointing and train.compile do not go together")
     if loss.distance == "none":
         return
     if model.segmentor == "fpn":

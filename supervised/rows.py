@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from utils.cli import InputError, Parser, command
+from utils.cli import InputError, Parser, cli_entry
 from utils.files import write_text
 from utils.layout import BENCHMARKS
 from utils.places import expanded
@@ -87,7 +87,7 @@ class Row:
             rates += f", backbone_lr_mult: {self.backbone_lr_mult}"
         if self.avm != "none":
             lines.append(f"loss: {{distance: {self.avm}, weight: 0.5, stages: [0, 1, 2, 3]}}")
-        lines.append(f"train: {{epochs: {self.epochs}, batch: {self.batch}, {rates}, seed: 123}}")
+        lines.append(f"train: {{epochs: {self.epochs}, batch_size: {self.batch}, {rates}, seed: 123}}")
         lines.append(f"metric_batch: {self.metric_batch}")
         return "\n".join(lines) + "\n"
 
@@ -133,7 +133,7 @@ def _number(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-@command
+@cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__)

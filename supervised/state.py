@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.checkpoints import check_archive, is_finite
 from supervised.model import architecture
-from supervised.options import HOW, WEIGHTS, ModelOptions, Options
+from supervised.options import RUNTIME_ONLY, WEIGHTS, ModelOptions, Options
 from supervised.sources import weight_files
 from utils.cli import InputError
 from utils.config import from_yaml
@@ -65,7 +65,7 @@ def load_state(path: Path) -> tuple[Progress, dict[str, Any]]:
 
 
 @contextmanager
-def told_of_misfits(path: Path) -> Iterator[None]:
+def wrap_load_errors(path: Path) -> Iterator[None]:
     """Turn what torch raises when a state is not of this run's model and optimiser into InputError."""
     try:
         yield
@@ -75,7 +75,7 @@ def told_of_misfits(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def told_of_full_disks(out: Path) -> Iterator[None]:
+def wrap_disk_errors(out: Path) -> Iterator[None]:
     """Turn a failed write into InputError. All writes are atomic, so the last state is still whole."""
     try:
         yield
@@ -86,14 +86,14 @@ def told_of_full_disks(out: Path) -> Iterator[None]:
         ) from error
 
 
-def must_be_finite(model: Mapping[str, Tensor], where: str) -> None:
+def check_finite(model: Mapping[str, Tensor], where: str) -> None:
     """Raise InputError if a weight is NaN or infinite, so that such a model never takes the place of a good one."""
     for name, value in model.items():
         if not is_finite(value):
             raise InputError(f"{name} is not finite {where}; lower --train.lr. The last good state is kept")
 
 
-def must_be_the_same_run(config: Path, options: Options) -> None:
+def check_same_run(config: Path, options: Options) -> None:
     """Raise InputError if `config` holds a run whose numbers would be others.
 
     Data and weights may have moved. At a constant rate more epochs may be asked for: the first ones are the same,
@@ -104,7 +104,7 @@ def must_be_the_same_run(config: Path, options: Options) -> None:
     held = from_yaml(Options, config)
     if options.train.schedule == "constant" and options.train.epochs > held.train.epochs:
         held = replace(held, train=replace(held.train, epochs=options.train.epochs))
-    names = differing(held, options, HOW)
+    names = differing(held, options, RUNTIME_ONLY)
     if set(names) <= set(WEIGHTS) and _random(held) == _random(options):
         names = [] if same_files(_started_from(config.parent), weight_files(options.model)) else names
     refuse_other_options(config.parent, held, options, names)
@@ -112,7 +112,7 @@ def must_be_the_same_run(config: Path, options: Options) -> None:
 
 
 def _random(options: Options) -> tuple[bool, bool]:
-    return options.model.weights == "random", options.model.ear.weights == "random"
+    return options.model.weights == "random", options.model.vggish.weights == "random"
 
 
 def _started_from(run: Path) -> list[str]:
@@ -124,7 +124,7 @@ def _started_from(run: Path) -> list[str]:
         return []
 
 
-def must_be_of_this_kind(path: Path, options: ModelOptions) -> None:
+def check_architecture(path: Path, options: ModelOptions) -> None:
     """Raise InputError if a trained model's file says that it is of another kind than the options ask for.
 
     Several fusions have weights of the same shapes, so that loading would not notice.

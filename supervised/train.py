@@ -39,21 +39,21 @@ from tqdm import tqdm
 
 from models.checkpoints import is_finite
 from supervised import optim, state
-from supervised.distributed import announce, batches, share, synchronise, weight
+from supervised.data import extract_audio_features, open_dataset
+from supervised.distributed import announce, batches, convert_sync_batchnorm, loss_scale, rank_slice
 from supervised.evaluate import evaluate, make_accelerator
-from supervised.features import hear, open_clips
+from supervised.grad_checkpointing import enable_grad_checkpointing
 from supervised.losses import segmentation_loss
-from supervised.model import ListeningSegmentor, architecture
+from supervised.model import AVSModel, architecture
 from supervised.options import Options, check
-from supervised.recompute import recompute
-from utils.cli import InputError, command, quiet_bar
+from utils.cli import InputError, cli_entry, quiet_bar
 from utils.config import option_parser, parse_options, to_yaml
-from utils.device import Fetched, channels_last, to_device
-from utils.figures import curves
+from utils.dataloader import load_batches
+from utils.device import AsyncCopy, channels_last, to_device
+from utils.figures import plot_curves
 from utils.files import remove_partials, write_bytes, write_text
 from utils.identity import record_data
-from utils.loading import load
-from utils.lock import alone
+from utils.lock import exclusive_lock
 from utils.places import expanded
 from utils.tensors import safetensors_bytes
 
@@ -63,61 +63,61 @@ class Trainer:
 
     def __init__(self, options: Options, out: Path):
         check(options)
-        state.must_be_the_same_run(out / "config.yaml", options)
+        state.check_same_run(out / "config.yaml", options)
         self.options, self.out = options, out
         self.accelerator: Accelerator = make_accelerator(options)
         set_seed(options.train.seed)
-        self.model = ListeningSegmentor(options.model, options.fidelity)
+        self.model = AVSModel(options.model, options.fidelity)
         inputs = self.model.inputs
         again = (out / "state.pt").is_file()
-        self.start = [] if again else self.model.load_pretrained()
-        self.sets = {split: open_clips(options.data, inputs, split) for split in ("train", "val")}
-        synchronise(self.model)
+        self.initial_weights = [] if again else self.model.load_pretrained()
+        self.sets = {split: open_dataset(options.data, inputs, split) for split in ("train", "val")}
+        convert_sync_batchnorm(self.model)
         if options.train.channels_last:
             channels_last(self.model)
-        if options.train.recompute:
-            recompute(self.model.visual_tower)
+        if options.train.grad_checkpointing:
+            enable_grad_checkpointing(self.model.visual_tower)
         self.model.to(self.accelerator.device)
         self.optimizer = optim.build_optimizer(self.model, options.train, options.fidelity)
-        self.learnt = [p for p in self.model.parameters() if p.requires_grad]
-        self.average = optim.average(self.model, options.train.ema)
+        self.trainable_parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.ema = optim.build_ema(self.model, options.train.ema_decay)
         self.progress = state.Progress()
         self.saved_at = time.monotonic()
         # Steps that go on before a step's losses are read: with none, a GPU would be out of work at every reading.
-        self.ahead = int(self.accelerator.device.type == "cuda")
+        self.async_steps = int(self.accelerator.device.type == "cuda")
         if again:
             self.resume()
         self.heard: dict[str, Tensor] = {}
-        if self.model.hears_the_same and self.progress.epoch < options.train.epochs:
+        if self.model.audio_is_static and self.progress.epoch < options.train.epochs:
             for split, clips in self.sets.items():
-                self.heard[split] = hear(
+                self.heard[split] = extract_audio_features(
                     self.model,
                     clips,
                     self.accelerator,
-                    workers=options.data.workers,
+                    workers=options.data.num_workers,
                     cache=options.data.cache,
                     title=f"listen to {split}",
                 )
                 clips.audio = "none"
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        self.wrapped_model, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         if options.train.compile:
-            self.wrapped = torch.compile(self.wrapped)
+            self.wrapped_model = torch.compile(self.wrapped_model)
 
     @property
-    def judged(self) -> ListeningSegmentor:
+    def eval_model(self) -> AVSModel:
         """The model that is validated and kept: the moving average where there is one."""
-        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
+        return self.model if self.ema is None else self.ema.module  # type: ignore[return-value]
 
     def resume(self) -> None:
         """Go on from state.pt."""
         path = self.out / "state.pt"
         self.progress, saved = state.load_state(path)
-        with state.told_of_misfits(path):
+        with state.wrap_load_errors(path):
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            optim.must_fit(self.optimizer)
-            if self.average is not None:
-                self.average.load_state_dict(saved["average"])
+            optim.check_optimizer_state(self.optimizer)
+            if self.ema is not None:
+                self.ema.load_state_dict(saved["average"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(saved["scaler"])
             if not all(is_finite(value) for value in self.model.state_dict().values()):
@@ -129,16 +129,16 @@ class Trainer:
         """Train the epochs that are left."""
         main, progress = self.accelerator.is_main_process, self.progress
         if main:
-            self.begin()
+            self.write_config()
         board = SummaryWriter(self.out / "tensorboard", purge_step=progress.epoch) if main else None
         for epoch in range(progress.epoch, self.options.train.epochs):
             begin = time.perf_counter() - progress.seconds
-            row: dict[str, Any] = {"epoch": epoch, **self.epoch(epoch)}
+            row: dict[str, Any] = {"epoch": epoch, **self.train_epoch(epoch)}
             metrics = evaluate(
-                self.judged,
+                self.eval_model,
                 self.sets["val"],
                 self.accelerator,
-                workers=self.options.data.workers,
+                workers=self.options.data.num_workers,
                 heard=self.heard.get("val"),
                 title="val",
             )
@@ -161,32 +161,32 @@ class Trainer:
             board.close()
         self.accelerator.wait_for_everyone()
 
-    def begin(self) -> None:
+    def write_config(self) -> None:
         """Write down the options and what the towers start from."""
         remove_partials(self.out)
-        with state.told_of_full_disks(self.out):
+        with state.wrap_disk_errors(self.out):
             write_text(self.out / "config.yaml", to_yaml(self.options))
             record_data(self.out, self.options.data.root, self.options.data.benchmark)
-            if self.start:
-                record = {start.tower: start.record() for start in self.start}
+            if self.initial_weights:
+                record = {start.tower: start.record() for start in self.initial_weights}
                 write_text(self.out / "initial_weights.json", json.dumps(record, indent=1) + "\n")
-        for start in self.start:
+        for start in self.initial_weights:
             tqdm.write(str(start))
 
-    def epoch(self, epoch: int) -> dict[str, float]:
+    def train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training clips, or what is left of it; returns the mean losses over its videos."""
         train, progress, begin = self.options.train, self.progress, time.perf_counter()
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         # The order depends on seed and epoch alone, so a resumed run and any number of processes see the same.
-        whole = batches(len(self.sets["train"]), train.batch, train.seed * 100_003 + epoch)
+        whole = batches(len(self.sets["train"]), train.batch_size, train.seed * 100_003 + epoch)
         left = whole[progress.step :]
-        loader = load(
+        loader = load_batches(
             self.sets["train"],
-            [share(batch, rank, world) for batch in left],
-            self.options.data.workers,
+            [rank_slice(batch, rank, world) for batch in left],
+            self.options.data.num_workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
-        self.wrapped.train()
+        self.wrapped_model.train()
         earlier = progress.seconds
         bar = tqdm(
             loader,
@@ -197,27 +197,27 @@ class Trainer:
             disable=not self.accelerator.is_main_process,
             **quiet_bar(),
         )
-        unread: deque[tuple[int, int, Fetched]] = deque()  # step, videos, losses
+        unread: deque[tuple[int, int, AsyncCopy]] = deque()  # step, videos, losses
         for items, batch in zip(bar, left, strict=True):
             # Chance depends on the place alone as well, so that it needs no saving, and is the same in all processes.
             place = np.random.SeedSequence([train.seed, epoch, progress.step])
             torch.manual_seed(int(place.generate_state(1)[0]))
-            optim.set_rate(
+            optim.set_lr(
                 self.optimizer,
-                optim.rate(epoch * len(whole) + progress.step, train.epochs * len(whole), train),
+                optim.lr_factor(epoch * len(whole) + progress.step, train.epochs * len(whole), train),
                 train,
             )
-            unread.append((progress.step + 1, len(batch), self.step(items, batch)))
+            unread.append((progress.step + 1, len(batch), self.train_step(items, batch)))
             progress.step += 1
             progress.seconds = earlier + time.perf_counter() - begin
-            due = self.accelerator.is_main_process and time.monotonic() - self.saved_at >= 60 * train.save_minutes
-            while len(unread) > (0 if due or progress.step == len(whole) else self.ahead):
-                bar.set_postfix(loss=f"{self.count(*unread.popleft()):.4f}", refresh=False)
+            due = self.accelerator.is_main_process and time.monotonic() - self.saved_at >= 60 * train.checkpoint_minutes
+            while len(unread) > (0 if due or progress.step == len(whole) else self.async_steps):
+                bar.set_postfix(loss=f"{self.add_losses(*unread.popleft()):.4f}", refresh=False)
             if due:
                 self.save_state()
         return {name: total / len(self.sets["train"]) for name, total in progress.sums.items()}
 
-    def count(self, step: int, videos: int, losses: Fetched) -> float:
+    def add_losses(self, step: int, videos: int, losses: AsyncCopy) -> float:
         """Add a step's losses to the epoch's sums; returns the total. Raises InputError if it is not finite."""
         values = losses.values().tolist()
         if not np.isfinite(values[0]):
@@ -229,7 +229,7 @@ class Trainer:
             self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value * videos
         return float(values[0])
 
-    def step(self, items: dict[str, Any], batch: list[int]) -> Fetched:
+    def train_step(self, items: dict[str, Any], batch: list[int]) -> AsyncCopy:
         """One step on this process's share of a batch; returns the whole batch's losses: total, BCE and AVM."""
         device, world = self.accelerator.device, self.accelerator.num_processes
         moved = {name: to_device(value, device) for name, value in items.items() if isinstance(value, Tensor)}
@@ -238,46 +238,46 @@ class Trainer:
         local, labelled = moved["masks"].shape[:2]
         announce(self.model, len(batch))
         with self.accelerator.autocast():
-            output = self.wrapped(moved, labelled if self.options.loss.distance == "none" else None)
+            output = self.wrapped_model(moved, labelled if self.options.loss.distance == "none" else None)
         loss = segmentation_loss(output, moved["masks"], self.options.loss, max(len(batch), local))
-        factor = weight(local, len(batch), world)
+        factor = loss_scale(local, len(batch), world)
         terms = torch.stack([loss.total, loss.bce, loss.avm]).detach() * factor
-        losses = Fetched(self.accelerator.reduce(terms, "mean"))
+        losses = AsyncCopy(self.accelerator.reduce(terms, "mean"))
         self.optimizer.zero_grad()
         self.accelerator.backward(loss.total * factor)
-        if self.options.train.clip:
-            self.accelerator.clip_grad_norm_(self.learnt, self.options.train.clip)
+        if self.options.train.max_grad_norm:
+            self.accelerator.clip_grad_norm_(self.trainable_parameters, self.options.train.max_grad_norm)
         self.optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
         return losses
 
     def save(self, improved: bool) -> None:
         """Write the best model, the log and the resumable state, each atomically, the state last."""
         if improved:
-            best = {name: value.contiguous().cpu() for name, value in self.judged.state_dict().items()}
-            state.must_be_finite(best, f"after epoch {self.progress.epoch}")
-            with state.told_of_full_disks(self.out):
+            best = {name: value.contiguous().cpu() for name, value in self.eval_model.state_dict().items()}
+            state.check_finite(best, f"after epoch {self.progress.epoch}")
+            with state.wrap_disk_errors(self.out):
                 write_bytes(self.out / "best.safetensors", safetensors_bytes(best, architecture(self.options.model)))
-        with state.told_of_full_disks(self.out):
+        with state.wrap_disk_errors(self.out):
             write_text(self.out / "log.csv", pd.DataFrame(self.progress.history).to_csv(index=False))
-            write_bytes(self.out / "curves.png", curves(self.progress.history))
+            write_bytes(self.out / "curves.png", plot_curves(self.progress.history))
         self.save_state()
 
     def save_state(self) -> None:
         """Write state.pt, whole or not at all."""
         kept: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        state.must_be_finite(kept["model"], f"after step {self.progress.step} of epoch {self.progress.epoch + 1}")
-        if self.average is not None:
-            kept["average"] = self.average.state_dict()
+        state.check_finite(kept["model"], f"after step {self.progress.step} of epoch {self.progress.epoch + 1}")
+        if self.ema is not None:
+            kept["average"] = self.ema.state_dict()
         if self.accelerator.scaler is not None:
             kept["scaler"] = self.accelerator.scaler.state_dict()
-        with state.told_of_full_disks(self.out):
+        with state.wrap_disk_errors(self.out):
             state.save_state(self.out / "state.pt", self.progress, kept)
         self.saved_at = time.monotonic()
 
 
-@command
+@cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = option_parser(Options, __doc__, "python -m supervised.train")
@@ -291,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if trainer.progress.epoch >= options.train.epochs:
         print(f"{out}: all {options.train.epochs} epochs are done")
     main_process = trainer.accelerator.is_main_process
-    with alone(trainer.out / ".lock", "trains in this folder") if main_process else nullcontext():
+    with exclusive_lock(trainer.out / ".lock", "trains in this folder") if main_process else nullcontext():
         trainer.run()
     if main_process:
         print(f"best val M_J {trainer.progress.best:.4f}. Next: python -m supervised.evaluate --run {out}")

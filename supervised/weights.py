@@ -22,17 +22,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.checkpoints import fit, load_checkpoint
-from models.mappings import load_audio, load_visual
+from models.checkpoints import load_checkpoint, load_strict
+from models.key_maps import load_audio, load_visual
 from models.mini import load_mini_audioclip
-from pretrained.fetch import FOLDER, entries
+from pretrained.download import FOLDER, list_entries
 from supervised.sources import tower_file
 from utils.cli import InputError
 from utils.files import sha256
 
 
 @dataclass
-class Start:
+class InitRecord:
     """What a tower started from.
 
     tower: "visual" or "audio". file: None for random weights. random: the names, in the tower, of what no file filled.
@@ -54,25 +54,27 @@ class Start:
         return {"file": None if self.file is None else str(self.file), "sha256": digest, "random": self.random}
 
 
-def load_tower(tower: str, module: nn.Module, name: str, folder: Path) -> Start:
+def load_tower(tower: str, module: nn.Module, name: str, folder: Path) -> InitRecord:
     """Fill AudioCLIP's image ("visual") or audio tower by a name of the table. Raises InputError."""
     if name == "random":
-        return Start(tower, None, list(module.state_dict()))
+        return InitRecord(tower, None, list(module.state_dict()))
     path = tower_file(name, folder)
     if name == "mini":
         source = load_mini_audioclip(folder / "mini")
         state = (source.visual if tower == "visual" else source.audio).state_dict()
-        return Start(tower, path, _load(module, path, lambda _: fit(module, state)))
+        return InitRecord(tower, path, _load(module, path, lambda _: load_strict(module, state)))
     loader = load_visual if tower == "visual" else load_audio
-    return Start(tower, path, _load(module, path, lambda state: loader(module, state)))
+    return InitRecord(tower, path, _load(module, path, lambda state: loader(module, state)))
 
 
-def load_file(tower: str, module: nn.Module, path: str, load: Callable[[dict[str, Tensor]], object] | None) -> Start:
+def load_file(
+    tower: str, module: nn.Module, path: str, load: Callable[[dict[str, Tensor]], object] | None
+) -> InitRecord:
     """Fill a whole module from the file at `path`, or leave it if that is "random". Raises InputError."""
     if path == "random":
-        return Start(tower, None, list(module.state_dict()))
+        return InitRecord(tower, None, list(module.state_dict()))
     _load(module, Path(path), load)
-    return Start(tower, Path(path))
+    return InitRecord(tower, Path(path))
 
 
 def mini_sizes(folder: Path) -> dict[str, Any]:
@@ -83,10 +85,10 @@ def mini_sizes(folder: Path) -> dict[str, Any]:
 
 def _load(module: nn.Module, path: Path, load: Callable[[dict[str, Tensor]], Any] | None) -> list[str]:
     """load_checkpoint, which tells how to fetch the file if it is a public one; returns what `load` does."""
-    public = [entry.name for entry in entries() if entry.file == path.name]
+    public = [entry.name for entry in list_entries() if entry.file == path.name]
     if public and not path.is_file():
         elsewhere = "" if path.parent.resolve() == FOLDER.resolve() else f" --to {path.parent}"
-        raise InputError(f"{path}: no such checkpoint; get it by python -m pretrained.fetch {public[0]}{elsewhere}")
+        raise InputError(f"{path}: no such checkpoint; get it by python -m pretrained.download {public[0]}{elsewhere}")
     kept: list[Any] = []
     load_checkpoint(module, path, (lambda state: kept.append(load(state))) if load else None)
     return kept[0] if kept and kept[0] else []

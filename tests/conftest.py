@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import settings
 
-from avsbench_data import compose
-from tests.offline.cut_off import LIST, cut_off
+from synthetic import compose
+from tests.helpers.offline.block_network import LIST, cut_off
 from utils import preprocess
-from utils.encode import write_video
 from utils.layout import AVSBench
+from utils.video_writer import write_video
 
 # Small networks on a shared machine lose more to waiting for each other's threads than a second thread gains.
 torch.set_num_threads(1)
@@ -25,13 +25,13 @@ settings.load_profile("no deadline")
 # No test may use the network: neither this process nor those that it starts.
 cut_off()
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [str(Path(__file__).parent / "offline"), os.environ.get("PYTHONPATH")])
+    filter(None, [str(Path(__file__).parent / "helpers" / "offline"), os.environ.get("PYTHONPATH")])
 )
 
 
 @pytest.fixture(scope="session")
 def refused_connections(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file in which tests.offline.cut_off notes what it refused, a line each."""
+    """The file in which tests.helpers.offline.block_network notes what it refused, a line each."""
     path = tmp_path_factory.mktemp("offline") / "refused"
     path.touch()
     os.environ[LIST] = str(path)

@@ -10,11 +10,11 @@ import pytest
 
 from benchmarks import __main__ as program
 from benchmarks import harness
-from benchmarks.harness import Cost, Races, Result, Row, difference
+from benchmarks.harness import BenchmarkRunner, Cost, Result, Row, relative_difference
 from benchmarks.rows import ROWS
 
 # Rows that differ in size alone are one.
-KINDS = {(row.plain, row.ours, repr(row.tiny)): row for row in ROWS if row.device == "cpu"}.values()
+KINDS = {(row.reference, row.optimized, repr(row.tiny)): row for row in ROWS if row.device == "cpu"}.values()
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("row", KINDS, ids=lambda row: f"{row.part}, {row.size}")
 def test_contestants_agree_at_a_tiny_size(row: Row, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.data.FOLDER", folder)
-    result = Races(tiny=True).run(dataclasses.replace(row, plain_calls=0, our_calls=0))
-    assert result.plain.output and all(array.size for array in result.plain.output.values())
-    assert result.plain.wall > 0 and result.ours.wall > 0
+    result = BenchmarkRunner(tiny=True).run(dataclasses.replace(row, reference_calls=0, optimized_calls=0))
+    assert result.reference.output and all(array.size for array in result.reference.output.values())
+    assert result.reference.wall > 0 and result.optimized.wall > 0
 
 
 def plus(value: float) -> harness.Work:
@@ -45,7 +45,7 @@ def test_the_table_and_the_file_beside_it(
         ROW,
         dataclasses.replace(ROW, part="another", memory=False, clock="wall"),
         dataclasses.replace(ROW, part="a slow one", slow=True),
-        dataclasses.replace(ROW, part="a large one", needs=1e6),
+        dataclasses.replace(ROW, part="a large one", min_gib=1e6),
     ]
     monkeypatch.setattr(program, "ROWS", rows)
     out = tmp_path / "table.md"
@@ -70,10 +70,10 @@ def wrong() -> harness.Work:
 
 
 def test_results_that_differ_stop_the_race() -> None:
-    row = dataclasses.replace(ROW, ours=f"{__name__}:wrong", options={}, tiny={}, plain=f"{__name__}:wrong")
-    assert Races(tiny=True).run(row).difference == 0
+    row = dataclasses.replace(ROW, optimized=f"{__name__}:wrong", options={}, tiny={}, reference=f"{__name__}:wrong")
+    assert BenchmarkRunner(tiny=True).run(row).difference == 0
     with pytest.raises(AssertionError, match=r"a part, a size: results differ by 1\.0e-01"):
-        Races(tiny=True).run(dataclasses.replace(row, plain=f"{__name__}:ones"))
+        BenchmarkRunner(tiny=True).run(dataclasses.replace(row, reference=f"{__name__}:ones"))
 
 
 def ones() -> harness.Work:
@@ -84,21 +84,21 @@ def ones() -> harness.Work:
 def test_a_baseline_that_rows_share_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
     monkeypatch.setattr(harness, "measure", lambda name, *_: measured.append(name) or Cost(1.0, 1.0, 1.0))
-    races = Races(rounds=2)
+    races = BenchmarkRunner(rounds=2)
     monkeypatch.setattr(races, "_apart", lambda function, *arguments: harness.measure(*arguments))
-    races.run(dataclasses.replace(ROW, plain="plain", ours="one"))
-    races.run(dataclasses.replace(ROW, plain="plain", ours="other"))
+    races.run(dataclasses.replace(ROW, reference="plain", optimized="one"))
+    races.run(dataclasses.replace(ROW, reference="plain", optimized="other"))
     assert measured == ["plain", "one", "plain", "one", "other", "other"]
 
 
 def test_difference() -> None:
     numbers, masks = np.array([2.0, -4.0]), np.array([True, False, True, True])
-    assert difference({"a": numbers, "b": masks}, {"a": numbers.copy(), "b": masks.copy()}) == 0
-    assert difference({"a": numbers}, {"a": np.array([2.0, -3.0])}) == 0.25
-    assert difference({"b": masks}, {"b": ~masks}) == 1
+    assert relative_difference({"a": numbers, "b": masks}, {"a": numbers.copy(), "b": masks.copy()}) == 0
+    assert relative_difference({"a": numbers}, {"a": np.array([2.0, -3.0])}) == 0.25
+    assert relative_difference({"b": masks}, {"b": ~masks}) == 1
     for other in ({"a": numbers[:1]}, {"b": numbers}, {"a": masks[:2]}):
         with pytest.raises(AssertionError):
-            difference({"a": numbers}, other)
+            relative_difference({"a": numbers}, other)
 
 
 def test_rows_are_told_apart() -> None:
@@ -107,7 +107,7 @@ def test_rows_are_told_apart() -> None:
 
 def test_measuring_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "CONTESTANTS", [])
-    result = Races(rounds=1).run(dataclasses.replace(ROW, our_calls=2))
+    result = BenchmarkRunner(rounds=1).run(dataclasses.replace(ROW, optimized_calls=2))
     assert isinstance(result, Result) and result.difference == 0
-    assert result.plain.output["array"].tolist() == [1, 1, 1]
-    assert result.ours.peak_mb >= 0 and result.smaller is not None
+    assert result.reference.output["array"].tolist() == [1, 1, 1]
+    assert result.optimized.peak_mb >= 0 and result.memory_ratio is not None

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from study.needs import duration, estimates
 from study.plan import load_study
+from study.requirements import duration, estimates
 from utils.metrics import Metrics
 from zero_shot.options import FOR_PUBLIC_WEIGHTS
 
@@ -57,7 +57,7 @@ def test_the_thresholds_of_the_example_are_right() -> None:
         p, truth = (torch.stack([numbers(row[column]) for row in rows])[:, None] for column in (2, 1))
         metrics.add(0, p.logit(), truth)
         counts = metrics.videos[0]
-        f = counts.f()[counts.positives > 0].mean(0)
+        f = counts.f_scores()[counts.positives > 0].mean(0)
         best = (f == f.max()).nonzero()[:, 0] / 254
         assert low < best.min() < low + 1 / 254 and high - 1 / 254 < best.max() < high + 1e-6
 

@@ -20,10 +20,10 @@ WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
 MEL_BANDS, MEL_LOW, MEL_HIGH = 64, 125.0, 7500.0  # Hz
 EXAMPLE = 96  # log-mel frames: 0.96 s, no overlap
 LOG_OFFSET = 0.01
-LONGEST = 600  # seconds of a clip's sound, beyond which a file is not read
-MOST = 1 << 26  # samples of all channels, beyond which neither
-LOUDEST = 2  # sample of a file of floats, where 1 is full scale
-SHORTEST = WINDOW + (EXAMPLE - 1) * HOP  # samples that make one example
+MAX_SECONDS = 600  # seconds of a clip's sound, beyond which a file is not read
+MAX_SAMPLES = 1 << 26  # samples of all channels, beyond which neither
+MAX_AMPLITUDE = 2  # sample of a file of floats, where 1 is full scale
+MIN_SAMPLES = WINDOW + (EXAMPLE - 1) * HOP  # samples that make one example
 
 
 @lru_cache(maxsize=1)
@@ -56,7 +56,7 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         import resampy  # compiles on first use, and AVSBench's 16 kHz files never need it
 
         samples = resampy.resample(samples, sample_rate, SAMPLE_RATE)
-    if len(samples) < SHORTEST:
+    if len(samples) < MIN_SAMPLES:
         return np.zeros((0, 1, EXAMPLE, MEL_BANDS), np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)  # periodic
@@ -66,14 +66,14 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     return logs[: count * EXAMPLE].reshape(count, 1, EXAMPLE, MEL_BANDS).astype(np.float32)
 
 
-def five_examples(examples: np.ndarray) -> np.ndarray:
+def pad_or_trim(examples: np.ndarray) -> np.ndarray:
     """Bring (N, 1, 96, 64) to five: a short clip repeats its last example, a long one is cut.
 
     AVSBench's script stops on N > 5; cutting keeps the first five seconds, as the frames do.
     Raises ValueError if N = 0.
     """
     if len(examples) == 0:
-        raise ValueError(f"the sound is shorter than one log-mel example ({SHORTEST / SAMPLE_RATE:.3f} s)")
+        raise ValueError(f"the sound is shorter than one log-mel example ({MIN_SAMPLES / SAMPLE_RATE:.3f} s)")
     return examples[np.minimum(np.arange(SECONDS), len(examples) - 1)]
 
 
@@ -94,20 +94,24 @@ def _read(path: Path, **options: Any) -> tuple[np.ndarray, int]:
         raise InputError(f"{path}: truncated; preprocess the clip again")
     try:
         info = soundfile.info(path)
-        if info.samplerate < 1 or info.frames > LONGEST * info.samplerate or info.frames * info.channels > MOST:
+        if (
+            info.samplerate < 1
+            or info.frames > MAX_SECONDS * info.samplerate
+            or info.frames * info.channels > MAX_SAMPLES
+        ):
             raise InputError(f"{path}: has {info.frames} samples of {info.channels} channels at {info.samplerate} Hz")
         peak = np.abs(soundfile.read(path)[0]).max(initial=0) if info.subtype in ("FLOAT", "DOUBLE") else 0
         if not np.isfinite(peak):
             raise InputError(f"{path}: holds NaN or infinite samples; write the sound anew")
-        if peak > LOUDEST:
+        if peak > MAX_AMPLITUDE:
             raise InputError(f"{path}: holds samples of {peak:g}, not from -1 to 1; write the sound anew")
         return soundfile.read(path, **options)
     except soundfile.SoundFileError as error:
         raise InputError(f"{path}: not a readable sound file ({error})") from error
 
 
-def quantised(track: np.ndarray) -> np.ndarray:
-    """Floats in [-1, 1] (clipped) after a trip through 16 bits, as float32. Source: as `five_seconds`."""
+def quantize_int16(track: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] (clipped) after a trip through 16 bits, as float32. Source: as `load_clip_waveform`."""
     return (np.clip(track, -1.0, 1.0) * 32767.0).astype(np.int16).astype(np.float32) / np.float32(32767.0)
 
 
@@ -123,7 +127,7 @@ def resample(track: np.ndarray, rate: int, to: int) -> np.ndarray:
     return np.pad(found[:count], (0, max(0, count - len(found))))
 
 
-def five_seconds(path: Path, sample_rate: int, *, tile: int = 1, int16_round_trip: bool = False) -> np.ndarray:
+def load_clip_waveform(path: Path, sample_rate: int, *, tile: int = 1, int16_round_trip: bool = False) -> np.ndarray:
     """A clip's sound, cut into five seconds: float32 (5, tile · sample_rate) in [-1, 1].
 
     The channels are averaged and the sound resampled (soxr). A clip shorter than five seconds
@@ -142,5 +146,5 @@ def five_seconds(path: Path, sample_rate: int, *, tile: int = 1, int16_round_tri
     parts = [track[: whole * sample_rate]] + [track[-sample_rate:]] * (SECONDS - whole)
     track = np.concatenate(parts)
     if int16_round_trip:
-        track = quantised(track)
+        track = quantize_int16(track)
     return np.tile(track.reshape(SECONDS, sample_rate), (1, tile)).astype(np.float32, copy=False)

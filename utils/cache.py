@@ -87,7 +87,7 @@ class Cache:
         return None
 
 
-def remembered(
+def get_or_compute(
     cache: Cache | None,
     contents: Sequence[str],
     make: Callable[[list[int]], Iterable[dict[str, Tensor]]],
@@ -117,14 +117,14 @@ def remembered(
     return [found[content] for content in contents]
 
 
-def content_key(array: np.ndarray) -> str:
+def content_hash(array: np.ndarray) -> str:
     """The hexadecimal sha256 of an array's type, shape and values."""
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def weights_key(module: nn.Module) -> str:
+def weights_hash(module: nn.Module) -> str:
     """The hexadecimal sha256 of a module's state dict: names, types, shapes and values.
 
     It reads every weight, a second or two for SAM ViT-H: call it once and keep the result.

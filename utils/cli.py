@@ -53,7 +53,7 @@ def one_line(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
-def reason(error: OSError) -> str:
+def os_error_message(error: OSError) -> str:
     """What the system refused, in a line: the file and why."""
     named = f"{error.filename}: " if error.filename else ""
     return named + (error.strerror or str(error) or type(error).__name__)
@@ -64,7 +64,7 @@ def quiet_bar() -> dict[str, Any]:
     return {} if sys.stderr.isatty() else {"mininterval": MINUTE, "delay": MINUTE}
 
 
-def command(main: Main) -> Main:
+def cli_entry(main: Main) -> Main:
     """Wrap a script's `main(argv) -> exit code` so that bad input, a full disk or a file that may not be read or
     written ends in one line, not in a traceback, and the environment has no say (utils.environment)."""
 
@@ -101,7 +101,7 @@ def command(main: Main) -> Main:
             if not str(error).startswith("DataLoader worker"):
                 raise
             what = str(error).splitlines()[0].rstrip(". ")
-            print(f"error: a process that reads clips was lost ({what}); try fewer --data.workers", file=sys.stderr)
+            print(f"error: a process that reads clips was lost ({what}); try fewer --data.num_workers", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print(INTERRUPTED, file=sys.stderr)
@@ -111,7 +111,7 @@ def command(main: Main) -> Main:
 
 
 def _refused(error: OSError) -> int:
-    print(f"error: {reason(error)}; mend that and run the same command again", file=sys.stderr)
+    print(f"error: {os_error_message(error)}; mend that and run the same command again", file=sys.stderr)
     return 1
 
 

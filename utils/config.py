@@ -22,7 +22,7 @@ from utils.ranges import check_ranges
 
 T = TypeVar("T")
 PLAIN = "plain yaml"  # our loader's name among jsonargparse's
-DEEPEST = 20  # levels of options within options, far more than there are
+MAX_DEPTH = 20  # levels of options within options, far more than there are
 
 
 def option_parser(options: type, description: str | None, prog: str | None = None) -> ArgumentParser:
@@ -56,7 +56,7 @@ def to_yaml(options: Any) -> str:
     return yaml.safe_dump(_plain(asdict(options)), sort_keys=False)
 
 
-def without(options: Any, names: Sequence[str]) -> dict[str, Any]:
+def drop_options(options: Any, names: Sequence[str]) -> dict[str, Any]:
     """The options as nested dicts, less those of the names, each GROUP.OPTION or GROUP.GROUP.OPTION."""
     kept = asdict(options)
     for name in names:
@@ -72,10 +72,10 @@ def from_yaml(options: type[T], path: Path) -> T:
     """Read options that `to_yaml` wrote. Raises InputError if the file is missing or holds anything else."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; is {path.parent} a run folder?")
-    return resolve(options, ["--config", str(path)])
+    return resolve_options(options, ["--config", str(path)])
 
 
-def resolve(options: type[T], words: Sequence[str]) -> T:
+def resolve_options(options: type[T], words: Sequence[str]) -> T:
     """The options that words of a command line stand for. Raises InputError, naming the words, if they are none."""
     parser = _quiet_parser(options)  # type: ignore[arg-type]
     try:
@@ -118,7 +118,7 @@ def _plain_yaml(text: str) -> Any:
         if getattr(event, "anchor", None) or getattr(event, "tag", None):
             raise yaml.YAMLError(f"anchors and tags are not read in options (line {line})")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise yaml.YAMLError(f"nested deeper than any option (line {line})")
     return get_loader("yaml")(text)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from utils.audio import five_seconds
+from utils.audio import load_clip_waveform
 from utils.cli import InputError
 from utils.files import read_image
 from utils.layout import FRAME_SIZE, AVSBench, Clip, SoftMasks
@@ -74,7 +74,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
         self.sample_rate, self.tile, self.int16_round_trip = sample_rate, tile, int16_round_trip
         self.clips = data.split(split)
         if split == "train" and fraction != 1.0:
-            self.clips = partial(self.clips, fraction)
+            self.clips = sample_fraction(self.clips, fraction)
         if not self.clips:
             raise InputError(f"{data.root}: no {split} clips in {data.benchmark.meta}")
 
@@ -95,7 +95,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
         if self.audio == "log_mel":
             return {"log_mel": torch.from_numpy(read_log_mel(self.data, clip))}
         if self.audio == "waveform":
-            track = five_seconds(
+            track = load_clip_waveform(
                 self.data.wav(clip), self.sample_rate, tile=self.tile, int16_round_trip=self.int16_round_trip
             )
             return {"waveform": torch.from_numpy(track)}
@@ -103,10 +103,10 @@ class AVSDataset(Dataset[dict[str, Any]]):
 
     def _frames(self, paths: Sequence[Path]) -> Tensor:
         frames = [read_frame(path, self.image_size) for path in paths]
-        return torch.from_numpy(np.stack(frames)) if self.images == "raw" else normalise(frames, self.images)
+        return torch.from_numpy(np.stack(frames)) if self.images == "raw" else normalize_frames(frames, self.images)
 
 
-def partial(clips: Sequence[Clip], fraction: float) -> list[Clip]:
+def sample_fraction(clips: Sequence[Clip], fraction: float) -> list[Clip]:
     """The fraction of the clips that the original's partial-data rows train on, in its (permuted) order."""
     if not 0 < fraction <= 1:
         raise InputError(f"fraction {fraction} is not in (0, 1]")
@@ -114,7 +114,7 @@ def partial(clips: Sequence[Clip], fraction: float) -> list[Clip]:
     return [clips[position] for position in drawn]
 
 
-def normalise(frames: Tensor | Sequence[np.ndarray], statistics: str) -> Tensor:
+def normalize_frames(frames: Tensor | Sequence[np.ndarray], statistics: str) -> Tensor:
     """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32 with the named statistics, still channel by channel in memory."""
     images, table = torch.empty(len(frames), *frames[0].shape), _table(statistics)
     for image, frame in zip(images.numpy(), frames, strict=True):

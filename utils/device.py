@@ -10,7 +10,7 @@ CPU_MEMORY = 2 * 2**30  # bytes that a step may take where nothing says how much
 SHARE = 0.5  # of a GPU's free memory: what a batch is reckoned to take leaves out the kernels' own needs
 
 
-def set_exactness(precision: str) -> None:
+def set_matmul_precision(precision: str) -> None:
     """Have this process multiply float32 as such, or, for "tf32", rounded to 10 bits of fraction where a GPU can.
 
     PyTorch's own default is a mixture: float32 in matrix products, TF32 in convolutions.
@@ -20,7 +20,7 @@ def set_exactness(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def spare_memory(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Bytes that a step may take on the device as it is filled now; a fixed number on a CPU."""
     if device.type != "cuda":
         return CPU_MEMORY
@@ -37,7 +37,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-class Fetched:
+class AsyncCopy:
     """A tensor's values on their way to the CPU, while device and process go on."""
 
     def __init__(self, tensor: Tensor) -> None:

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 Fidelity = Literal["published", "corrected"]
 
 
-def checked(fidelity: Fidelity) -> Fidelity:
+def validate_fidelity(fidelity: Fidelity) -> Fidelity:
     """The fidelity itself; ValueError if it is neither."""
     if fidelity not in get_args(Fidelity):
         raise ValueError(f"fidelity must be 'published' or 'corrected', got {fidelity!r}")

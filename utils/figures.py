@@ -25,18 +25,20 @@ def overlay(frame: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -
     return picture
 
 
-def tinted(frames: Sequence[np.ndarray], masks: Sequence[np.ndarray], colour: tuple[int, int, int]) -> list[np.ndarray]:
+def overlay_masks(
+    frames: Sequence[np.ndarray], masks: Sequence[np.ndarray], colour: tuple[int, int, int]
+) -> list[np.ndarray]:
     """`overlay` for each second; the seconds after the last mask stay as they are."""
     drawn = [overlay(frame, mask, colour) for frame, mask in zip(frames, masks, strict=False)]
     return [*drawn, *frames[len(drawn) :]]
 
 
-def sheet(rows: Rows) -> np.ndarray:
+def grid_image(rows: Rows) -> np.ndarray:
     """All rows under their titles, one column a second. Returns uint8 RGB."""
     return np.concatenate([_line(TITLES.get(name, name), list(row)) for name, row in rows.items()], axis=0)
 
 
-def strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
+def row_image(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """The pictures of one row side by side, STRIP pixels each: (STRIP, T·STRIP, 3) uint8 RGB."""
     return np.concatenate([cv2.resize(p, (STRIP, STRIP), interpolation=cv2.INTER_AREA) for p in pictures], axis=1)
 
@@ -61,7 +63,7 @@ def plain_style(**settings: Any) -> Iterator[None]:
         yield
 
 
-def curves(history: Sequence[Mapping[str, float]]) -> bytes:
+def plot_curves(history: Sequence[Mapping[str, float]]) -> bytes:
     """A PNG of a training log: the loss, and M_J and M_F on val, by epoch. history: one row per epoch."""
     from matplotlib.figure import Figure
 

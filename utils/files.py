@@ -18,8 +18,8 @@ from PIL import Image
 from utils.cli import InputError
 from utils.places import beside
 
-LARGEST = 8192 * 4352  # pixels of a picture (8K), beyond which it is not decoded
-LARGEST_ARRAY = 1 << 24  # bytes of a .npy file, beyond which it is not read
+MAX_PIXELS = 8192 * 4352  # pixels of a picture (8K), beyond which it is not decoded
+MAX_ARRAY_BYTES = 1 << 24  # bytes of a .npy file, beyond which it is not read
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def read_image(path: Path, flags: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
     content = path.read_bytes() or b"\0"
     try:
         height, width = _size(content)
-        if height * width > LARGEST:
+        if height * width > MAX_PIXELS:
             raise InputError(f"{path}: a picture of {width}×{height} is not read")
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
@@ -124,7 +124,7 @@ def _size(content: bytes) -> tuple[int, int]:
             warnings.simplefilter("ignore")
             return image.height, image.width
     except Image.DecompressionBombError:
-        return LARGEST, 2
+        return MAX_PIXELS, 2
     except Exception:  # what PIL raises on damage has no base in common
         return 0, 0
 
@@ -132,7 +132,7 @@ def _size(content: bytes) -> tuple[int, int]:
 def read_npy(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """Read a .npy file of numbers in that shape. Raises InputError for any other, having made no array of it."""
     try:
-        if path.stat().st_size > LARGEST_ARRAY:
+        if path.stat().st_size > MAX_ARRAY_BYTES:
             raise ValueError("too large")
         file = io.BytesIO(path.read_bytes())
         version = np.lib.format.read_magic(file)

@@ -10,7 +10,7 @@ from utils.cli import InputError
 from utils.files import sha256, write_text
 from utils.layout import BENCHMARKS, BenchmarkName
 
-RECIPE = "compose.json"  # that avsbench_data.compose leaves beside its clips
+RECIPE = "compose.json"  # that synthetic.compose leaves beside its clips
 RECORD = "data.json"  # of a run folder: digests of what says which clips there are
 
 

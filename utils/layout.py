@@ -16,7 +16,7 @@ BenchmarkName = Literal["s4", "ms3"]
 SoftMasks = Literal["refuse", "dither"]  # what is done with masks in grey, see utils.masks
 SPLITS = ("train", "val", "test")
 SECONDS = 5  # a clip has five seconds, hence five frames, five log-mel examples and five masks
-LONGEST_NAME = 200  # bytes of a clip's or a category's name; file systems take 255 with all that is added
+MAX_NAME_LENGTH = 200  # bytes of a clip's or a category's name; file systems take 255 with all that is added
 FRAME_SIZE = (224, 224)  # height, width of frames and masks
 
 
@@ -172,4 +172,4 @@ def _clip(path: Path, number: int, benchmark: Benchmark, header: Sequence[str], 
 def _is_file_name(text: str) -> bool:
     """Whether it names something within a folder, can be told in a line, and leaves room for what is added to it."""
     plain = text.isprintable() and not set(text) & set("/\\") and text.strip(". ")
-    return bool(plain) and len(text.encode()) <= LONGEST_NAME
+    return bool(plain) and len(text.encode()) <= MAX_NAME_LENGTH

@@ -11,7 +11,7 @@ from utils.cli import InputError
 
 
 @contextmanager
-def alone(path: Path, work: str) -> Iterator[None]:
+def exclusive_lock(path: Path, work: str) -> Iterator[None]:
     """Be the only process that holds the lock file `path` until the block ends; `work` says what it guards.
 
     A lock dies with its process, however that ends: the file that a killed one leaves behind holds nobody up. Where
@@ -19,7 +19,7 @@ def alone(path: Path, work: str) -> Iterator[None]:
     cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _take(path, work)
+    descriptor = _acquire(path, work)
     try:
         yield
     finally:
@@ -27,7 +27,7 @@ def alone(path: Path, work: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(path: Path, work: str) -> int:
+def _acquire(path: Path, work: str) -> int:
     """Open and lock; again if the file was removed in between, for then the lock is of a file that nobody else sees."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -16,7 +16,7 @@ def read_log_mel(data: AVSBench, clip: Clip) -> np.ndarray:
     if path.is_file():
         array = read_npy(path, SHAPE)
     elif (path := data.legacy_log_mel(clip)).is_file():
-        from utils.legacy import read_pickled_tensor  # needs torch, which preprocessing else starts without
+        from utils.pickled_log_mel import read_pickled_tensor  # needs torch, which preprocessing else starts without
 
         array = read_pickled_tensor(path)
     else:

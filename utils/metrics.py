@@ -38,7 +38,7 @@ class FrameCounts:
     union: Tensor  # (N,) pixels; of the whole frame where the truth is empty
     positives: Tensor  # (N,) pixels of the truth
     predicted: Tensor  # (N, 255) pixels at or above each threshold
-    hit: Tensor  # (N, 255) of these, pixels of the truth
+    true_positives: Tensor  # (N, 255) of these, pixels of the truth
 
     def __getitem__(self, frames: slice) -> "FrameCounts":
         return FrameCounts(*(getattr(self, name)[frames] for name in self.__dataclass_fields__))
@@ -54,10 +54,10 @@ class FrameCounts:
         """(N,) intersection over union of each frame."""
         return self.intersection / (self.union + 1e-7)
 
-    def f(self) -> Tensor:
+    def f_scores(self) -> Tensor:
         """(N, 255) F-measure of each frame at each threshold; 0 where it is undefined."""
-        precision = self.hit / (self.predicted + 1e-20)
-        recall = self.hit / (self.positives[:, None] + 1e-20)
+        precision = self.true_positives / (self.predicted + 1e-20)
+        recall = self.true_positives / (self.positives[:, None] + 1e-20)
         f = (1 + BETA_SQUARED) * precision * recall / (BETA_SQUARED * precision + recall)
         return f.nan_to_num(0.0)
 
@@ -76,7 +76,7 @@ def count_frames(logits: Tensor, masks: Tensor) -> FrameCounts:
     return FrameCounts(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
 
 
-def levels(probability: np.ndarray) -> np.ndarray:
+def threshold_levels(probability: np.ndarray) -> np.ndarray:
     """(H, W) uint8: how many of the 255 thresholds each float32 probability reaches, exactly.
 
     The thresholds are evenly spaced, so rounding finds the count or the count less one; one look at the true
@@ -102,7 +102,7 @@ def _count(probability: np.ndarray, mask: np.ndarray) -> tuple[Any, ...]:
         raise ValueError("masks must hold 0 and 1 only")
     if np.isnan(probability.sum()):
         raise ValueError("logits hold NaN")
-    level = levels(probability)
+    level = threshold_levels(probability)
     # Levels start at 1: cell 0 stays empty and is left out.
     everywhere, inside = (cv2.calcHist([level], [0], mask, [256], [0, 256]) for mask in (None, truth))
     # Pixels at or above threshold i are those of level i + 1 and more.
@@ -117,7 +117,7 @@ def _count(probability: np.ndarray, mask: np.ndarray) -> tuple[Any, ...]:
 
 def _best_f(counts: FrameCounts) -> float:
     valid = counts.positives > 0
-    return counts.f()[valid].mean(0).max().item() if valid.any() else 0.0
+    return counts.f_scores()[valid].mean(0).max().item() if valid.any() else 0.0
 
 
 def mean_iou(logits: Tensor, masks: Tensor) -> float:

@@ -11,7 +11,7 @@ R = TypeVar("R")
 LOST = "its process was lost twice, as when memory runs out; try fewer --jobs"
 
 
-def in_processes(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R | None]:
+def parallel_map(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R | None]:
     """`function` of each item, in order, from so many processes (-1: one a core); None where its process was lost.
 
     A process is lost when the system kills it, mostly for want of memory, or when a decoder crashes. All processes

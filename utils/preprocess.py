@@ -24,14 +24,14 @@ from typing import get_args
 import soundfile
 from tqdm import tqdm
 
-from utils.audio import SAMPLE_RATE, five_examples, log_mel, read_wav
+from utils.audio import SAMPLE_RATE, log_mel, pad_or_trim, read_wav
 from utils.cli import InputError, Parser, quiet_bar
 from utils.fidelity import Fidelity
 from utils.files import npy_bytes, png_bytes, read_image, remove_partials, wav_bytes, write_bytes, write_text
 from utils.layout import BENCHMARKS, FRAME_SIZE, AVSBench, BenchmarkName, Clip
-from utils.lock import alone
+from utils.lock import exclusive_lock
 from utils.log_mel import read_log_mel
-from utils.parallel import LOST, in_processes
+from utils.parallel import LOST, parallel_map
 from utils.places import found
 from utils.ranges import JOBS
 from utils.video import read_clip
@@ -111,7 +111,7 @@ def preprocess_clip(data: AVSBench, clip: Clip, fidelity: Fidelity = "corrected"
             return outcome
         media = read_clip(data.video(clip), fidelity)
         try:
-            array = five_examples(log_mel(media.samples, SAMPLE_RATE))
+            array = pad_or_trim(log_mel(media.samples, SAMPLE_RATE))
         except ValueError as error:
             raise InputError(f"{data.video(clip)}: {error}") from error
         if other:  # killed from here on, it must be taken for neither
@@ -134,7 +134,7 @@ def preprocess(
 ) -> list[Outcome]:
     """Preprocess every clip of the meta CSV in parallel; outcomes come in the order of the CSV."""
     work = partial(preprocess_clip, data, fidelity=fidelity, overwrite=overwrite)
-    made = in_processes(work, data.clips, jobs)
+    made = parallel_map(work, data.clips, jobs)
     bar = tqdm(made, total=len(data.clips), desc=f"preprocess {data.benchmark.name}", unit="clip", **quiet_bar())
     return [
         outcome or Outcome(clip.name, clip.split, clip.category, "failed", LOST)
@@ -167,7 +167,7 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
     data = AVSBench(args.root, benchmark)
     fidelity = args.fidelity or folder_fidelity(data)
     begin = time.perf_counter()
-    with alone(args.root / ".lock", "preprocesses here"):
+    with exclusive_lock(args.root / ".lock", "preprocesses here"):
         remove_partials(args.root)
         outcomes = preprocess(data, args.jobs, args.overwrite, fidelity)
         seconds = time.perf_counter() - begin

@@ -16,9 +16,9 @@ import av
 import numpy as np
 import soxr
 
-from utils.audio import LONGEST, SAMPLE_RATE
+from utils.audio import MAX_SECONDS, SAMPLE_RATE
 from utils.cli import InputError
-from utils.fidelity import Fidelity, checked
+from utils.fidelity import Fidelity, validate_fidelity
 from utils.layout import SECONDS
 
 READER_RATE = 44_100  # Hz, to which moviepy has ffmpeg resample
@@ -43,9 +43,9 @@ def decode_audio(
         int16 (n, channels): two channels as published, else one or two.
 
     Raises:
-        InputError: There is no sound, or more than LONGEST seconds, or the original cannot read it.
+        InputError: There is no sound, or more than MAX_SECONDS seconds, or the original cannot read it.
     """
-    if checked(fidelity) == "published":
+    if validate_fidelity(fidelity) == "published":
         samples, _ = _decode(path, packets, _published_graph)
         positions = moviepy_positions(path, len(samples), printed_duration(path, duration))
         return np.clip(samples[positions], -PEAK, PEAK)
@@ -62,12 +62,12 @@ def printed_duration(path: Path, microseconds: int | None) -> float:
     """Seconds that a file lasts as moviepy reads them off ffmpeg's output: to a hundredth.
 
     Raises:
-        InputError: The container gives no duration, or more than LONGEST seconds.
+        InputError: The container gives no duration, or more than MAX_SECONDS seconds.
     """
     if microseconds is None or microseconds < 0:
         raise InputError(f"{path}: does not say how long it is, which the original needs; use --fidelity corrected")
-    if microseconds > LONGEST * 1_000_000:
-        raise InputError(f"{path}: is more than {LONGEST} s long; cut it into clips of {SECONDS} s")
+    if microseconds > MAX_SECONDS * 1_000_000:
+        raise InputError(f"{path}: is more than {MAX_SECONDS} s long; cut it into clips of {SECONDS} s")
     minutes, hundredths = divmod((microseconds + 5_000) // 10_000, 6_000)
     return float(f"{hundredths // 100}.{hundredths % 100:02d}") + 60.0 * minutes
 
@@ -183,8 +183,8 @@ def _decode(
             if this != kind:
                 raise InputError(f"{path}: its sound changes its kind on the way; damaged, or not a clip")
             seconds += frame.samples / max(frame.sample_rate, 1)
-            if max(seconds, frame.time or 0.0) > LONGEST:
-                raise InputError(f"{path}: has more than {LONGEST} s of sound; cut it into clips of {SECONDS} s")
+            if max(seconds, frame.time or 0.0) > MAX_SECONDS:
+                raise InputError(f"{path}: has more than {MAX_SECONDS} s of sound; cut it into clips of {SECONDS} s")
             graph.push(frame)
             blocks += pulled(graph, more=True)
     blocks += pulled(graph)

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from utils.audio import read_wav
-from utils.cli import InputError, Parser, command
-from utils.figures import Rows, sheet, strip
+from utils.cli import InputError, Parser, cli_entry
+from utils.figures import Rows, grid_image, row_image
 from utils.files import mp3_bytes, png_bytes, read_json, webp_bytes, write_bytes, write_text
 from utils.layout import AVSBench, Clip
 from utils.metrics import Metrics
@@ -68,7 +68,7 @@ def write_per_frame(path: Path, metrics: Metrics, clips: Sequence[Clip]) -> None
     writer = csv.writer(text)
     writer.writerow(["name", "category", "second", "iou", "f_at_half", "truth_pixels"])
     for index, counts in sorted(metrics.videos.items()):
-        half = counts.f()[:, 127]  # threshold 127 is 0.5
+        half = counts.f_scores()[:, 127]  # threshold 127 is 0.5
         rows = zip(counts.iou().tolist(), half.tolist(), counts.positives.tolist(), strict=True)
         for second, (iou, f, pixels) in enumerate(rows, 1):
             clip = clips[index]
@@ -76,7 +76,7 @@ def write_per_frame(path: Path, metrics: Metrics, clips: Sequence[Clip]) -> None
     write_text(path, text.getvalue())
 
 
-def headline(numbers: dict[str, Any]) -> str:
+def format_metrics(numbers: dict[str, Any]) -> str:
     """The numbers in a line, for the end of a run."""
     return (
         f"{numbers['videos']} clips: M_J {numbers['m_j']:.4f}, M_F {numbers['m_f']:.4f} (batches of "
@@ -85,7 +85,7 @@ def headline(numbers: dict[str, Any]) -> str:
     )
 
 
-def spread(count: int, among: int) -> set[int]:
+def evenly_spaced(count: int, among: int) -> set[int]:
     """`count` places evenly spread over 0 ... among-1."""
     return set(np.linspace(0, among - 1, count).round().astype(int).tolist()) if count else set()
 
@@ -98,13 +98,13 @@ def write_masks(folder: Path, clip: Clip, masks: Sequence[np.ndarray]) -> None:
 
 def write_sheet(folder: Path, clip: Clip, rows: Rows) -> None:
     """Write the picture sheet of a clip."""
-    write_bytes(folder / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(sheet(rows)))
+    write_bytes(folder / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(grid_image(rows)))
 
 
 def write_strips(folder: Path, data: AVSBench, clip: Clip, rows: Rows) -> None:
     """Write each row of a clip as a small picture of its own, and the sound: what study.page shows of the clip."""
     for name, pictures in rows.items():
-        write_bytes(folder / clip.category / clip.name / f"{name}.webp", webp_bytes(strip(pictures)))
+        write_bytes(folder / clip.category / clip.name / f"{name}.webp", webp_bytes(row_image(pictures)))
     if data.wav(clip).is_file():  # what does not listen does without
         write_bytes(folder / clip.category / clip.name / "sound.mp3", mp3_bytes(*read_wav(data.wav(clip))))
 
@@ -129,7 +129,7 @@ def table(folder: Path) -> str:
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows)
 
 
-@command
+@cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of a folder of runs."""
     parser = Parser(__doc__)

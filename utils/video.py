@@ -14,13 +14,22 @@ from av.video.stream import VideoStream
 
 from utils.cli import InputError
 from utils.fidelity import Fidelity
-from utils.files import LARGEST
+from utils.files import MAX_PIXELS
 from utils.picture import study_size, to_rgb
 from utils.places import beside
 from utils.raw_audio import decode_audio
 from utils.timeline import counted_frames, frames_shown, steady_packets
 
-LISTS = ("concat", "dash", "hls", "imf", "rtsp", "sap", "sdp", "vobsub")  # formats that name other files or hosts
+PLAYLIST_FORMATS = (
+    "concat",
+    "dash",
+    "hls",
+    "imf",
+    "rtsp",
+    "sap",
+    "sdp",
+    "vobsub",
+)  # formats that name other files or hosts
 
 
 @dataclass
@@ -44,7 +53,7 @@ def read_clip(path: Path, fidelity: Fidelity = "corrected") -> ClipMedia:
         return _decode(path, container, video, audio, fidelity)
 
 
-def probe(path: Path) -> None:
+def probe_clip(path: Path) -> None:
     """Read a clip without decoding it. Raises InputError as `read_clip` does, but for damage inside a packet."""
     with _opened(path) as (container, video, _):
         packets = sum(packet.size > 0 for packet in container.demux(video))
@@ -52,7 +61,7 @@ def probe(path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream | None]]:
+def open_media(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream | None]]:
     """A file, its video track, and its sound track if it has one. Raises InputError for what is no video."""
     if not path.is_file():
         raise InputError(f"{path}: no such file{beside(path)}")
@@ -67,11 +76,11 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStrea
                 raise InputError(f"{path}: has no video track")
             if not video.codec_context:
                 raise InputError(f"{path}: its video track is of an unknown codec; obtain it again")
-            if kind in LISTS:
+            if kind in PLAYLIST_FORMATS:
                 raise InputError(f"{path}: a list of other files ({kind}), not a video")
-            if video.codec_context.width * video.codec_context.height > LARGEST:
+            if video.codec_context.width * video.codec_context.height > MAX_PIXELS:
                 raise InputError(f"{path}: has pictures of {video.codec_context.width}×{video.codec_context.height}")
-            video.codec_context.options = {"max_pixels": str(LARGEST)}  # for those that change their size on the way
+            video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # for those that change their size on the way
             yield container, video, audio if isinstance(audio, AudioStream) and audio.codec_context else None
     except av.FFmpegError as error:
         raise InputError(f"{path}: not a readable video ({error.strerror}); obtain it again") from error
@@ -79,7 +88,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStrea
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream]]:
-    with opened(path) as (container, video, audio):
+    with open_media(path) as (container, video, audio):
         if audio is None:
             raise InputError(f"{path}: has no sound, which this task cannot do without")
         if not video.average_rate:

@@ -8,46 +8,54 @@ from segment_anything.modeling import Sam
 
 from models.mini import MINI, load_mini_sam
 from models.sam import build_sam
-from utils.device import set_exactness
-from zero_shot.audiovisual import AudioVisual, build_audioclip
-from zero_shot.grounding import BoxFinder, SoundLabeller
+from utils.device import set_matmul_precision
+from zero_shot.encoders.audioclip import AudioCLIPEncoder, build_audioclip
+from zero_shot.grounding import ClapClassifier, GroundingDinoDetector
+from zero_shot.methods import (
+    Baseline,
+    BoxPrompt,
+    HeatmapBox,
+    NoPrompt,
+    PointPrompt,
+    SimilarityThreshold,
+    ZeroShotMethod,
+)
 from zero_shot.options import Options, SamOptions
-from zero_shot.segmenter import Segmenter
-from zero_shot.settings import BoxPrompt, Floor, Heatmap, HeatmapBox, NoPrompt, PointPrompt, Setting
+from zero_shot.segmenters.sam import SamSegmenter
 
 
-def build_setting(options: Options, device: torch.device | str = "cpu") -> Setting:
+def build_method(options: Options, device: torch.device | str = "cpu") -> ZeroShotMethod:
     """The setting of the options, on a device. Raises InputError naming weights that are missing or do not fit."""
     run = options.run
     cache = run.cache if run.use_cache else None
-    set_exactness(run.precision)
+    set_matmul_precision(run.precision)
 
-    def audiovisual() -> AudioVisual:
+    def audiovisual() -> AudioCLIPEncoder:
         model = build_audioclip(options.audioclip, options.fidelity)
         facts: dict[str, Any] = {"precision": run.precision, "by_pixel": run.channels_last}
-        return AudioVisual(model, options.audioclip, device=device, cache=cache, **facts)
+        return AudioCLIPEncoder(model, options.audioclip, device=device, cache=cache, **facts)
 
-    def segmenter() -> Segmenter:
+    def segmenter() -> SamSegmenter:
         sam = load_sam(options.sam).to(device)
-        return Segmenter(sam, cache=cache, precision=run.precision, memory_mib=run.memory, compiled=run.compile)
+        return SamSegmenter(sam, cache=cache, precision=run.precision, memory_mib=run.memory_mib, compiled=run.compile)
 
-    if options.setting == "no_prompt":
+    if options.method == "no_prompt":
         return NoPrompt(options, audiovisual(), segmenter())
-    if options.setting == "point":
+    if options.method == "point":
         return PointPrompt(options, audiovisual(), segmenter())
-    if options.setting == "heatmap_box":
+    if options.method == "heatmap_box":
         return HeatmapBox(options, audiovisual(), segmenter())
-    if options.setting == "heatmap":
-        return Heatmap(options, audiovisual())
-    if options.setting == "box_prompt":
+    if options.method == "heatmap":
+        return SimilarityThreshold(options, audiovisual())
+    if options.method == "box_prompt":
         grounding = options.grounding
-        labeller = SoundLabeller(grounding.clap, grounding.labels, device)
-        return BoxPrompt(options, labeller, BoxFinder(grounding.detector, device), segmenter())
-    return Floor(options, None if options.setting == "foreground" else segmenter())
+        labeller = ClapClassifier(grounding.clap, grounding.labels, device)
+        return BoxPrompt(options, labeller, GroundingDinoDetector(grounding.detector, device), segmenter())
+    return Baseline(options, None if options.method == "foreground" else segmenter())
 
 
 def load_sam(options: SamOptions) -> Sam:
     """The SAM that the options name."""
-    if options.size == "mini":
+    if options.model == "mini":
         return load_mini_sam(MINI if options.weights == "mini" else Path(options.weights))
-    return build_sam(options.size, options.weights)
+    return build_sam(options.model, options.weights)

@@ -12,15 +12,15 @@ import torch
 from tqdm import tqdm
 
 from models.mini import MINI
+from utils.audio_stream import read_seconds, read_sound
 from utils.cli import quiet_bar
 from utils.config import to_yaml
-from utils.encode import write_video
 from utils.figures import PREDICTION, overlay
 from utils.files import jpeg_bytes, png_bytes, read_image, write_bytes, write_text
-from utils.lock import alone
+from utils.lock import exclusive_lock
 from utils.picture import study_size, to_rgb
-from utils.stream import Video, in_shape, pixels, read_frames, read_seconds_frames
-from utils.stream_sound import read_seconds, read_sound
+from utils.video_stream import Video, frame_to_rgb, in_shape, read_frames, read_seconds_frames
+from utils.video_writer import write_video
 from zero_shot.demo_folder import (
     MASK_LIST,
     MaskRecord,
@@ -32,23 +32,23 @@ from zero_shot.demo_folder import (
     resume,
     write_record,
 )
+from zero_shot.methods import Prediction, ZeroShotMethod
 from zero_shot.options import FOR_PUBLIC_WEIGHTS, Options
-from zero_shot.page import enlarged, facts, fit, hot, prompted, save_pictures, spans, write_page
-from zero_shot.settings import Answer, Setting
+from zero_shot.page import enlarge_mask, facts, fit, heatmap_image, prompt_image, save_images, spans, write_page
 from zero_shot.weights import weight_files
 
 Every = Literal["second", "frame"]
 
-CARDS = 600  # seconds that the page shows, at most
+MAX_CARDS = 600  # seconds that the page shows, at most
 MINIATURE_NOTE = (
     "Made by the miniature networks, which know fourteen drawings and nothing else: what they mark in any other video "
-    "means nothing. For that: python -m pretrained.fetch audioclip-full sam-vit-h, then "
+    "means nothing. For that: python -m pretrained.download audioclip-full sam-vit-h, then "
     f"--config {FOR_PUBLIC_WEIGHTS}"
 )
 
 
 @dataclass
-class Moment:
+class DemoFrame:
     """A frame that gets a mask: its number from 1, its second from 0, and whether it stands for that second.
 
     frame: as the study resizes it. picture: (h, w, 3), for people. sound: of its second, None where that is silent.
@@ -63,7 +63,7 @@ class Moment:
 
 
 def run(
-    setting: Setting,
+    setting: ZeroShotMethod,
     options: Options,
     video: Video,
     digest: str,
@@ -80,16 +80,16 @@ def run(
     description = describe(options, video, digest, every, heat, prompts)
     if is_miniature(options):
         print(f"note: {MINIATURE_NOTE}")
-    with alone(out / ".lock", "makes a demo here"):
+    with exclusive_lock(out / ".lock", "makes a demo here"):
         check_folder(out, video, digest)  # again: until now another process may have been here
-        total = video.ticks if every == "frame" else video.seconds
-        records = resume(out, description, options.run.batch, total)
+        total = video.num_frames if every == "frame" else video.seconds
+        records = resume(out, description, options.run.batch_size, total)
         notes = finished_notes(out) if len(records) == total else None
         if notes is None:
             write_text(out / "config.yaml", to_yaml(options))
-            add_masks(setting, video, out, records, description, options.run.batch)
+            add_masks(setting, video, out, records, description, options.run.batch_size)
             write_overlay(video, out, every)
-            notes = remarks(video, options, records) + lacking(out, options, heat=heat, prompts=prompts)
+            notes = collect_notes(video, options, records) + lacking(out, options, heat=heat, prompts=prompts)
             if (stride := card_stride(video)) > 1:
                 notes.append(f"The video is long: the page shows one second in {stride}.")
             page, small = out / "index.html", is_miniature(options)
@@ -102,7 +102,7 @@ def lacking(out: Path, options: Options, *, heat: bool, prompts: bool) -> list[s
     """A note for each kind of picture that was asked for and that the setting does not make."""
     wanted = ((heat, "heat", "similarity map"), (prompts, "prompts", "prompt for SAM"))
     return [
-        f"There is no {what} to show: setting {options.setting} made none of this video."
+        f"There is no {what} to show: setting {options.method} made none of this video."
         for asked, folder, what in wanted
         if asked and not (out / folder).is_dir()
     ]
@@ -115,29 +115,33 @@ def is_miniature(options: Options) -> bool:
 
 def card_stride(video: Video) -> int:
     """The page shows one second in so many."""
-    return -(-video.seconds // CARDS)
+    return -(-video.seconds // MAX_CARDS)
 
 
 def add_masks(
-    setting: Setting, video: Video, out: Path, records: list[MaskRecord], description: dict[str, Any], batch: int
+    setting: ZeroShotMethod, video: Video, out: Path, records: list[MaskRecord], description: dict[str, Any], batch: int
 ) -> None:
     """Make the masks that `records` lacks, with their pictures, and add them to it and to the list on disk."""
     every, stride = description["every"], card_stride(video)
-    total = video.ticks if every == "frame" else video.seconds
+    total = video.num_frames if every == "frame" else video.seconds
     if len(records) == total:
         return
     with (
         tqdm(total=total, initial=len(records), desc="masks", unit="mask", **quiet_bar()) as bar,
         (out / MASK_LIST).open("a", encoding="utf-8") as listing,
     ):
-        for moment, answer in answered(setting, moments(video, setting, every, skip=len(records)), batch):
+        for moment, answer in predict_batches(setting, iterate_frames(video, setting, every, skip=len(records)), batch):
             record = save_mask(out, video, moment, answer)
-            if answer and answer.heat is not None and description["heat"]:
-                write_bytes(out / "heat" / f"{moment.number:06d}.jpg", jpeg_bytes(hot(moment.picture, answer)))
+            if answer and answer.similarity_map is not None and description["heat"]:
+                write_bytes(
+                    out / "heat" / f"{moment.number:06d}.jpg", jpeg_bytes(heatmap_image(moment.picture, answer))
+                )
             if answer and answer.prompt is not None and description["prompts"]:
-                write_bytes(out / "prompts" / f"{moment.number:06d}.jpg", jpeg_bytes(prompted(moment.picture, answer)))
+                write_bytes(
+                    out / "prompts" / f"{moment.number:06d}.jpg", jpeg_bytes(prompt_image(moment.picture, answer))
+                )
             if moment.picked and moment.second % stride == 0:
-                record.pictures = save_pictures(out, moment.number, moment.picture, answer)
+                record.pictures = save_images(out, moment.number, moment.picture, answer)
             listing.write(line(record))
             listing.flush()
             records.append(record)
@@ -148,14 +152,14 @@ def write_overlay(video: Video, out: Path, every: Every) -> None:
     """Write the video with its sound and the masks."""
     rate = video.sound_rate if video.sound_rate in (av.Codec("aac", "w").audio_rates or []) else 48_000
     sound = read_sound(video, rate) if video.sound_rate else None
-    shown = tqdm(tinted(video, out, every), total=video.ticks, desc="overlay", unit="frame", **quiet_bar())
+    shown = tqdm(tinted(video, out, every), total=video.num_frames, desc="overlay", unit="frame", **quiet_bar())
     write_video(out / "overlay.mp4", shown, video.fps, sound, rate)
 
 
-def moments(video: Video, setting: Setting, every: Every, skip: int = 0) -> Iterator[Moment]:
+def iterate_frames(video: Video, setting: ZeroShotMethod, every: Every, skip: int = 0) -> Iterator[DemoFrame]:
     """The frames that are to get a mask, but for the first `skip` of them, each with the sound of its second."""
     sounds = read_seconds(video, setting.sample_rate, int16_round_trip=setting.int16_round_trip)
-    picked, before, sound = video.picked(), -1, None
+    picked, before, sound = video.frame_index_per_second(), -1, None
     for place, frame in read_frames(video) if every == "frame" else read_seconds_frames(video):
         second = video.second(place) if every == "frame" else place
         if second > before:
@@ -163,25 +167,27 @@ def moments(video: Video, setting: Setting, every: Every, skip: int = 0) -> Iter
         if place >= skip:
             shown = every == "second" or place == picked[second]
             rgb = to_rgb(frame)
-            yield Moment(place + 1, second, shown, study_size(rgb), fit(in_shape(video, rgb)), sound)
+            yield DemoFrame(place + 1, second, shown, study_size(rgb), fit(in_shape(video, rgb)), sound)
 
 
-def answered(setting: Setting, asking: Iterator[Moment], batch: int) -> Iterator[tuple[Moment, Answer | None]]:
+def predict_batches(
+    setting: ZeroShotMethod, asking: Iterator[DemoFrame], batch: int
+) -> Iterator[tuple[DemoFrame, Prediction | None]]:
     """Each moment with its answer; where nothing sounds there is nothing to ask."""
     while group := list(islice(asking, batch)):
         sounds = [moment.sound for moment in group if moment.sound is not None]
         frames = [moment.frame for moment in group if moment.sound is not None]
-        answers = iter(setting.answer(frames, torch.from_numpy(np.stack(sounds))) if sounds else [])
+        answers = iter(setting.predict(frames, torch.from_numpy(np.stack(sounds))) if sounds else [])
         for moment in group:
             yield moment, None if moment.sound is None else next(answers)
 
 
-def save_mask(out: Path, video: Video, moment: Moment, answer: Answer | None) -> MaskRecord:
+def save_mask(out: Path, video: Video, moment: DemoFrame, answer: Prediction | None) -> MaskRecord:
     """Write a mask at the size of the video."""
     size = (video.height, video.width)
-    mask = np.zeros(size, bool) if answer is None else enlarged(answer.mask, size)
+    mask = np.zeros(size, bool) if answer is None else enlarge_mask(answer.mask, size)
     write_bytes(out / "masks" / f"{moment.number:06d}.png", png_bytes(mask.astype(np.uint8) * 255))
-    words = answer.words if answer else ()
+    words = answer.labels if answer else ()
     return MaskRecord(moment.number, moment.second, answer is None, float(mask.mean()), words)
 
 
@@ -192,10 +198,10 @@ def tinted(video: Video, out: Path, every: Every) -> Iterator[np.ndarray]:
         wanted = (tick if every == "frame" else video.second(tick)) + 1
         if wanted != number:
             number, mask = wanted, read_image(out / "masks" / f"{wanted:06d}.png")[..., 0] > 0
-        yield overlay(pixels(video, frame), mask, PREDICTION)
+        yield overlay(frame_to_rgb(video, frame), mask, PREDICTION)
 
 
-def remarks(video: Video, options: Options, records: Sequence[MaskRecord]) -> list[str]:
+def collect_notes(video: Video, options: Options, records: Sequence[MaskRecord]) -> list[str]:
     """What a reader must know to make sense of the masks, one sentence each; the weightiest first."""
     notes = [*([MINIATURE_NOTE] if is_miniature(options) else []), *video.notes]
     if video.lost:
@@ -210,9 +216,7 @@ def remarks(video: Video, options: Options, records: Sequence[MaskRecord]) -> li
     empty = sum(not record.silent and record.part == 0 for record in records)
     if empty:
         why = (
-            "no proposal was likely enough"
-            if options.setting == "no_prompt"
-            else "nothing was found to prompt SAM with"
+            "no proposal was likely enough" if options.method == "no_prompt" else "nothing was found to prompt SAM with"
         )
         notes.append(f"{empty} of {len(records)} masks are empty though something sounds: {why}.")
     return notes

@@ -18,7 +18,7 @@ import yaml
 from utils.cli import InputError
 from utils.config import to_yaml
 from utils.files import read_json, remove_partials, sha256, write_text
-from utils.stream import Video
+from utils.video_stream import Video
 from zero_shot.options import Options
 from zero_shot.weights import weight_files
 
@@ -77,7 +77,7 @@ def describe(options: Options, video: Video, digest: str, every: str, heat: bool
         "sha256": digest,
         "width": video.width,
         "height": video.height,
-        "frames": video.ticks,
+        "frames": video.num_frames,
         "every": every,
         "heat": heat,
         "prompts": prompts,

@@ -25,46 +25,59 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from utils.cli import command, quiet_bar
+from utils.cli import cli_entry, quiet_bar
 from utils.config import from_yaml, option_parser, parse_options, to_yaml
+from utils.dataloader import chunk, load_batches
 from utils.dataset import AVSDataset
 from utils.files import sha256, write_text
 from utils.identity import differing, record_data, refuse_other_data, refuse_other_options, same_files
 from utils.layout import AVSBench
-from utils.loading import in_order, load
-from utils.lock import alone
+from utils.lock import exclusive_lock
 from utils.metrics import Metrics
 from utils.places import expanded
 from utils.processes import make_accelerator
 from utils.ranges import COUNT_OR_NONE
-from utils.results import headline, spread, write_masks, write_per_frame, write_result, write_sheet, write_strips
-from zero_shot.build import build_setting
-from zero_shot.figures import answer_rows
-from zero_shot.options import FLOORS, HOW, WEIGHTS, Options
-from zero_shot.settings import Answer, Setting
+from utils.results import (
+    evenly_spaced,
+    format_metrics,
+    write_masks,
+    write_per_frame,
+    write_result,
+    write_sheet,
+    write_strips,
+)
+from zero_shot.build import build_method
+from zero_shot.figures import prediction_rows
+from zero_shot.methods import Prediction, ZeroShotMethod
+from zero_shot.options import BASELINES, HOW, WEIGHTS, Options
 from zero_shot.weights import weight_files
 
-Show = Callable[[int, np.ndarray, list[Answer], np.ndarray], None]  # (place in the split, frames, answers, masks)
+Show = Callable[[int, np.ndarray, list[Prediction], np.ndarray], None]  # (place in the split, frames, answers, masks)
 
 
-def open_split(options: Options, setting: Setting) -> AVSDataset:
+def open_split(options: Options, setting: ZeroShotMethod) -> AVSDataset:
     """The clips of the split, with frames and sounds as the setting wants them."""
     dataset = AVSDataset(
         AVSBench(options.data.root, options.data.benchmark),
         options.data.split,
         images="raw",
-        audio="none" if options.setting in FLOORS else "waveform",
+        audio="none" if options.method in BASELINES else "waveform",
         sample_rate=setting.sample_rate,
         int16_round_trip=setting.int16_round_trip,
         soft_masks=options.data.soft_masks,
     )
-    if options.data.first:
-        dataset.clips = dataset.clips[: options.data.first]
+    if options.data.max_clips:
+        dataset.clips = dataset.clips[: options.data.max_clips]
     return dataset
 
 
 def evaluate(
-    setting: Setting, dataset: AVSDataset, accelerator: Accelerator, batch: int, workers: int, show: Show | None = None
+    setting: ZeroShotMethod,
+    dataset: AVSDataset,
+    accelerator: Accelerator,
+    batch: int,
+    workers: int,
+    show: Show | None = None,
 ) -> Metrics:
     """Answer every clip once, shared among the processes; each gets the metrics of the whole split."""
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
@@ -72,11 +85,11 @@ def evaluate(
     with tqdm(
         total=len(mine), desc="clips", unit="clip", disable=not accelerator.is_main_process, **quiet_bar()
     ) as bar:
-        for items in load(dataset, in_order(mine, batch), workers, accelerator.device.type == "cuda"):
+        for items in load_batches(dataset, chunk(mine, batch), workers, accelerator.device.type == "cuda"):
             videos, seconds = items["frames"].shape[:2]
             frames = list(items["frames"].flatten(0, 1).numpy())
             sounds = items["waveform"].flatten(0, 1) if "waveform" in items else torch.zeros(len(frames), 0)
-            answers = setting.answer(frames, sounds)
+            answers = setting.predict(frames, sounds)
             for video in range(videos):
                 index, masks = int(items["index"][video]), items["masks"][video]
                 mine_now = slice(video * seconds, (video + 1) * seconds)
@@ -92,13 +105,13 @@ def evaluate(
 
 def picture_writer(dataset: AVSDataset, out: Path, sheets: int, strips: int, masks: bool) -> Show:
     """Save the masks of every clip, and sheets and strips of so many clips, evenly spread over the split."""
-    in_sheets, in_strips = spread(sheets, len(dataset)), spread(strips, len(dataset))
+    in_sheets, in_strips = evenly_spaced(sheets, len(dataset)), evenly_spaced(strips, len(dataset))
 
-    def show(index: int, frames: np.ndarray, answers: list[Answer], truth: np.ndarray) -> None:
+    def show(index: int, frames: np.ndarray, answers: list[Prediction], truth: np.ndarray) -> None:
         clip = dataset.clips[index]
         if masks:
             write_masks(out / "masks", clip, [answer.mask for answer in answers])
-        rows = answer_rows(list(frames), answers, truth) if index in in_sheets | in_strips else {}
+        rows = prediction_rows(list(frames), answers, truth) if index in in_sheets | in_strips else {}
         if index in in_sheets:
             write_sheet(out / "sheets", clip, rows)
         if index in in_strips:
@@ -112,7 +125,7 @@ def prepare_folder(out: Path, options: Options) -> None:
 
     Data and weights may have moved."""
     config = out / "config.yaml"
-    with alone(out / ".lock", "is just starting in it"):
+    with exclusive_lock(out / ".lock", "is just starting in it"):
         if config.is_file():
             held = from_yaml(Options, config)
             names = differing(held, options, ("data.root", *HOW))
@@ -126,7 +139,7 @@ def prepare_folder(out: Path, options: Options) -> None:
         record_data(out, options.data.root, options.data.benchmark)
 
 
-@command
+@cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = option_parser(Options, __doc__, "python -m zero_shot.evaluate")
@@ -137,18 +150,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--masks", action="store_true", help="save every mask as PNG")
     options, namespace = parse_options(parser, Options, argv)
-    stem = Path(str(namespace.config[-1])).stem if namespace.config else f"{options.data.benchmark}_{options.setting}"
+    stem = Path(str(namespace.config[-1])).stem if namespace.config else f"{options.data.benchmark}_{options.method}"
     published = "_published" if options.fidelity == "published" else ""
     out = expanded(namespace.out or Path("runs/zero_shot") / f"{stem}{published}")
     accelerator = make_accelerator(options.run.cpu)
-    setting = build_setting(options, accelerator.device)
+    setting = build_method(options, accelerator.device)
     dataset = open_split(options, setting)
     if accelerator.is_main_process:
         prepare_folder(out, options)
     wanted = (namespace.sheets, namespace.strips, namespace.masks)
     show = picture_writer(dataset, out, *wanted) if any(wanted) else None
     begin = time.perf_counter()
-    metrics = evaluate(setting, dataset, accelerator, options.run.batch, options.data.workers, show)
+    metrics = evaluate(setting, dataset, accelerator, options.run.batch_size, options.data.num_workers, show)
     if not accelerator.is_main_process:
         return 0
     numbers = metrics.result(options.metric_batch)
@@ -156,14 +169,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_result(
         out / "metrics.json",
         numbers,
-        setting=options.setting,
+        setting=options.method,
         fidelity=options.fidelity,
         split=options.data.split,
         sound="real",
         seconds=round(time.perf_counter() - begin, 3),
         checkpoints={str(path): sha256(path) for path in weight_files(options)},
     )
-    print(f"{out} · {options.setting}, {options.fidelity}, {options.data.split}, {headline(numbers)}")
+    print(f"{out} · {options.method}, {options.fidelity}, {options.data.split}, {format_metrics(numbers)}")
     return 0
 
 

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from utils.figures import PREDICTION, TRUTH, Rows, tinted
+from utils.figures import PREDICTION, TRUTH, Rows, overlay_masks
+from zero_shot.methods import Prediction
 from zero_shot.prompts import Prompt
-from zero_shot.settings import Answer
 
 POSITIVE, NEGATIVE, BOX = (255, 255, 255), (30, 30, 30), (255, 255, 0)  # RGB
 
 
-def heat_overlay(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def similarity_overlay(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """The frame under its similarity map: frame (H, W, 3) uint8 RGB, heat (H, W) 0 to 1 -> (H, W, 3) uint8."""
     colours = cv2.applyColorMap((heat.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_JET)
     return cv2.addWeighted(frame, 0.4, cv2.cvtColor(colours, cv2.COLOR_BGR2RGB), 0.6, 0)
 
 
-def draw_prompt(picture: np.ndarray, prompt: Prompt) -> np.ndarray:
+def draw_prompts(picture: np.ndarray, prompt: Prompt) -> np.ndarray:
     """Points (positive white, negative black) and boxes (yellow) on a copy of a picture (H, W, 3)."""
     drawn = np.ascontiguousarray(picture.copy())
     if prompt.points is not None and prompt.labels is not None:
@@ -31,16 +31,16 @@ def draw_prompt(picture: np.ndarray, prompt: Prompt) -> np.ndarray:
     return drawn
 
 
-def answer_rows(frames: Sequence[np.ndarray], answers: Sequence[Answer], truth: np.ndarray) -> Rows:
+def prediction_rows(frames: Sequence[np.ndarray], answers: Sequence[Prediction], truth: np.ndarray) -> Rows:
     """Rows of pictures: frames, truth (as far as there are labels), heat (where there is a map or a prompt), mask."""
-    rows = {"frames": frames, "truth": tinted(frames, list(truth), TRUTH)}
-    if any(answer.heat is not None or answer.prompt is not None for answer in answers):
+    rows = {"frames": frames, "truth": overlay_masks(frames, list(truth), TRUTH)}
+    if any(answer.similarity_map is not None or answer.prompt is not None for answer in answers):
         hot = [
-            frame if answer.heat is None else heat_overlay(frame, answer.heat)
+            frame if answer.similarity_map is None else similarity_overlay(frame, answer.similarity_map)
             for frame, answer in zip(frames, answers, strict=True)
         ]
         rows["heat"] = [
-            picture if answer.prompt is None else draw_prompt(picture, answer.prompt)
+            picture if answer.prompt is None else draw_prompts(picture, answer.prompt)
             for picture, answer in zip(hot, answers, strict=True)
         ]
-    return {**rows, "mask": tinted(frames, [answer.mask for answer in answers], PREDICTION)}
+    return {**rows, "mask": overlay_masks(frames, [answer.mask for answer in answers], PREDICTION)}

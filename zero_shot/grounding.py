@@ -24,7 +24,7 @@ from utils.cli import InputError
 from utils.files import read_json
 
 SAMPLE_RATE = 48_000  # Hz, CLAP's
-LONGEST = 10  # seconds that CLAP hears; of a longer sound it would draw a random part
+MAX_TOKENS = 10  # seconds that CLAP hears; of a longer sound it would draw a random part
 CHUNK = 32  # texts or sounds at once
 EXTRA = "boxes from sounds need the transformers package: pip install .[grounding]"
 FILES = ("config.json", "*.safetensors", "*processor_config.json", "tokenizer_config.json")
@@ -32,7 +32,7 @@ SOURCES = {"clap": "laion/clap-htsat-unfused", "grounding-dino": "IDEA-Research/
 ELSEWHERE = ("auto_map", "backbone", "use_pretrained_backbone", "use_timm_backbone")  # would fetch code or weights
 
 
-class SoundLabeller:
+class ClapClassifier:
     """CLAP, which names sounds out of a list of labels.
 
     Args:
@@ -51,11 +51,11 @@ class SoundLabeller:
         self.model = model.to(self.device)
         if model.config.audio_config.enable_fusion:
             raise InputError(f"{folder}: a CLAP with fusion; the study's is without ({SOURCES['clap']})")
-        if self.hear.sampling_rate != SAMPLE_RATE or self.hear.max_length_s != LONGEST:
-            raise InputError(f"{folder}: its preprocessor_config.json is not for {LONGEST} s at {SAMPLE_RATE} Hz")
+        if self.hear.sampling_rate != SAMPLE_RATE or self.hear.max_length_s != MAX_TOKENS:
+            raise InputError(f"{folder}: its preprocessor_config.json is not for {MAX_TOKENS} s at {SAMPLE_RATE} Hz")
         self.texts = torch.cat([self._texts(self.labels[i : i + CHUNK]) for i in range(0, len(self.labels), CHUNK)])
 
-    def label(self, seconds: Tensor, top: int = 1) -> list[list[str]]:
+    def classify(self, seconds: Tensor, top: int = 1) -> list[list[str]]:
         """The `top` names closest to each sound, the closest first.
 
         seconds: (N, samples) floats in [-1, 1] at 48 kHz, 10 s or less; repeated until they fill CLAP's 10 s.
@@ -68,8 +68,8 @@ class SoundLabeller:
 
     def similarities(self, seconds: Tensor) -> Tensor:
         """Cosines (N, labels) of sounds, as `label` takes them, with all labels."""
-        if seconds.ndim != 2 or not 0 < seconds.shape[1] <= LONGEST * SAMPLE_RATE:
-            raise ValueError(f"expected sounds (N, samples) of {LONGEST} s or less, got {tuple(seconds.shape)}")
+        if seconds.ndim != 2 or not 0 < seconds.shape[1] <= MAX_TOKENS * SAMPLE_RATE:
+            raise ValueError(f"expected sounds (N, samples) of {MAX_TOKENS} s or less, got {tuple(seconds.shape)}")
         if not seconds.isfinite().all():
             raise ValueError("sounds hold NaN or infinity")
         parts = [self._sounds(part) @ self.texts.T for part in seconds.split(CHUNK)] if len(seconds) else []
@@ -94,7 +94,7 @@ class SoundLabeller:
         return F.normalize(found.pooler_output, dim=1)
 
 
-class BoxFinder:
+class GroundingDinoDetector:
     """GroundingDINO, which finds boxes for words.
 
     Args:
@@ -115,7 +115,7 @@ class BoxFinder:
         self.model = model.to(self.device)
 
     @torch.inference_mode()
-    def find(self, frame: np.ndarray, caption: str, threshold: float = 0.3) -> np.ndarray:
+    def detect(self, frame: np.ndarray, caption: str, threshold: float = 0.3) -> np.ndarray:
         """Boxes (K, 4) float32 of what the caption names: left, top, right, bottom in pixels of the frame.
 
         frame: (H, W, 3) uint8 RGB. caption: put in lower case and ended by a full stop first. A box is kept if the

@@ -9,16 +9,16 @@ from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName, SoftMasks
 from utils.ranges import LARGEST_SIDE, MOST_WORKERS, ranged
 
-SettingName = Literal[
+MethodName = Literal[
     "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
 ]
 
 # Recommended for the public weights: it asks AudioCLIP for what it was trained to tell, whether a picture and a sound
 # belong together, and needs no threshold on a map.
 FOR_PUBLIC_WEIGHTS = "zero_shot/configs/s4_no_prompt.yaml"
-FLOORS = ("foreground", "largest_proposal", "random_proposal")  # settings that do not listen
+BASELINES = ("foreground", "largest_proposal", "random_proposal")  # settings that do not listen
 
-HOW = ("data.workers", "run.batch", "run.memory", "run.cache", "run.use_cache", "run.cpu")  # a run is run
+HOW = ("data.num_workers", "run.batch_size", "run.memory_mib", "run.cache", "run.use_cache", "run.cpu")  # a run is run
 WEIGHTS = ("audioclip.weights", "sam.weights", "grounding.clap", "grounding.detector")  # count by their content
 
 
@@ -39,8 +39,8 @@ class DataOptions:
     benchmark: BenchmarkName = "s4"
     root: Path = Path("avsbench_data/Single-source")
     split: Literal["train", "val", "test"] = "test"
-    first: int = ranged(0, 0)
-    workers: int = ranged(min(4, os.cpu_count() or 1), 0, MOST_WORKERS)
+    max_clips: int = ranged(0, 0)
+    num_workers: int = ranged(min(4, os.cpu_count() or 1), 0, MOST_WORKERS)
     soft_masks: SoftMasks = "refuse"
 
 
@@ -64,10 +64,10 @@ class AudioCLIPOptions:
     weights: str = "pretrained/AudioCLIP-Full-Training.pt"
     surgery: bool = True
     reverse: bool = True
-    noise: Literal["none", "rand", "gausan", "zero"] = "none"
+    noise: Literal["none", "rand", "gaussian", "zero"] = "none"
     image_size: int = ranged(224, 32, LARGEST_SIDE, multiple=32)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    tile: int = ranged(5, 1, 100)
+    audio_repeats: int = ranged(5, 1, 100)
     amplitude: Literal["by_fidelity", "unit", "int16"] = "by_fidelity"
 
 
@@ -83,10 +83,10 @@ class SamOptions:
         choose: the mask of highest predicted IoU, or the largest.
     """
 
-    size: Literal["vit_h", "vit_l", "vit_b", "mini"] = "vit_h"
+    model: Literal["vit_h", "vit_l", "vit_b", "mini"] = "vit_h"
     weights: str = "pretrained/sam_vit_h_4b8939.pth"
     multimask: bool = True
-    choose: Literal["max_score", "max_area"] = "max_score"
+    mask_selection: Literal["max_score", "max_area"] = "max_score"
 
 
 @dataclass
@@ -101,7 +101,7 @@ class PromptOptions:
         threshold: of the map, 0 to 1; `top` needs none. Setting heatmap takes it for the mask itself.
     """
 
-    points: Literal["top", "peak", "dense"] = "peak"
+    points: Literal["global", "local", "dense"] = "local"
     boxes: Literal["multi_box", "total_box", "single_maxscore", "single_maxarea"] = "single_maxarea"
     threshold: float = ranged(0.6, 0, 1)
 
@@ -121,11 +121,11 @@ class RetrievalOptions:
     """
 
     score: Literal["crop", "map"] = "crop"
-    rule: Literal["above", "best"] = "above"
+    rule: Literal["threshold", "top1"] = "threshold"
     threshold: float = ranged(0.5, 0, 1)
-    scale: float = ranged(100.0, 0, above=True)
+    logit_scale: float = ranged(100.0, 0, above=True)
     crop_size: int = ranged(224, 32, LARGEST_SIDE, multiple=32)
-    largest: float = ranged(1.0, 0, 1)
+    max_area: float = ranged(1.0, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class GroundingOptions:
     clap: Path = Path("pretrained/clap-htsat-unfused")
     detector: Path = Path("pretrained/grounding-dino-base")
     labels: Path = Path("zero_shot/data/audioset_labels.json")
-    top: int = ranged(1, 1, 100)
+    top_k: int = ranged(1, 1, 100)
     threshold: float = ranged(0.3, 0, 1)
 
 
@@ -182,9 +182,9 @@ class RunOptions:
         cpu: stay on the CPU even where there is a GPU.
     """
 
-    batch: int = ranged(4, 1)
+    batch_size: int = ranged(4, 1)
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    memory: int = ranged(0, 0)
+    memory_mib: int = ranged(0, 0)
     channels_last: bool = False
     compile: bool = False
     cache: Path = Path("runs/cache")
@@ -211,7 +211,7 @@ class Options:
         metric_batch: videos that share one threshold in M_F.
     """
 
-    setting: SettingName = "no_prompt"
+    method: MethodName = "no_prompt"
     fidelity: Fidelity = "corrected"
     data: DataOptions = field(default_factory=DataOptions)
     audioclip: AudioCLIPOptions = field(default_factory=AudioCLIPOptions)

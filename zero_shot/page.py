@@ -9,11 +9,11 @@ import numpy as np
 
 from utils.figures import PREDICTION, overlay
 from utils.files import jpeg_bytes, write_bytes, write_text
-from utils.stream import Video
+from utils.video_stream import Video
 from zero_shot.demo_folder import MaskRecord, printable
-from zero_shot.figures import draw_prompt, heat_overlay
+from zero_shot.figures import draw_prompts, similarity_overlay
+from zero_shot.methods import Prediction
 from zero_shot.prompts import Prompt
-from zero_shot.settings import Answer
 
 SMALLEST, LARGEST = 480, 960  # pixels: longer side of the pictures, which is the video's own between the two
 
@@ -24,7 +24,7 @@ VIEWS = {  # in the order in which a card shows them
 }
 
 
-def enlarged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def enlarge_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask (H, W) bool at another (height, width), its edge smooth rather than in steps."""
     return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
 
@@ -37,14 +37,16 @@ def fit(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
-def hot(picture: np.ndarray, answer: Answer) -> np.ndarray:
+def heatmap_image(picture: np.ndarray, answer: Prediction) -> np.ndarray:
     """A picture under the similarity map, if there is one."""
-    if answer.heat is None:
+    if answer.similarity_map is None:
         return picture
-    return heat_overlay(picture, cv2.resize(answer.heat, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR))
+    return similarity_overlay(
+        picture, cv2.resize(answer.similarity_map, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    )
 
 
-def prompted(picture: np.ndarray, answer: Answer) -> np.ndarray:
+def prompt_image(picture: np.ndarray, answer: Prediction) -> np.ndarray:
     """A picture with SAM's prompts on it, if there are any; they are in pixels of the answer's mask."""
     if answer.prompt is None:
         return picture
@@ -52,15 +54,15 @@ def prompted(picture: np.ndarray, answer: Answer) -> np.ndarray:
     prompt = answer.prompt
     points = None if prompt.points is None else prompt.points * (x, y)
     boxes = None if prompt.boxes is None else prompt.boxes * (x, y, x, y)
-    return draw_prompt(picture, Prompt(points, prompt.labels, boxes))
+    return draw_prompts(picture, Prompt(points, prompt.labels, boxes))
 
 
-def save_pictures(out: Path, number: int, picture: np.ndarray, answer: Answer | None) -> dict[str, str]:
+def save_images(out: Path, number: int, picture: np.ndarray, answer: Prediction | None) -> dict[str, str]:
     """Write the pictures of a second that the page shows; returns their paths from `out` by view."""
-    mask = np.zeros(picture.shape[:2], bool) if answer is None else enlarged(answer.mask, picture.shape[:2])
+    mask = np.zeros(picture.shape[:2], bool) if answer is None else enlarge_mask(answer.mask, picture.shape[:2])
     views = {"frame": picture, "mask": overlay(picture, mask, PREDICTION)}
-    if answer and (answer.heat is not None or answer.prompt is not None):
-        views["heat"] = prompted(hot(picture, answer), answer)
+    if answer and (answer.similarity_map is not None or answer.prompt is not None):
+        views["heat"] = prompt_image(heatmap_image(picture, answer), answer)
     paths = {view: f"pictures/{number:06d}_{view}.jpg" for view in views}
     for view, path in paths.items():
         write_bytes(out / path, jpeg_bytes(views[view]))

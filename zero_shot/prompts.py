@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from utils.fidelity import Fidelity, checked
+from utils.fidelity import Fidelity, validate_fidelity
 from zero_shot.similarity import similarity_map
 
 __all__ = ["Prompt", "choose_mask", "component_boxes", "dense_points", "peak_points", "similarity_map", "top_points"]
 
 BoxRule = Literal["multi_box", "total_box", "single_maxscore", "single_maxarea"]
 DENSE_STEP = 7  # pixels between the points of the dense grid
-RING = 2  # pixels of zeros around the map when peaks are sought
+BORDER = 2  # pixels of zeros around the map when peaks are sought
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Prompt:
 
 def top_points(sm: ArrayLike | Tensor) -> Prompt:
     """The highest point and, as background, the lowest: pixel centres, the first in reading order on ties."""
-    scores = _checked(sm)
+    scores = _validate_map(sm)
     if _flat(scores):
         return _points([], [])
     ends = np.array([scores.argmax(), scores.argmin()])
@@ -62,11 +62,11 @@ def peak_points(sm: ArrayLike | Tensor, threshold: float, fidelity: Fidelity = "
     fidelity: "published" puts each point at (x, x), on the diagonal, for the original swaps rows and columns
     through an alias; "corrected" puts it at (x, y).
     """
-    checked(fidelity)
-    scores = _checked(sm)
+    validate_fidelity(fidelity)
+    scores = _validate_map(sm)
     if _flat(scores):
         return _points([], [])
-    padded = np.pad(scores, RING)
+    padded = np.pad(scores, BORDER)
     inner = padded[1:-1, 1:-1]  # a ring of zeros is part of what is searched
     beside = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
     peaks = np.logical_and.reduce([inner > other for other in beside]) & (inner > np.float32(threshold))
@@ -88,7 +88,7 @@ def dense_points(sm: ArrayLike | Tensor, threshold: float) -> Prompt:
     n is how many reach `threshold`, but at least 1 and at most half the grid. Points are the centres of the
     (H // 7) × (W // 7) grid's cells. Among equal values those later in reading order count as higher.
     """
-    scores = _checked(sm)
+    scores = _validate_map(sm)
     if _flat(scores):
         return _points([], [])
     height, width = scores.shape
@@ -112,7 +112,7 @@ def component_boxes(sm: ArrayLike | Tensor, threshold: float, rule: BoxRule) -> 
     """
     if rule not in ("multi_box", "total_box", "single_maxscore", "single_maxarea"):
         raise ValueError(f"no box rule {rule!r}")
-    scores = _checked(sm)
+    scores = _validate_map(sm)
     above = (scores >= np.float32(threshold)).astype(np.uint8)
     if _flat(scores) or not above.any():
         return Prompt(boxes=np.zeros((0, 4), np.int64))
@@ -145,7 +145,7 @@ def choose_mask(masks: ArrayLike | Tensor, scores: ArrayLike | Tensor, method: L
     raise ValueError(f"method must be 'max_score' or 'max_area', got {method!r}")
 
 
-def _checked(sm: ArrayLike | Tensor) -> np.ndarray:
+def _validate_map(sm: ArrayLike | Tensor) -> np.ndarray:
     """The map as float32, the precision that its thresholds are compared in."""
     scores = torch.as_tensor(sm).detach().float().cpu().numpy()
     if scores.ndim != 2 or not scores.size:

@@ -13,25 +13,25 @@ from torch import Tensor
 from models.audioclip import AudioCLIP
 from utils.layout import FRAME_SIZE
 
-Noise = Literal["none", "rand", "gausan", "zero"]
+Noise = Literal["none", "rand", "gaussian", "zero"]
 NOISE_SAMPLES = 220_500  # five seconds at 44.1 kHz
 ROUNDING = 1e-6  # cosines that differ by less differ by the rounding of float32 alone
 
 
 def noise_waveform(kind: Noise, samples: int = NOISE_SAMPLES) -> Tensor:
-    """A sound that says nothing, (1, samples) float32: 0.1·U[0, 1), 0.1·N(0, 1) ("gausan", as published) or zeros.
+    """A sound that says nothing, (1, samples) float32: 0.1·U[0, 1), 0.1·N(0, 1) ("gaussian", as published) or zeros.
 
     The draws are those of NumPy's global generator after `seed(0)`. Raises ValueError on another kind.
     """
     draw = np.random.RandomState(0)  # the legacy generator, for its stream
     if kind == "rand":
         noise = 0.1 * draw.rand(1, samples)
-    elif kind == "gausan":
+    elif kind == "gaussian":
         noise = 0.1 * draw.randn(1, samples)
     elif kind == "zero":
         noise = np.zeros((1, samples))
     else:
-        raise ValueError(f"noise must be 'rand', 'gausan' or 'zero', got {kind!r}")
+        raise ValueError(f"noise must be 'rand', 'gaussian' or 'zero', got {kind!r}")
     return torch.from_numpy(noise.astype(np.float32))
 
 

@@ -1,0 +1,215 @@
+"""SAM's mask decoder for many prompts of one image: same numbers but for rounding, a fraction of the work.
+
+Source of the computation: segment-anything, `modeling/mask_decoder.py` and `modeling/transformer.py`. Three things
+make it cheap:
+
+* What does not depend on the prompt is computed once for the image: in the first layer the image tokens are still
+  the same for all prompts, and with them their keys, values and queries.
+* The image has thousands of tokens and a prompt about seven, so whatever multiplies all image tokens is multiplied
+  into the few prompt tokens instead: q·(W k) = (q W)·k, and A (k W) = (A k) W.
+* The predicted IoU needs one output token. Masks are made, one by one, for the prompts that ask for them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from segment_anything.modeling import MaskDecoder
+from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PROMPTS_PER_CHUNK = 256  # prompts whose own few tokens are worked on together
+
+
+@dataclass(frozen=True)
+class SharedImage:
+    """What all prompts of an image share. T image tokens of C channels; H heads of d channels in the first layer.
+
+    keys, positions: (T, C). head_keys, head_values, head_queries: (H, T, d). grid: rows and columns of T.
+    """
+
+    keys: Tensor
+    positions: Tensor
+    head_keys: Tensor
+    head_values: Tensor
+    head_queries: Tensor
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Prompts `first` to `first` + P, before the last attention.
+
+    iou: (P, 4), predicted, float32; the first for the single mask. prompts, queries: (P, N, C) tokens as they went
+    in and as they are now. keys: (P, T, C), their image tokens.
+    """
+
+    first: int
+    iou: Tensor
+    prompts: Tensor
+    queries: Tensor
+    keys: Tensor
+
+
+class FastDecoder:
+    """`MaskDecoder` with the work ordered for many prompts an image."""
+
+    def __init__(self, decoder: MaskDecoder, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+        """autocast: the context that work is done in, for bf16."""
+        self.decoder = decoder
+        self.autocast = autocast
+        layers: list[TwoWayAttentionBlock] = list(decoder.transformer.layers)
+        self.first, self.second = layers
+        self.last: Attention = decoder.transformer.final_attn_token_to_image
+
+    def share(self, image: Tensor, no_mask: Tensor, positions: Tensor) -> SharedImage:
+        """image: (C, h, w) embedding. no_mask: (C,), the embedding of no mask prompt. positions: (1, C, h, w)."""
+        keys = (image.flatten(1).T + no_mask).contiguous()
+        where = positions[0].flatten(1).T.contiguous()
+        to_image, to_tokens = self.first.cross_attn_token_to_image, self.first.cross_attn_image_to_token
+        with self.autocast():
+            return SharedImage(
+                keys,
+                where,
+                _heads(to_image.k_proj(keys + where), to_image),
+                _heads(to_image.v_proj(keys), to_image),
+                _heads(to_tokens.q_proj(keys + where), to_tokens),
+                (image.shape[1], image.shape[2]),
+            )
+
+    def decode(self, image: SharedImage, sparse: Tensor, batch: int) -> Iterator[Decoded]:
+        """All that the predicted IoU needs, `batch` prompts at a time. sparse: (P, n, C), encoded points or boxes."""
+        outputs = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
+        for start, few in zip(range(0, len(sparse), PROMPTS_PER_CHUNK), sparse.split(PROMPTS_PER_CHUNK), strict=True):
+            prompts = torch.cat([outputs.expand(len(few), -1, -1), few], dim=1)
+            with self.autocast():
+                one, two = self._own_tokens(image, prompts)
+            for first in range(0, len(few), batch):
+                part = slice(first, first + batch)
+                with self.autocast():
+                    iou, queries, keys = self._image_tokens(image, prompts[part], one[part], two[part])
+                yield Decoded(start + first, iou.float(), prompts[part], queries, keys)
+
+    def _own_tokens(self, image: SharedImage, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """Prompt tokens, (P, N, C), after the first layer, and after the second's attention to themselves."""
+        one, two = self.first, self.second
+        queries = one.norm1(one.self_attn(prompts, prompts, prompts))
+        attention = one.cross_attn_token_to_image
+        q = _heads(attention.q_proj(queries + prompts).flatten(0, 1), attention)[None]
+        out = F.scaled_dot_product_attention(q, image.head_keys[None], image.head_values[None])
+        attended = attention.out_proj(out[0].transpose(0, 1).reshape(*queries.shape[:2], -1))
+        queries = _mlp(one, one.norm2(queries + attended))
+        placed = queries + prompts
+        return queries, two.norm1(queries + two.self_attn(placed, placed, queries))
+
+    def _image_tokens(
+        self, image: SharedImage, prompts: Tensor, one: Tensor, two: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predicted IoU (P, 4), prompt tokens (P, N, C) and image tokens (P, T, C) from `_own_tokens`' (P, N, C)."""
+        back = self.first.cross_attn_image_to_token
+        k = _heads(back.k_proj(one + prompts).flatten(0, 1) * _scale(back), back)  # (H, P·N, d)
+        scores = (k @ image.head_queries.transpose(1, 2)).unflatten(1, prompts.shape[:2]).transpose(0, 1)
+        keys = self.first.norm4(_add_attended(image.keys, back, scores.softmax(2).flatten(1, 2), one))
+
+        placed = keys + image.positions
+        attended = _tokens_to_image(self.second.cross_attn_token_to_image, two + prompts, keys, placed=placed)
+        queries = _mlp(self.second, self.second.norm2(two + attended))
+        back = self.second.cross_attn_image_to_token
+        k = back.k_proj(queries + prompts) * _scale(back)
+        bias = _fold(k, back.q_proj.bias[:, None], back.num_heads)
+        scores = bias + _fold(k, back.q_proj.weight, back.num_heads) @ placed.transpose(1, 2)
+        weights = scores.unflatten(1, (back.num_heads, -1)).softmax(2).flatten(1, 2)
+        keys = self.second.norm4(_add_attended(keys, back, weights, queries))
+
+        iou = self._last(image, queries[:, :1], prompts[:, :1], keys)[:, 0]
+        return self.decoder.iou_prediction_head(iou), queries, keys
+
+    def masks(self, image: SharedImage, decoded: Decoded, prompt: Tensor, kind: Tensor) -> Tensor:
+        """Low-resolution logits, (M, 4h, 4w) float32: of mask kind[m], 0 to 3, of prompt[m] of those in `decoded`.
+
+        Prompts must be in ascending order.
+        """
+        chosen, which = torch.unique_consecutive(prompt, return_inverse=True)
+        tokens = slice(1, 1 + self.decoder.num_mask_tokens)
+        keys, mlps = decoded.keys[chosen], self.decoder.output_hypernetworks_mlps
+        with self.autocast():
+            queries = self._last(image, decoded.queries[chosen, tokens], decoded.prompts[chosen, tokens], keys)
+            weights = torch.stack([mlp(queries[:, i]) for i, mlp in enumerate(mlps)], dim=1)  # (S, 4, C / 8)
+            first, norm, activate, second, activate_again = self.decoder.output_upscaling
+            fine = F.layer_norm(_double(first, keys), norm.weight.shape, norm.weight, norm.bias, norm.eps)
+            fine = activate_again(_double(second, activate(fine)))  # (S, 16 T, C / 8)
+            logits = (weights @ fine.transpose(1, 2))[which, kind].float()
+        # A token's 16 pixels come as 2×2 blocks of 2×2 pixels.
+        h, w = image.grid
+        return logits.view(-1, h, w, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * h, 4 * w)
+
+    def _last(self, image: SharedImage, queries: Tensor, prompts: Tensor, keys: Tensor) -> Tensor:
+        attended = _tokens_to_image(self.last, queries + prompts, keys, image.positions)
+        norm: nn.LayerNorm = self.decoder.transformer.norm_final_attn
+        return norm(queries + attended)
+
+
+def _heads(x: Tensor, attention: Attention) -> Tensor:
+    """(T, H·d) to (H, T, d)."""
+    return x.unflatten(-1, (attention.num_heads, -1)).transpose(0, 1).contiguous()
+
+
+def _scale(attention: Attention) -> float:
+    return float((attention.internal_dim / attention.num_heads) ** -0.5)
+
+
+def _mlp(layer: TwoWayAttentionBlock, queries: Tensor) -> Tensor:
+    result: Tensor = layer.norm3(queries + layer.mlp(queries))
+    return result
+
+
+def _fold(x: Tensor, weight: Tensor, heads: int) -> Tensor:
+    """Each head of x (P, N, H·d) times its rows of `weight` (H·d, C): (P, H·N, C)."""
+    return torch.einsum("pnhd,hdc->phnc", x.unflatten(-1, (heads, -1)), weight.unflatten(0, (heads, -1))).flatten(1, 2)
+
+
+def _tokens_to_image(
+    attention: Attention, queries: Tensor, keys: Tensor, positions: Tensor | None = None, placed: Tensor | None = None
+) -> Tensor:
+    """Prompt tokens (P, N, C) attend to their own image tokens `keys` (P, T, C) at `positions` (T, C): (P, N, C).
+
+    placed: keys + positions, where they are at hand.
+    The bias of k_proj shifts all scores of a query alike and so drops out of the softmax.
+    """
+    heads = attention.num_heads
+    folded = _fold(attention.q_proj(queries) * _scale(attention), attention.k_proj.weight, heads)
+    if placed is None:
+        assert positions is not None
+        scores = folded @ keys.transpose(1, 2) + folded @ positions.T
+    else:
+        scores = folded @ placed.transpose(1, 2)
+    mixed = scores.softmax(-1) @ keys  # (P, H·N, C)
+    values = attention.v_proj.weight.unflatten(0, (heads, -1))
+    out = torch.einsum("phnc,hdc->pnhd", mixed.unflatten(1, (heads, -1)), values).flatten(2)
+    result: Tensor = attention.out_proj(out + attention.v_proj.bias)
+    return result
+
+
+def _add_attended(keys: Tensor, attention: Attention, weights: Tensor, queries: Tensor) -> Tensor:
+    """keys, (T, C) or (P, T, C), plus what they attended to in queries (P, N, C) by weights (P, H·N, T).
+
+    Keys of prompts' own, (P, T, C), may be overwritten.
+    """
+    values = _fold(attention.v_proj(queries), attention.out_proj.weight.T, attention.num_heads)
+    values = values + attention.out_proj.bias / attention.num_heads  # each head's weights sum to one
+    weights = weights.transpose(1, 2)
+    if not keys.dtype == weights.dtype == values.dtype:
+        return keys + weights @ values  # under autocast the sum stays in float32
+    if keys.dim() == 3:
+        return keys.baddbmm_(weights, values)
+    return torch.baddbmm(keys.expand(len(weights), -1, -1), weights, values)
+
+
+def _double(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """A transposed convolution of kernel and stride 2 on (S, T, C): each token becomes 2×2 in a row, (S, 4 T, C')."""
+    assert layer.bias is not None
+    weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 C', C)
+    return F.linear(x, weight, layer.bias.repeat(4)).unflatten(-1, (4, -1)).flatten(1, 2)
