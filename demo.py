@@ -27,9 +27,9 @@ from utils.cli import cli_entry
 from utils.config import option_parser, parse_options
 from utils.files import sha256
 from utils.video_stream import open_video
-from zero_shot.build import build_method
 from zero_shot.demo import run
 from zero_shot.demo_folder import check_folder, check_words, choose_folder, video_path
+from zero_shot.methods import build_method
 from zero_shot.options import Options
 
 MINIATURE = Path(__file__).parent / "zero_shot" / "configs" / "mini" / "s4_no_prompt.yaml"

@@ -24,9 +24,9 @@ from supervised.options import FPNOptions, ModelOptions, TrainOptions, VGGishOpt
 from tests.helpers.random_sam import MINI, random_sam
 from utils.device import channels_last
 from zero_shot.options import ProposalOptions
-from zero_shot.segmenters.proposals import generate_proposals
 from zero_shot.segmenters.sam import SamSegmenter
 from zero_shot.segmenters.sam_encoder import compiled_block, encode, encode_block
+from zero_shot.segmenters.sam_proposals import generate_proposals
 
 Step = Callable[[], Tensor]  # does the work once; what it gives must not depend on the form
 EVERYTHING = ProposalOptions(8, -1e9, 0.0, 1.0, 1.0)
@@ -95,7 +95,7 @@ def training(name: str) -> Callable[[Variant, Target], Step]:
         videos, side = (1, 32) if place.tiny else (4, 224)
         segmentor = model.segmentor
         heard = segmentor.projection.in_features if isinstance(segmentor, AudioCLIPSegmentor) else 128
-        batch = {"frames": place.random(videos, 5, 3, side, side), "heard": place.random(videos, 5, heard)}
+        batch = {"frames": place.random(videos, 5, 3, side, side), "audio_features": place.random(videos, 5, heard)}
         masks = (place.random(videos, 1, 224, 224) > 0).float()
 
         def step() -> Tensor:

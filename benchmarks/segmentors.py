@@ -118,7 +118,7 @@ def _step(row: str, size: str, batch: int, attend: Attend | None, again: bool = 
     given: dict[str, Tensor] = {"frames": frames}
     if attend is None:
         with torch.no_grad():
-            given["heard"] = model.encode_audio(sounds)
+            given["audio_features"] = model.encode_audio(sounds)
     else:
         given[model.inputs.audio] = sounds
         for block in model.modules():

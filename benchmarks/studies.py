@@ -11,13 +11,13 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 
 from benchmarks import data
 from benchmarks.harness import Output, Work
-from models.mini import load_mini_audioclip
+from models.registry import create_model
 from tests.helpers import reference as plain
 from utils.audio import load_clip_waveform
 from utils.layout import AVSBench
-from zero_shot.build import build_method, load_sam
 from zero_shot.evaluate import evaluate, open_split
-from zero_shot.methods import AUDIOCLIP_RATE
+from zero_shot.methods import build_method
+from zero_shot.methods.base import AUDIOCLIP_RATE
 from zero_shot.options import (
     AudioCLIPOptions,
     DataOptions,
@@ -88,7 +88,7 @@ def study_reference(setting: str, count: int, composed: int, side: int) -> Work:
     through torchvision, peaks are sought pixel by pixel, and M_F passes 255 times over the pixels."""
     bench = data.clips(composed)
     options = _options(setting, count, bench, side, Path())
-    model, sam = load_mini_audioclip(), load_sam(options.sam)
+    model, sam = create_model("audioclip", "mini"), create_model("sam_mini")
     predictor = SamPredictor(sam)
     generator = SamAutomaticMaskGenerator(sam, **vars(options.proposals))
     model.fidelity = "corrected"

@@ -8,15 +8,15 @@ from segment_anything import SamAutomaticMaskGenerator
 
 from benchmarks.harness import Output, Work
 from models.audioclip import AudioCLIP
-from models.mini import load_mini_audioclip
+from models.registry import create_model
 from models.sam import SAM_CONFIGS
 from tests.helpers import reference as plain
 from tests.helpers.random_sam import MINI, random_sam
-from zero_shot.methods import AUDIOCLIP_RATE
+from zero_shot.methods.base import AUDIOCLIP_RATE
 from zero_shot.options import ProposalOptions
 from zero_shot.prompts import peak_points
-from zero_shot.segmenters.proposals import generate_proposals
 from zero_shot.segmenters.sam import SamSegmenter
+from zero_shot.segmenters.sam_proposals import generate_proposals
 from zero_shot.similarity import similarity_map
 
 STABILITY = 0.5  # random weights make masks less sure of themselves than trained ones
@@ -25,7 +25,7 @@ SHARE = 0.1  # of the candidates that are to be above the threshold
 
 def _audioclip(size: str) -> AudioCLIP:
     torch.manual_seed(0)
-    return AudioCLIP(text=False).eval() if size == "full" else load_mini_audioclip()
+    return AudioCLIP(text=False).eval() if size == "full" else create_model("audioclip", "mini")
 
 
 def audio_reference(size: str) -> Work:
@@ -138,6 +138,6 @@ def proposals_reference(model: str, side: int, above: float, device: str = "cpu"
 
 
 def proposals_optimized(model: str, side: int, above: float, device: str = "cpu") -> Work:
-    """zero_shot.segmenters.proposals, without a cache."""
+    """zero_shot.segmenters.sam_proposals, without a cache."""
     segmenter = SamSegmenter(_sam(model, device))
     return lambda: _records(generate_proposals(segmenter, [_frame(1)], _proposals(side, above))[0])

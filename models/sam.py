@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
-
-from models.checkpoints import load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,13 @@ SAM_CONFIGS = {
 }
 
 
-def build_sam(sizes: SamConfig | str, weights: Path | str = "random") -> Sam:
-    """A Sam in eval mode, its weights loaded strictly unless they are to be "random".
+def build_sam(config: SamConfig | str) -> Sam:
+    """A Sam with random weights, in eval mode and without gradients.
 
-    Raises InputError, naming the file and the keys, for weights that are missing, damaged or of another size;
-    KeyError for a name that is not in SAM_CONFIGS.
+    Args:
+        config: its sizes, or the name of public ones, a key of SAM_CONFIGS.
     """
-    size = SAM_CONFIGS[sizes] if isinstance(sizes, str) else sizes
+    size = SAM_CONFIGS[config] if isinstance(config, str) else config
     grid = size.image_size // size.patch
     encoder = ImageEncoderViT(
         img_size=size.image_size,
@@ -81,6 +80,13 @@ def build_sam(sizes: SamConfig | str, weights: Path | str = "random") -> Sam:
         iou_head_hidden_dim=size.iou_hidden,
     )
     sam = Sam(encoder, prompts, decoder)
-    if str(weights) != "random":
-        load_checkpoint(sam, weights)
     return sam.eval().requires_grad_(False)
+
+
+def matching_configs(path: Path) -> list[str]:
+    """The keys of SAM_CONFIGS whose weights a file may hold, as far as its name or its size tells; else all."""
+    with torch.device("meta"):
+        sizes = {name: 4 * sum(p.numel() for p in build_sam(name).parameters()) for name in SAM_CONFIGS}
+    size = path.stat().st_size
+    fits = [name for name in sizes if name in path.name or 0.95 < size / sizes[name] < 1.05]
+    return fits if len(fits) == 1 else list(SAM_CONFIGS)

@@ -21,46 +21,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from tqdm import tqdm
 
+from models.registry import Checkpoint, list_checkpoints, weights_dir
 from utils.cli import InputError, Parser, cli_entry
 from utils.files import sha256
 from utils.lock import exclusive_lock
 from utils.places import expanded
 
-FOLDER = Path(__file__).parent
-CHECKPOINTS = FOLDER / "checkpoints.yaml"
 CHUNK_BYTES = 1 << 20  # bytes read at a time
 TIMEOUT = 60.0  # seconds without an answer
 MAX_TRIES = 3  # connections in a row that bring nothing new
 RETRY_DELAY = 2.0  # seconds between them
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file as checkpoints.yaml, which explains the fields, lists it."""
-
-    name: str
-    file: str | None
-    url: str | None
-    how: str = ""
-    size: int | None = None
-    sha256: str = ""
-    sha256_prefix: str = ""
-    licence: str = ""
-    used_by: Sequence[str] = ()
-    note: str = ""
-    inferred: str = ""
-
-    @property
-    def digest(self) -> str:
-        """What the file's sha256 begins with; empty if no checksum is published."""
-        return self.sha256 or self.sha256_prefix
 
 
 class DownloadResult(NamedTuple):
@@ -70,12 +45,7 @@ class DownloadResult(NamedTuple):
     remark: str = ""
 
 
-def list_entries() -> list[Entry]:
-    """The files of checkpoints.yaml, in its order."""
-    return [Entry(**fields) for fields in yaml.safe_load(CHECKPOINTS.read_text(encoding="utf-8"))]
-
-
-def validation_error(entry: Entry, path: Path) -> str:
+def validation_error(entry: Checkpoint, path: Path) -> str:
     """What tells that the file at `path` is not the published one; empty if nothing does."""
     size = path.stat().st_size
     if entry.size is not None and size != entry.size:
@@ -89,7 +59,7 @@ def validation_error(entry: Entry, path: Path) -> str:
     return ""
 
 
-def check_entry(entry: Entry, folder: Path) -> DownloadResult:
+def check_entry(entry: Checkpoint, folder: Path) -> DownloadResult:
     """Compare the file in `folder` with what is published."""
     if entry.file is None:
         return DownloadResult("by hand", entry.how)
@@ -107,7 +77,7 @@ def check_entry(entry: Entry, folder: Path) -> DownloadResult:
     )
 
 
-def download_entry(entry: Entry, folder: Path) -> DownloadResult:
+def download_entry(entry: Checkpoint, folder: Path) -> DownloadResult:
     """Download a file into `folder` unless it is there. Raises InputError or OSError; see `outcome`."""
     if entry.url is None or entry.file is None:
         raise InputError(f"cannot be fetched by a program: {entry.how}")
@@ -195,7 +165,7 @@ def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def process_entry(entry: Entry, folder: Path, only_check: bool) -> DownloadResult:
+def process_entry(entry: Checkpoint, folder: Path, only_check: bool) -> DownloadResult:
     """`check` or `fetch`, with whatever went wrong told in the outcome."""
     try:
         return check_entry(entry, folder) if only_check else download_entry(entry, folder)
@@ -207,8 +177,8 @@ def process_entry(entry: Entry, folder: Path, only_check: bool) -> DownloadResul
         return DownloadResult("failed", f"{entry.file}: {error}")
 
 
-def _listing(known: Sequence[Entry]) -> str:
-    def line(entry: Entry) -> str:
+def _listing(known: Sequence[Checkpoint]) -> str:
+    def line(entry: Checkpoint) -> str:
         size = "" if entry.size is None else f"{entry.size / 1e6:.1f} MB"
         needed = "; ".join(entry.used_by) or "not needed"
         return f"{entry.name:20} {entry.file or '(folder)':33} {size:>9}  {needed}"
@@ -225,9 +195,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     mode.add_argument("--all", action="store_true", help="every file that some row of the study needs")
     mode.add_argument("--check", action="store_true", help="fetch nothing, check what is there")
     mode.add_argument("--list", action="store_true", help="fetch nothing, list the files")
-    parser.add_argument("--to", type=expanded, default=FOLDER, metavar="DIR", help="folder of the files (%(default)s)")
+    parser.add_argument(
+        "--to", type=expanded, default=weights_dir(), metavar="DIR", help="folder of the files (%(default)s)"
+    )
     args = parser.parse_args(argv)
-    known = list_entries()
+    known = list_checkpoints()
     chosen = [entry for entry in known if {entry.name, entry.file} & set(args.names)]
     if unknown := set(args.names) - {entry.name for entry in known} - {entry.file for entry in known}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(entry.name for entry in known)}")

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import supervised.options
-import supervised.sources
 import zero_shot.options
-import zero_shot.weights
 from utils.config import drop_options, resolve_options
 from utils.files import sha256
 from utils.identity import data_files
@@ -29,19 +27,17 @@ def parse(kind: str, words: Sequence[str]) -> Any:
     return resolve_options(OPTIONS[kind], words)
 
 
-def weight_files(kind: str, options: Any) -> list[Path]:
-    """The files of weights that a job starts from, there or not."""
-    if kind == "zero_shot":
-        return zero_shot.weights.weight_files(options)
-    return supervised.sources.weight_files(options.model)
+def checkpoint_files(kind: str, options: Any) -> list[Path]:
+    """The checkpoints that a job starts from, whether they exist or not."""
+    return (options if kind == "zero_shot" else options.model).checkpoint_files()
 
 
 def fingerprint_parts(kind: str, options: Any, root: Path, benchmark: BenchmarkName) -> tuple[str, ...]:
     """Of the options, however they are written, and of each file that the numbers depend on."""
     described = json.dumps(drop_options(options, WITHOUT_EFFECT[kind]), sort_keys=True, default=str)
     # Composed clips have the same names whatever they were composed of; how they were, their recipe says.
-    files = [*weight_files(kind, options), *data_files(root, benchmark)]
-    if kind == "zero_shot" and options.setting == "box_prompt":
+    files = [*checkpoint_files(kind, options), *data_files(root, benchmark)]
+    if kind == "zero_shot" and options.method == "box_prompt":
         files.append(options.grounding.labels)
     return (hashlib.sha256(described.encode()).hexdigest(), *map(digest, files))
 

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from pretrained.download import FOLDER, list_entries
-from study.fingerprint import matches, weight_files
+from models.registry import list_checkpoints, weights_dir
+from study.fingerprint import checkpoint_files, matches
 from study.job import Job, Study
 from study.results import record
 from utils.cli import InputError
@@ -80,7 +80,7 @@ def _missing(clips: Iterable[Clip], files: Callable[[Clip], list[Path]]) -> int:
 
 
 def _weights(job: Job) -> list[MissingRequirement]:
-    found = [_weight(path) for path in weight_files(job.kind, job.options) if not path.is_file()]
+    found = [_weight(path) for path in checkpoint_files(job.kind, job.options) if not path.is_file()]
     if job.kind == "zero_shot" and job.options.setting == "box_prompt" and not find_spec("transformers"):
         found.append(MissingRequirement("transformers", "pip install .[grounding]"))
     return found
@@ -88,9 +88,9 @@ def _weights(job: Job) -> list[MissingRequirement]:
 
 def _weight(path: Path) -> MissingRequirement:
     """A file of weights that is not there."""
-    public = next((entry for entry in list_entries() if entry.file == path.name), None)
+    public = next((entry for entry in list_checkpoints() if entry.file == path.name), None)
     if public and public.url:
-        elsewhere = "" if path.parent.resolve() == FOLDER else f" --to {path.parent}"
+        elsewhere = "" if path.parent.resolve() == weights_dir().resolve() else f" --to {path.parent}"
         return MissingRequirement(public.name, f"python -m pretrained.download {public.name}{elsewhere}")
     if path.parent.parent.name == "tiny":
         return MissingRequirement(f"tiny {path.parent.name}", "python -m synthetic.random_grounding")

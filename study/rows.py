@@ -16,9 +16,9 @@ TABLES = {  # in the order in which they are shown
 SEGMENTORS = {"resnet50": "TPAVI, ResNet-50", "pvt": "TPAVI, PVT-v2-B5"}
 TOWERS = {
     "audioclip-full": "AudioCLIP",
-    "clip": "CLIP",
+    "clip-rn50": "CLIP",
     "resnet50": "ResNet-50 (ImageNet)",
-    "esresnext": "ESResNeXt (AudioSet)",
+    "esresnext-fbsp": "ESResNeXt (AudioSet)",
     "vggish": "VGGish",
     "random": "random",
 }

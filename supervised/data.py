@@ -1,4 +1,4 @@
-"""The clips of a run as its model takes them, and what a frozen audio tower hears in them, computed once."""
+"""The clips of a supervised run as its model takes them, with the audio features of a frozen tower computed once."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -20,113 +20,144 @@ from utils.dataloader import chunk, load_batches
 from utils.dataset import AVSDataset
 from utils.layout import AVSBench
 
-Sound = Literal["real", "silent", "shuffled"]
+AudioCondition = Literal["original", "silent", "shuffled"]
 VERSION = 1  # of the features: raise it when a change alters them
 
 
 class SupervisedDataset(AVSDataset):
-    """A split whose clips hear themselves, nothing, or each other."""
+    """A split whose clips come with their own audio, with silence, or with the audio of another clip.
 
-    def __init__(self, data: AVSBench, split: str, sound: Sound = "real", **kinds: Any):
+    Attributes:
+        condition: which of these.
+        audio_features: (clips, 5, A) float32 on the CPU. Where they are given, items hold `audio_features` (5, A)
+            instead of `log_mel` or `waveform`.
+    """
+
+    def __init__(self, data: AVSBench, split: str, condition: AudioCondition = "original", **kinds: Any):
         super().__init__(data, split, **kinds)
-        self.hears = sound
+        self.condition = condition
+        self.audio_features: Tensor | None = None
 
-    def sound(self, index: int) -> dict[str, Tensor]:
-        """What an item holds of the sound that it is to hear."""
-        if self.hears == "shuffled":
-            return super().sound(other_clip(self, index))
-        heard = super().sound(index)
-        if self.hears == "silent":
+    def audio_of(self, index: int) -> dict[str, Tensor]:
+        """The part of an item that holds its audio, under the condition."""
+        if self.audio_features is not None:
+            return {"audio_features": self.audio_features[index]}
+        if self.condition == "shuffled":
+            return super().audio_of(other_clip(self, index))
+        audio = super().audio_of(index)
+        if self.condition == "silent":
             silence = {"log_mel": float(np.log(LOG_OFFSET)), "waveform": 0.0}
-            heard = {kind: torch.full_like(value, silence[kind]) for kind, value in heard.items()}
-        return heard
+            audio = {kind: torch.full_like(value, silence[kind]) for kind, value in audio.items()}
+        return audio
 
 
 def other_clip(dataset: AVSDataset, index: int) -> int:
-    """The clip that lends its sound: half the split further on, then the next of another category."""
+    """The clip whose audio `index` gets when audio is shuffled: half the split further on, or the next one after that
+    of another category.
+
+    Raises:
+        InputError: if the split has only one clip.
+    """
     count = len(dataset.clips)
-    turns = [(index + count // 2 + step) % count for step in range(count)]
-    others = [i for i in turns if i != index]
-    strangers = [i for i in others if dataset.clips[i].category != dataset.clips[index].category]
-    if not others:
-        raise InputError("a split of one clip has no other sound to shuffle in")
-    return (strangers or others)[0]
+    candidates = [i for step in range(count) if (i := (index + count // 2 + step) % count) != index]
+    if not candidates:
+        raise InputError("a split of one clip has no other audio to shuffle in")
+    category = dataset.clips[index].category
+    return next((i for i in candidates if dataset.clips[i].category != category), candidates[0])
 
 
 def open_dataset(
-    options: DataOptions, inputs: InputSpec, split: str, *, root: Path | None = None, sound: Sound = "real"
+    options: DataOptions,
+    inputs: InputSpec,
+    split: str,
+    *,
+    root: Path | None = None,
+    condition: AudioCondition = "original",
 ) -> SupervisedDataset:
-    """A split with the frames and sounds that a model wants. Raises InputError."""
+    """A split with the frames and the kind of audio that a model takes; `root` replaces the options'.
+
+    Raises:
+        InputError: if the data are missing.
+    """
     data = AVSBench(root or options.root, options.benchmark)
     kinds: dict[str, Any] = {**inputs._asdict(), "tile": options.audio_repeats, "image_size": options.image_size}
     kinds |= {"fraction": options.fraction, "soft_masks": options.soft_masks}
-    return SupervisedDataset(data, split, sound, **kinds)
+    return SupervisedDataset(data, split, condition, **kinds)
 
 
-class _Sounds(Dataset[dict[str, Any]]):
-    """The sounds of a split without its frames."""
+class _AudioOnly(Dataset[dict[str, Any]]):
+    """The audio of a split without its frames."""
 
-    def __init__(self, clips: AVSDataset):
-        self.clips = clips
+    def __init__(self, dataset: AVSDataset):
+        self.dataset = dataset
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"index": index, **self.clips.sound(index)}
+        return {"index": index, **self.dataset.audio_of(index)}
 
 
 @torch.no_grad()
 def extract_audio_features(
     model: AVSModel,
-    clips: AVSDataset,
+    dataset: AVSDataset,
     accelerator: Accelerator,
     *,
-    workers: int = 0,
+    num_workers: int = 0,
     cache: Path | None = None,
-    title: str = "listen",
+    title: str = "audio features",
 ) -> Tensor:
-    """What a tower that `hears_the_same` makes of every clip's sound: (clips, 5, A) on the CPU, in every process.
+    """The audio features of every clip of a split, for a model whose `audio_is_static`.
 
-    Each clip goes through it alone, so that the features do not depend on their neighbours, on the number of
-    processes, or on what the cache already had.
+    Each clip goes through the tower alone, so the features depend neither on its neighbors, nor on the number of
+    processes, nor on what the cache already holds.
+
+    Args:
+        model: on the accelerator's device.
+        num_workers: processes that read the audio; 0 reads in this one.
+        cache: folder that keeps the features for later runs.
+        title: of the progress bar.
+
+    Returns:
+        (clips, 5, A) float32 on the CPU, the same in every process.
     """
     if model.audio_tower is None:
-        raise ValueError("this model does not listen")
+        raise ValueError("this model takes no audio")
     kind = model.inputs.audio
-    store = _store(model, accelerator, cache) if cache else None
-    mine = list(range(accelerator.process_index, len(clips), accelerator.num_processes))
-    found = torch.zeros(len(clips), 5, _size(model))
+    store = _feature_cache(model, accelerator, cache) if cache else None
+    mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
+    features = torch.zeros(len(dataset), 5, _feature_size(model))
     was_training = model.training
     model.eval()
-    loader = load_batches(_Sounds(clips), chunk(mine, 1), workers)
+    loader = load_batches(_AudioOnly(dataset), chunk(mine, 1), num_workers)
     for item in tqdm(
         loader, desc=title, unit="clip", total=len(mine), disable=not accelerator.is_main_process, **quiet_bar()
     ):
         key = content_hash(item[kind].numpy()) if store else ""
-        kept = store.get(key) if store else None
-        if kept is None:
+        entry = store.get(key) if store else None
+        if entry is None:
             with accelerator.autocast():
-                kept = {"heard": model.encode_audio(item[kind].to(accelerator.device))[0].float().cpu()}
+                entry = {"features": model.encode_audio(item[kind].to(accelerator.device))[0].float().cpu()}
             if store:
-                store.put(key, kept)
-        found[item["index"]] = kept["heard"]
+                store.put(key, entry)
+        features[item["index"]] = entry["features"]
     model.train(was_training)
-    if accelerator.num_processes > 1:  # elsewhere it is zero
-        return accelerator.reduce(found.to(accelerator.device), "sum").cpu()
-    return found
+    if accelerator.num_processes > 1:  # each process has filled its own rows; the others are zero
+        return accelerator.reduce(features.to(accelerator.device), "sum").cpu()
+    return features
 
 
-def _size(model: AVSModel) -> int:
+def _feature_size(model: AVSModel) -> int:
     if isinstance(model.segmentor, AudioCLIPSegmentor):
         return model.segmentor.projection.in_features
     return model.options.vggish.features
 
 
-def _store(model: AVSModel, accelerator: Accelerator, folder: Path) -> Cache:
+def _feature_cache(model: AVSModel, accelerator: Accelerator, folder: Path) -> Cache:
     tower = model.audio_tower
     assert tower is not None
-    facts = {
+    parameters = {
         "version": VERSION,
         "weights": weights_hash(tower),
         "hop": getattr(tower, "hop", None),  # which no shape of a weight tells
@@ -134,4 +165,4 @@ def _store(model: AVSModel, accelerator: Accelerator, folder: Path) -> Cache:
         "precision": accelerator.mixed_precision if torch.get_float32_matmul_precision() == "highest" else "tf32",
         "device": accelerator.device.type,  # rounding differs
     }
-    return Cache(folder, "heard", facts)
+    return Cache(folder, "audio_features", parameters)

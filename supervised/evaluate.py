@@ -1,12 +1,12 @@
 """Evaluate a trained run: M_J and M_F on the test split.
 
-    python -m supervised.evaluate --run runs/s4_tpavi_resnet50
-    python -m supervised.evaluate --run DIR --sound shuffled     every clip hears another clip: does it listen?
-    python -m supervised.evaluate --run DIR --sheets 8 --masks   pictures: frames, truth, prediction
+    python -m supervised.evaluate --run-dir runs/supervised/s4_tpavi_resnet50
+    python -m supervised.evaluate --run-dir DIR --audio shuffled     each clip with the audio of another one
+    python -m supervised.evaluate --run-dir DIR --sheets 8 --masks   pictures: frames, truth, prediction
 
 Writes metrics.json and per_frame.csv into the run folder, and on request sheets/, strips/ and masks/; all with
-_SPLIT_SOUND in their names for other than the test split and real sound. Also under torchrun, with the same numbers;
-torchrun takes --run for an option of its own, so say --run_dir there.
+_SPLIT_AUDIO in their names for other than the test split and the original audio. Runs under torchrun too, with the same
+numbers.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from accelerate import Accelerator
@@ -25,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.checkpoints import load_checkpoint
-from supervised.data import open_dataset
+from supervised.data import AudioCondition, open_dataset
 from supervised.losses import resize_logits
 from supervised.model import AVSModel
 from supervised.options import Options
@@ -62,14 +63,10 @@ def evaluate(
     *,
     batch: int = 4,
     workers: int = 0,
-    heard: Tensor | None = None,
     show: Show | None = None,
     title: str = "evaluate",
 ) -> Metrics:
-    """Evaluate every clip of a split once, shared among the processes; each gets the metrics of the whole split.
-
-    heard: what the model makes of the clips' sounds, (clips, 5, A), where supervised.data.hear has it already.
-    """
+    """Evaluate every clip of a split once, shared among the processes; each gets the metrics of the whole split."""
     was_training = model.training
     model.eval()
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
@@ -77,8 +74,6 @@ def evaluate(
     with tqdm(total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process, **quiet_bar()) as bar:
         for items in load_batches(dataset, chunk(mine, batch), workers, accelerator.device.type == "cuda"):
             moved = {name: to_device(v, accelerator.device) for name, v in items.items() if isinstance(v, Tensor)}
-            if heard is not None:
-                moved["heard"] = to_device(heard[items["index"]], accelerator.device)
             with accelerator.autocast():
                 logits = model(moved).logits
             masks = items["masks"]
@@ -119,10 +114,10 @@ def picture_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, str
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__)
-    parser.add_argument("--run", "--run_dir", type=found, required=True, help="the folder that supervised.train wrote")
+    parser.add_argument("--run-dir", type=found, required=True, help="the folder that supervised.train wrote")
     parser.add_argument("--root", type=found, help="the data, if it is elsewhere than in training")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
-    parser.add_argument("--sound", choices=("real", "silent", "shuffled"), default="real")
+    parser.add_argument("--audio", choices=get_args(AudioCondition), default="original", help="audio of the clips")
     parser.add_argument(
         "--metric_batch",
         type=COUNT,
@@ -139,20 +134,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--masks", action="store_true", help="save every predicted mask as PNG")
     args = parser.parse_args(argv)
-    suffix = "" if (args.split, args.sound) == ("test", "real") else f"_{args.split}_{args.sound}"
-    options = from_yaml(Options, args.run / "config.yaml")
-    checkpoint = args.run / "best.safetensors"
+    suffix = "" if (args.split, args.audio) == ("test", "original") else f"_{args.split}_{args.audio}"
+    options = from_yaml(Options, args.run_dir / "config.yaml")
+    checkpoint = args.run_dir / "best.safetensors"
     model = AVSModel(options.model, options.fidelity)
     check_architecture(checkpoint, options.model)
     load_checkpoint(model, checkpoint)
     digest = sha256(checkpoint)  # of what was loaded: training may go on meanwhile
-    dataset = open_dataset(options.data, model.inputs, args.split, root=args.root, sound=args.sound)
+    dataset = open_dataset(options.data, model.inputs, args.split, root=args.root, condition=args.audio)
     if args.split == "train" and options.data.benchmark == "s4":
         print("note: S4 training clips are labelled in their first frame only; its prediction alone is scored")
     accelerator = make_accelerator(options)
     model.to(accelerator.device)
     wanted = (args.sheets, args.strips, args.masks)
-    show = picture_writer(dataset, args.run, suffix, *wanted) if any(wanted) else None
+    show = picture_writer(dataset, args.run_dir, suffix, *wanted) if any(wanted) else None
     begin = time.perf_counter()
     metrics = evaluate(
         model, dataset, accelerator, batch=args.batch, workers=options.data.num_workers, show=show, title=args.split
@@ -160,19 +155,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not accelerator.is_main_process:
         return 0
     numbers = metrics.result(args.metric_batch or options.metric_batch)
-    write_per_frame(args.run / f"per_frame{suffix}.csv", metrics, dataset.clips)
+    write_per_frame(args.run_dir / f"per_frame{suffix}.csv", metrics, dataset.clips)
     write_result(
-        args.run / f"metrics{suffix}.json",
+        args.run_dir / f"metrics{suffix}.json",
         numbers,
         split=args.split,
-        sound=args.sound,
+        audio=args.audio,
         seconds=round(time.perf_counter() - begin, 3),
         fidelity=options.fidelity,
         image_size=options.data.image_size,
         seed=options.train.seed,
         checkpoints={checkpoint.name: digest},
     )
-    print(f"{args.run} · {args.split}, {args.sound} sound, {format_metrics(numbers)}")
+    print(f"{args.run_dir} · {args.split}, {args.audio} audio, {format_metrics(numbers)}")
     return 0
 
 

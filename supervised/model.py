@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from models.audioclip_segmentor import AudioCLIPSegmentor
 from models.backbones import load_imagenet
 from models.esresnext import ESResNeXtFBSP
+from models.registry import checkpoint_name, find_weights
+from models.small_weights import read_sizes
 from models.tpavi_segmentor import Segmentation, TPAVISegmentor
 from models.vggish import VGGish
+from supervised.initialization import InitRecord, init_module, init_tower
 from supervised.options import Fidelity, ModelOptions
-from supervised.weights import InitRecord, load_file, load_tower, mini_sizes
 
 
 class InputSpec(NamedTuple):
@@ -43,12 +45,12 @@ class AVSModel(nn.Module):
             )
         else:
             fpn = options.fpn
-            vggish = self._vggish() if fpn.audio == "vggish" and fpn.fusion != "none" else None
+            vggish = self._vggish() if checkpoint_name(fpn.audio) == "vggish" and fpn.fusion != "none" else None
             self.segmentor = AudioCLIPSegmentor(
                 fpn.fusion,
                 fpn.upsample,
-                audioclip=mini_sizes(fpn.weights_dir) if fpn.variant == "mini" else None,
-                audio="vggish" if fpn.audio == "vggish" else "audioclip",
+                audioclip=_sizes(fpn.variant),
+                audio="vggish" if checkpoint_name(fpn.audio) == "vggish" else "audioclip",
                 vggish=vggish,
                 channels=options.channels,
                 fidelity=fidelity,
@@ -78,7 +80,7 @@ class AVSModel(nn.Module):
     @property
     def trains_projection(self) -> bool:
         """Whether the last layer of a frozen audio tower is trained: ESRNXFBSP.pt has none that would fit."""
-        fpn = self.options.segmentor == "fpn" and self.options.fpn.audio == "esresnext"
+        fpn = self.options.segmentor == "fpn" and checkpoint_name(self.options.fpn.audio) == "esresnext-fbsp"
         return fpn and isinstance(self.audio_tower, ESResNeXtFBSP) and "audio" in self.options.freeze
 
     @property
@@ -91,7 +93,7 @@ class AVSModel(nn.Module):
             return InputSpec("imagenet", kind)
         if self.fidelity == "published":
             return InputSpec("imagenet" if kind == "log_mel" else "clip", kind)
-        return InputSpec("imagenet" if self.options.fpn.visual == "resnet50" else "clip", kind)
+        return InputSpec("imagenet" if checkpoint_name(self.options.fpn.visual) == "resnet50" else "clip", kind)
 
     @property
     def audio_is_static(self) -> bool:
@@ -122,23 +124,27 @@ class AVSModel(nn.Module):
         options, found = self.options, []
         if isinstance(self.segmentor, TPAVISegmentor):
             backbone = self.segmentor.backbone
-            found.append(load_file("visual", backbone, options.weights, lambda state: load_imagenet(backbone, state)))
+            found.append(init_module("visual", backbone, options.weights, lambda state: load_imagenet(backbone, state)))
         else:
-            found.append(load_tower("visual", self.segmentor.visual, options.fpn.visual, options.fpn.weights_dir))
+            found.append(init_tower("visual", self.segmentor.visual, options.fpn.visual))
         if isinstance(self.audio_tower, VGGish):
-            found.append(load_file("audio", self.audio_tower, options.vggish.weights, None))
+            found.append(init_module("audio", self.audio_tower, options.vggish.weights))
         elif self.audio_tower is not None:
-            found.append(load_tower("audio", self.audio_tower, options.fpn.audio, options.fpn.weights_dir))
+            found.append(init_tower("audio", self.audio_tower, options.fpn.audio))
         return found
 
     def forward(self, batch: dict[str, Any], labelled: int | None = None) -> Segmentation:
-        """batch: frames (B, 5, 3, H, W), and heard (B, 5, A), what `listen` made of the sounds before, or the sounds
-        themselves: log_mel (B, 5, 1, 96, 64) or waveform (B, 5, samples), by `inputs`, as utils.dataset gives them.
-        labelled: give the logits of only so many frames, the first, which is all that a loss may read."""
-        heard = batch.get("heard")
-        if heard is None and self.audio_tower is not None:
-            heard = self.encode_audio(batch[self.inputs.audio])
-        return self.segmentor.segment(batch["frames"], heard, labelled)
+        """Segment a batch.
+
+        Args:
+            batch: frames (B, 5, 3, H, W), with either audio_features (B, 5, A), what `encode_audio` gives, or the audio
+                itself: log_mel (B, 5, 1, 96, 64) or waveform (B, 5, samples), by `inputs`.
+            labelled: give the logits of the first so many frames only, which is all that a loss may read.
+        """
+        features = batch.get("audio_features")
+        if features is None and self.audio_tower is not None:
+            features = self.encode_audio(batch[self.inputs.audio])
+        return self.segmentor.segment(batch["frames"], features, labelled)
 
     def encode_audio(self, sounds: Tensor) -> Tensor:
         """Sounds, as `forward` takes them -> features (B, 5, A), before AudioCLIP's or VGGish's projection."""
@@ -152,6 +158,12 @@ class AVSModel(nn.Module):
         if heard is None:
             raise ValueError("this model does not listen")
         return heard
+
+
+def _sizes(variant: str) -> dict[str, Any] | None:
+    """The sizes of AudioCLIP's towers; None for the published ones."""
+    path = None if variant == "published" else find_weights(variant, "audioclip")
+    return None if path is None else read_sizes(path)
 
 
 def _keep_scale(layer: nn.Module) -> None:
@@ -169,5 +181,5 @@ def architecture(options: ModelOptions) -> dict[str, str]:
         named |= {"backbone": options.backbone, "attention": options.attention, "stages": list(options.stages)}
     else:
         fpn = options.fpn
-        named |= {"fusion": fpn.fusion, "upsample": fpn.upsample, "vggish": fpn.audio == "vggish"}
+        named |= {"fusion": fpn.fusion, "upsample": fpn.upsample, "vggish": checkpoint_name(fpn.audio) == "vggish"}
     return {name: str(value) for name, value in named.items()}

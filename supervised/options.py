@@ -6,22 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from models.registry import checkpoint_name, find_weights
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName, SoftMasks
 from utils.ranges import LARGEST_SIDE, LARGEST_WIDTH, MOST_WORKERS, SEEDS, check_ranges, ranged
 
 Tower = Literal["audio", "visual"]
-VisualWeights = Literal["audioclip-full", "audioclip-partial", "clip", "resnet50", "mini", "random"]
-AudioWeights = Literal["audioclip-full", "audioclip-partial", "esresnext", "vggish", "mini", "random"]
 
 # How and where a run is run: they change no number.
 RUNTIME_ONLY = ("data.root", "data.num_workers", "data.cache", "train.checkpoint_minutes", "train.grad_checkpointing")
-WEIGHTS = (
-    "model.weights",
-    "model.vggish.weights",
-    "model.fpn.weights_dir",
-)  # where files lie, which count by their content
+WEIGHTS = ("model.weights", "model.vggish.weights")  # where files lie, which count by their content
 
 
 @dataclass
@@ -62,7 +57,7 @@ class VGGishOptions:
         features: size of the audio feature.
     """
 
-    weights: str = "pretrained/vggish-10086976.pth"
+    weights: str = "vggish"
     widths: Sequence[int] = ranged([64, 128, 256, 512], 1, LARGEST_WIDTH, length=4)
     hidden: int = ranged(4096, 1, LARGEST_WIDTH)
     features: int = ranged(128, 1, LARGEST_WIDTH)
@@ -73,21 +68,20 @@ class FPNOptions:
     """The AudioCLIP segmentor with its semantic FPN.
 
     Args:
-        fusion: how sound joins the coarsest map, see models.audioclip_segmentor; "none" does not listen.
+        fusion: how audio joins the coarsest map, see models.audioclip_segmentor; "none" uses no audio.
         upsample: in the neck; bilinear in every published row.
-        visual: what the image tower starts from. resnet50 leaves its stem and attention pool random.
-        audio: what the audio tower starts from. esresnext leaves its last layer random, and that layer is then
-            trained with the head even where the tower is frozen. vggish puts VGGish, by `ear`, in its place.
-        sizes: of AudioCLIP's towers: the published ones, or those of the miniature.
-        folder: where the files lie that `visual` and `audio` name, in mini/ those of the miniature.
+        visual: checkpoint of the image tower, a name of pretrained/checkpoints.yaml, "mini", "random" or a path.
+            From resnet50 the stem and the attention pool stay random.
+        audio: checkpoint of the audio tower. From esresnext-fbsp the last layer stays random, and is trained with the
+            head even if the tower is frozen. vggish replaces the tower by VGGish with the options `model.vggish`.
+        variant: sizes of AudioCLIP's towers: published, mini, or those of a folder of small weights.
     """
 
     fusion: Literal["concate", "normed_concate", "naive_concate", "score_fusion", "skip", "noprior", "none"] = "concate"
     upsample: Literal["bilinear", "nearest"] = "bilinear"
-    visual: VisualWeights = "audioclip-full"
-    audio: AudioWeights = "audioclip-full"
-    variant: Literal["published", "mini"] = "published"
-    weights_dir: Path = Path("pretrained")
+    visual: str = "audioclip-full"
+    audio: str = "audioclip-full"
+    variant: str = "published"
 
 
 @dataclass
@@ -111,10 +105,24 @@ class ModelOptions:
     channels: int = ranged(256, 1, LARGEST_WIDTH)
     vggish: VGGishOptions = field(default_factory=VGGishOptions)
     backbone: Literal["resnet18", "resnet50", "pvt_v2_b0", "pvt_v2_b5"] = "resnet50"
-    weights: str = "pretrained/resnet50-19c8e357.pth"
+    weights: str = "resnet50"
     stages: Sequence[int] = ranged([0, 1, 2, 3], 0, 3)
     attention: Literal["va", "vv", "both"] = "va"
     fpn: FPNOptions = field(default_factory=FPNOptions)
+
+    def checkpoint_files(self) -> list[Path]:
+        """The checkpoints that a run starts from, whether they exist or not."""
+        if self.segmentor == "tpavi":
+            found = [find_weights(self.weights)]
+            found += [find_weights(self.vggish.weights)] if self.attention != "vv" else []
+        else:
+            towers = [self.fpn.visual] + ([self.fpn.audio] if self.fpn.fusion != "none" else [])
+            found = [find_weights(name, "audioclip") for name in towers if checkpoint_name(name) != "vggish"]
+            if "vggish" in map(checkpoint_name, towers):
+                found.append(find_weights(self.vggish.weights))
+            if self.fpn.variant != "published":
+                found.append(find_weights(self.fpn.variant, "audioclip"))
+        return list(dict.fromkeys(path for path in found if path is not None))
 
 
 @dataclass

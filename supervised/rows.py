@@ -28,8 +28,8 @@ from utils.places import expanded
 HERE = Path(__file__).parent
 TABLE, CONFIGS = HERE / "rows.csv", HERE / "configs"
 BACKBONES = {  # of tpavi: its name in a sentence, in models.backbones, and its weights
-    "resnet50": ("ResNet-50", "resnet50", "pretrained/resnet50-19c8e357.pth"),
-    "pvt": ("PVT-v2-b5", "pvt_v2_b5", "pretrained/pvt_v2_b5.pth"),
+    "resnet50": ("ResNet-50", "resnet50", "resnet50"),
+    "pvt": ("PVT-v2-b5", "pvt_v2_b5", "pvt-v2-b5"),
 }
 
 

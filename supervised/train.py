@@ -71,7 +71,7 @@ class Trainer:
         inputs = self.model.inputs
         again = (out / "state.pt").is_file()
         self.initial_weights = [] if again else self.model.load_pretrained()
-        self.sets = {split: open_dataset(options.data, inputs, split) for split in ("train", "val")}
+        self.datasets = {split: open_dataset(options.data, inputs, split) for split in ("train", "val")}
         convert_sync_batchnorm(self.model)
         if options.train.channels_last:
             channels_last(self.model)
@@ -87,18 +87,16 @@ class Trainer:
         self.async_steps = int(self.accelerator.device.type == "cuda")
         if again:
             self.resume()
-        self.heard: dict[str, Tensor] = {}
         if self.model.audio_is_static and self.progress.epoch < options.train.epochs:
-            for split, clips in self.sets.items():
-                self.heard[split] = extract_audio_features(
+            for split, dataset in self.datasets.items():
+                dataset.audio_features = extract_audio_features(
                     self.model,
-                    clips,
+                    dataset,
                     self.accelerator,
-                    workers=options.data.num_workers,
+                    num_workers=options.data.num_workers,
                     cache=options.data.cache,
-                    title=f"listen to {split}",
+                    title=f"audio features of {split}",
                 )
-                clips.audio = "none"
         self.wrapped_model, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         if options.train.compile:
             self.wrapped_model = torch.compile(self.wrapped_model)
@@ -122,7 +120,7 @@ class Trainer:
                 self.accelerator.scaler.load_state_dict(saved["scaler"])
             if not all(is_finite(value) for value in self.model.state_dict().values()):
                 raise ValueError("its weights are not finite")
-            if self.progress.step > len(self.sets["train"]):
+            if self.progress.step > len(self.datasets["train"]):
                 raise ValueError("its step lies beyond the epoch's last")
 
     def run(self) -> None:
@@ -136,10 +134,9 @@ class Trainer:
             row: dict[str, Any] = {"epoch": epoch, **self.train_epoch(epoch)}
             metrics = evaluate(
                 self.eval_model,
-                self.sets["val"],
+                self.datasets["val"],
                 self.accelerator,
                 workers=self.options.data.num_workers,
-                heard=self.heard.get("val"),
                 title="val",
             )
             numbers = metrics.result(metric_batch=1)
@@ -178,10 +175,10 @@ class Trainer:
         train, progress, begin = self.options.train, self.progress, time.perf_counter()
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         # The order depends on seed and epoch alone, so a resumed run and any number of processes see the same.
-        whole = batches(len(self.sets["train"]), train.batch_size, train.seed * 100_003 + epoch)
+        whole = batches(len(self.datasets["train"]), train.batch_size, train.seed * 100_003 + epoch)
         left = whole[progress.step :]
         loader = load_batches(
-            self.sets["train"],
+            self.datasets["train"],
             [rank_slice(batch, rank, world) for batch in left],
             self.options.data.num_workers,
             pin_memory=self.accelerator.device.type == "cuda",
@@ -215,7 +212,7 @@ class Trainer:
                 bar.set_postfix(loss=f"{self.add_losses(*unread.popleft()):.4f}", refresh=False)
             if due:
                 self.save_state()
-        return {name: total / len(self.sets["train"]) for name, total in progress.sums.items()}
+        return {name: total / len(self.datasets["train"]) for name, total in progress.sums.items()}
 
     def add_losses(self, step: int, videos: int, losses: AsyncCopy) -> float:
         """Add a step's losses to the epoch's sums; returns the total. Raises InputError if it is not finite."""
@@ -233,8 +230,6 @@ class Trainer:
         """One step on this process's share of a batch; returns the whole batch's losses: total, BCE and AVM."""
         device, world = self.accelerator.device, self.accelerator.num_processes
         moved = {name: to_device(value, device) for name, value in items.items() if isinstance(value, Tensor)}
-        if "train" in self.heard:
-            moved["heard"] = to_device(self.heard["train"][items["index"]], device)
         local, labelled = moved["masks"].shape[:2]
         announce(self.model, len(batch))
         with self.accelerator.autocast():

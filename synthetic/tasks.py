@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from models.audioclip import AudioCLIP
-from models.mini import load_mini_audioclip, load_mini_sam
+from models.registry import create_model
 from models.sam import SamConfig
 from synthetic import audioclip_data as mini_pairs
 from synthetic import audioclip_training as mini_audioclip
@@ -61,7 +61,7 @@ class AudioCLIPTask(Task):
 
     def load(self, folder: Path) -> nn.Module:
         """See Task."""
-        return load_mini_audioclip(folder)
+        return create_model("audioclip", folder)
 
     def stream(self, start: int) -> Dataset[Any]:
         """Pairs of scenes, or of clips."""
@@ -100,7 +100,7 @@ class AudioCLIPTask(Task):
 
     def evaluate(self) -> Metrics:
         """On unseen seconds, of clips (their test split) or of scenes."""
-        args, model = self.args, load_mini_audioclip(self.args.out)
+        args, model = self.args, create_model("audioclip", self.args.out)
         if args.data:
             data = open_benchmark(args.data)
             pairs = mini_pairs.ClipPairs(data, "test", 0, 1)
@@ -149,7 +149,7 @@ class SamTask(Task):
 
     def load(self, folder: Path) -> nn.Module:
         """See Task."""
-        return load_mini_sam(folder)
+        return create_model("sam_mini", folder)
 
     def stream(self, start: int) -> Dataset[Any]:
         """See Task."""
@@ -172,7 +172,7 @@ class SamTask(Task):
 
     def evaluate(self) -> Metrics:
         """On unseen scenes, with thresholds for proposals that are chosen on others."""
-        args, sam = self.args, load_mini_sam(self.args.out)
+        args, sam = self.args, create_model("sam_mini", self.args.out)
         things = self.cast()
         tuning = measures.eval_scenes(things, measures.TUNING_SEED, -(-args.frames // 2))
         thresholds = measures.choose_thresholds(sam, tuning)

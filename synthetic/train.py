@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import cv2
 import torch
 
-from models.mini import MINI
+from models.registry import MINI
 from synthetic.tasks import TASKS
 from synthetic.trainer import Metrics, TrainingRun
 from utils.cli import InputError, Parser, cli_entry

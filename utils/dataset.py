@@ -85,12 +85,12 @@ class AVSDataset(Dataset[dict[str, Any]]):
         clip = self.clips[index]
         item: dict[str, Any] = {"index": index, "name": clip.name, "category": clip.category}
         item["frames"] = self._frames(self.data.frames(clip))
-        item |= self.sound(index)
+        item |= self.audio_of(index)
         item["masks"] = torch.stack([read_mask(p, self.soft_masks) for p in self.data.masks(clip)])
         return item
 
-    def sound(self, index: int) -> dict[str, Tensor]:
-        """What an item holds of its clip's sound."""
+    def audio_of(self, index: int) -> dict[str, Tensor]:
+        """The part of an item that holds the clip's audio."""
         clip = self.clips[index]
         if self.audio == "log_mel":
             return {"log_mel": torch.from_numpy(read_log_mel(self.data, clip))}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models.mini import MINI
+from models.registry import MINI
 from utils.audio_stream import read_seconds, read_sound
 from utils.cli import quiet_bar
 from utils.config import to_yaml
@@ -35,7 +35,6 @@ from zero_shot.demo_folder import (
 from zero_shot.methods import Prediction, ZeroShotMethod
 from zero_shot.options import FOR_PUBLIC_WEIGHTS, Options
 from zero_shot.page import enlarge_mask, facts, fit, heatmap_image, prompt_image, save_images, spans, write_page
-from zero_shot.weights import weight_files
 
 Every = Literal["second", "frame"]
 
@@ -110,7 +109,7 @@ def lacking(out: Path, options: Options, *, heat: bool, prompts: bool) -> list[s
 
 def is_miniature(options: Options) -> bool:
     """Whether the networks are those that ship, which know drawings alone."""
-    return any(path.parent == MINI for path in weight_files(options))
+    return any(path.parent == MINI for path in options.checkpoint_files())
 
 
 def card_stride(video: Video) -> int:

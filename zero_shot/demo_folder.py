@@ -20,7 +20,6 @@ from utils.config import to_yaml
 from utils.files import read_json, remove_partials, sha256, write_text
 from utils.video_stream import Video
 from zero_shot.options import Options
-from zero_shot.weights import weight_files
 
 DEMOS = Path("runs/demo")
 RECORD, MASK_LIST = "demo.json", "masks.jsonl"
@@ -82,7 +81,7 @@ def describe(options: Options, video: Video, digest: str, every: str, heat: bool
         "heat": heat,
         "prompts": prompts,
         "options": {name: value for name, value in plain.items() if name not in IRRELEVANT},
-        "weights": {path.name: sha256(path) for path in weight_files(options) if path.is_file()},
+        "weights": {path.name: sha256(path) for path in options.checkpoint_files() if path.is_file()},
     }
 
 

@@ -46,11 +46,9 @@ from utils.results import (
     write_sheet,
     write_strips,
 )
-from zero_shot.build import build_method
 from zero_shot.figures import prediction_rows
-from zero_shot.methods import Prediction, ZeroShotMethod
+from zero_shot.methods import Prediction, ZeroShotMethod, build_method
 from zero_shot.options import BASELINES, HOW, WEIGHTS, Options
-from zero_shot.weights import weight_files
 
 Show = Callable[[int, np.ndarray, list[Prediction], np.ndarray], None]  # (place in the split, frames, answers, masks)
 
@@ -129,7 +127,7 @@ def prepare_folder(out: Path, options: Options) -> None:
         if config.is_file():
             held = from_yaml(Options, config)
             names = differing(held, options, ("data.root", *HOW))
-            files = [weight_files(each) for each in (held, options)]
+            files = [each.checkpoint_files() for each in (held, options)]
             if set(names) <= set(WEIGHTS) and len(files[0]) == len(files[1]):
                 there = [sha256(path) for path in files[0] if path.is_file()]
                 names = [] if len(there) < len(files[0]) or same_files(there, files[1]) else names
@@ -174,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         split=options.data.split,
         sound="real",
         seconds=round(time.perf_counter() - begin, 3),
-        checkpoints={str(path): sha256(path) for path in weight_files(options)},
+        checkpoints={str(path): sha256(path) for path in options.checkpoint_files()},
     )
     print(f"{out} · {options.method}, {options.fidelity}, {options.data.split}, {format_metrics(numbers)}")
     return 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from models.registry import find_weights, list_weights
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName, SoftMasks
 from utils.ranges import LARGEST_SIDE, MOST_WORKERS, ranged
@@ -49,8 +50,8 @@ class AudioCLIPOptions:
     """The network that says where a sound comes from.
 
     Args:
-        weights: a public checkpoint; "mini" for the miniature that ships; a folder that holds another miniature
-            (audioclip.json and audioclip.safetensors); or "random".
+        weights: a name of pretrained/checkpoints.yaml, "mini" for the small weights that ship, "random", or the path
+            of a checkpoint or of a folder of small weights (audioclip.json and audioclip.safetensors).
         surgery: pool by value-value attention (CLIP Surgery), whose locations keep to their own content.
         reverse: take the foreground where sound and picture agree least, as all published rows do.
         noise: a sound whose embedding is taken off every other first.
@@ -61,7 +62,7 @@ class AudioCLIPOptions:
             published and int16, which the network was trained on, for corrected.
     """
 
-    weights: str = "pretrained/AudioCLIP-Full-Training.pt"
+    weights: str = "audioclip-full"
     surgery: bool = True
     reverse: bool = True
     noise: Literal["none", "rand", "gaussian", "zero"] = "none"
@@ -84,9 +85,14 @@ class SamOptions:
     """
 
     model: Literal["vit_h", "vit_l", "vit_b", "mini"] = "vit_h"
-    weights: str = "pretrained/sam_vit_h_4b8939.pth"
+    weights: str | None = None
     multimask: bool = True
     mask_selection: Literal["max_score", "max_area"] = "max_score"
+
+    @property
+    def checkpoint(self) -> str:
+        """The checkpoint's name or path: `weights`, or the public one of the model."""
+        return self.weights or list_weights(f"sam_{self.model}")[0]
 
 
 @dataclass
@@ -222,3 +228,16 @@ class Options:
     grounding: GroundingOptions = field(default_factory=GroundingOptions)
     run: RunOptions = field(default_factory=RunOptions)
     metric_batch: int = ranged(1, 1)
+
+    def checkpoint_files(self) -> list[Path]:
+        """The checkpoints that the numbers depend on, whether they exist or not."""
+        found = []
+        if self.method not in (*BASELINES, "box_prompt"):
+            found.append(find_weights(self.audioclip.weights, "audioclip"))
+        if self.method not in ("foreground", "heatmap"):
+            found.append(find_weights(self.sam.checkpoint, "sam"))
+        files = [path for path in found if path is not None]
+        if self.method == "box_prompt":
+            for folder in (self.grounding.clap, self.grounding.detector):
+                files += sorted(folder.glob("*.safetensors")) or [folder / "model.safetensors"]
+        return files

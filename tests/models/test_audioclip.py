@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.mini import load_mini_audioclip
 from open_clip.modified_resnet import AttentionPool2d
 from scipy.signal import get_window
 from torch import Tensor
@@ -23,7 +24,6 @@ from torch.nn import functional as F
 from models.audioclip import AudioCLIP, tokenize
 from models.esresnext import ESResNeXtFBSP, blackman_harris, to_unit_range
 from models.fbsp import FBSP
-from models.mini import load_mini_audioclip
 from synthetic.assets import SpriteLibrary
 from synthetic.audioclip_data import ScenePairs
 from tests.helpers import golden_values

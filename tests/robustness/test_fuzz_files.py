@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from zero_shot.grounding import read_labels
 
 from tests.robustness import archives
 from tests.robustness.media import wide_png
@@ -23,7 +24,6 @@ from utils.layout import AVSBench, Clip, SoftMasks
 from utils.masks import read_mask
 from utils.preprocess import frames_intact, log_mel_intact, sound_intact
 from utils.results import table
-from zero_shot.grounding import read_labels
 
 CLIP = Clip("a", "test", "dog")
 MEL = np.linspace(-5, 5, 5 * 96 * 64, dtype=np.float32).reshape(5, 1, 96, 64)

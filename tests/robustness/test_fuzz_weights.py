@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from models.mini import MINI, load_mini_audioclip, load_mini_sam
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from models.audioclip import AudioCLIP
 from models.checkpoints import load_checkpoint, read_state_dict
 from models.key_maps import load_audio, load_visual
-from models.mini import MINI, load_mini_audioclip, load_mini_sam
 from supervised import state, train
 from tests.helpers.tiny_checkpoints import SIZES, arguments, clip, folder
 from tests.robustness import archives

@@ -40,9 +40,9 @@ from zero_shot.options import AudioCLIPOptions, ProposalOptions
 from zero_shot.proposal_scoring import prepare_crops
 from zero_shot.segmenters import sam as segmenter
 from zero_shot.segmenters import sam_encoder as fast_encoder
-from zero_shot.segmenters.proposals import generate_proposals, packed, packed_by_torch
 from zero_shot.segmenters.sam import SamSegmenter
 from zero_shot.segmenters.sam_encoder import BIAS_ALIGNMENT, compiled_block, encode, relative_position_bias
+from zero_shot.segmenters.sam_proposals import generate_proposals, packed, packed_by_torch
 
 __all__ = ["folder"]  # a fixture
 
@@ -140,7 +140,7 @@ def test_a_training_step_never_waits_for_the_device(kind: str, folder: Path) -> 
         model = AVSModel(ModelOptions(backbone=backbone, weights="random", vggish=ear, channels=16))
     model.train()
     size = model.segmentor.projection.in_features if isinstance(model.segmentor, AudioCLIPSegmentor) else 128
-    batch = {"frames": torch.randn(2, 5, 3, 32, 32), "heard": torch.randn(2, 5, size)}
+    batch = {"frames": torch.randn(2, 5, 3, 32, 32), "audio_features": torch.randn(2, 5, size)}
     masks = (torch.rand(2, 1, 224, 224) > 0.5).float()
     with Waits() as waits:
         segmentation_loss(model(batch, 1), masks).total.backward()

@@ -43,7 +43,7 @@ def step(network: AVSModel) -> tuple[Tensor, dict[str, Tensor], int]:
 
     torch.manual_seed(2)  # of stochastic depth
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        loss = segmentation_loss(network({"frames": frames, "heard": heard}, 1), masks).total
+        loss = segmentation_loss(network({"frames": frames, "audio_features": heard}, 1), masks).total
     network.zero_grad()
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}

@@ -338,7 +338,7 @@ def test_what_was_heard_is_what_would_be_heard(composed: Path, folder: Path, tmp
     items = torch.utils.data.default_collate([clips[i] for i in range(len(clips))])
     with torch.no_grad():
         direct = model.eval().segmentor(items["frames"], items["waveform"])
-        ours = model({"frames": items["frames"], "heard": heard}).logits
+        ours = model({"frames": items["frames"], "audio_features": heard}).logits
     torch.testing.assert_close(ours, direct, rtol=1e-4, atol=1e-5)
     sounds: tuple[Sound, ...] = ("silent", "shuffled")
     for k, clips.hears in enumerate(sounds):

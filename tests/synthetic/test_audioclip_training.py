@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from models.mini import MINI, load_mini_audioclip
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from models.audioclip import AudioCLIP
-from models.mini import MINI, load_mini_audioclip
 from synthetic import audioclip_training as mini
 from synthetic.assets import SpriteLibrary
 from synthetic.audioclip_data import EASY_SIDE, ClipPairs, Sample, ScenePairs, crop_close, scene_eval_rounds

@@ -12,11 +12,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.mini import MINI, load_mini_sam
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from torch.utils.data import DataLoader
 
-from models.mini import MINI, load_mini_sam
 from models.sam import SamConfig, build_sam
 from synthetic import sam_data as data
 from synthetic import sam_eval as measures

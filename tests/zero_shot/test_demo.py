@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from torch import Tensor
+from zero_shot.build import build_method
 
 import demo
 from tests.helpers.videos import RATE, moving, mux, tone
@@ -22,7 +23,6 @@ from utils.layout import AVSBench
 from utils.video import read_clip
 from utils.video_stream import frame_to_rgb, open_video, read_frames
 from utils.video_writer import write_video
-from zero_shot.build import build_method
 from zero_shot.demo import MINIATURE_NOTE, Every, run
 from zero_shot.demo_folder import check_folder
 from zero_shot.methods import Prediction, ZeroShotMethod

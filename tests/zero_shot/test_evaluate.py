@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from zero_shot.build import build_method
 
 from models.audioclip import AudioCLIP
 from synthetic.random_grounding import save_clap, save_detector
 from utils.config import from_yaml
 from utils.layout import AVSBench
 from zero_shot import evaluate
-from zero_shot.build import build_method
 from zero_shot.encoders.audioclip import AudioCLIPEncoder, build_audioclip
 from zero_shot.methods import NoPrompt, PointPrompt
 from zero_shot.options import AudioCLIPOptions, Options, RunOptions, SamOptions

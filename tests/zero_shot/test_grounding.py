@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from transformers import GroundingDinoImageProcessor, GroundingDinoProcessor
+from zero_shot.grounding import SAMPLE_RATE, ClapClassifier, GroundingDinoDetector, as_caption, read_labels
 
 from synthetic.random_grounding import save_clap, save_detector
 from utils.cli import InputError
 from utils.dataset import STATISTICS
 from zero_shot import grounding
-from zero_shot.grounding import SAMPLE_RATE, ClapClassifier, GroundingDinoDetector, as_caption, read_labels
 
 DATA = Path(__file__).parents[2] / "zero_shot" / "data"
 NAMES = ["Dog", "Male speech, man speaking", "Siren", "Ambulance (siren)", "Acoustic guitar", "Rain", "Bee"]

@@ -11,14 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.audioclip import AudioCLIP
-from models.checkpoints import load_checkpoint
-from models.key_maps import load_audioclip
-from models.mini import MINI, load_mini_audioclip
 from utils.cache import Cache, content_hash, get_or_compute, weights_hash
 from utils.cli import InputError
 from utils.dataset import normalize_frames
-from utils.device import Precision, channels_last, to_device
-from utils.fidelity import Fidelity
+from utils.device import Precision, to_device
+from utils.device import channels_last as to_channels_last
 from zero_shot.options import AudioCLIPOptions
 from zero_shot.similarity import redundant_feature, similarity_map
 
@@ -37,15 +34,15 @@ class AudioCLIPEncoder:
         device: torch.device | str = "cpu",
         cache: Path | None = None,
         precision: Precision = "fp32",
-        by_pixel: bool = False,
+        channels_last: bool = False,
     ):
-        """by_pixel: lay out maps channel by channel at each pixel (torch's channels_last)."""
+        """channels_last: use torch's memory format of that name."""
         if options.image_size % 32 or options.image_size < 32:
             raise InputError(f"audioclip.image_size {options.image_size} is not a multiple of 32")
         self.model, self.options, self.precision = model.to(device).eval(), options, precision
-        self.device, self.cache, self.by_pixel = torch.device(device), cache, by_pixel
-        if by_pixel:
-            channels_last(self.model)
+        self.device, self.cache, self.channels_last = torch.device(device), cache, channels_last
+        if channels_last:
+            to_channels_last(self.model)
         self._facts = self._depends_on() if cache else {}
         self._redundant: Tensor | None = None
 
@@ -115,7 +112,7 @@ class AudioCLIPEncoder:
             "weights": weights_hash(self.model),
             "hop": self.model.audio.hop,
             "heads": self.model.visual.attnpool.num_heads,
-            "precision": f"{self.precision}, by pixel" if self.by_pixel else self.precision,
+            "precision": f"{self.precision}, by pixel" if self.channels_last else self.precision,
             "device": self.device.type,  # rounding differs
         }
 
@@ -126,20 +123,6 @@ class AudioCLIPEncoder:
     def _run(self, work: Callable[[], Tensor]) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return work().float().cpu()
-
-
-def build_audioclip(options: AudioCLIPOptions, fidelity: Fidelity) -> AudioCLIP:
-    """The AudioCLIP that the options name, without a text tower. Raises InputError naming what is missing or wrong."""
-    amplitude: dict[str, Fidelity] = {"by_fidelity": fidelity, "unit": "published", "int16": "corrected"}
-    heard = amplitude[options.amplitude]
-    if options.weights == "mini" or Path(options.weights).is_dir():
-        model = load_mini_audioclip(MINI if options.weights == "mini" else options.weights)
-        model.fidelity = heard
-        return model
-    model = AudioCLIP(text=False, fidelity=heard)
-    if options.weights != "random":
-        load_checkpoint(model, options.weights, lambda state: load_audioclip(model, state))
-    return model
 
 
 def _resized(images: Tensor, side: int) -> Tensor:

@@ -21,7 +21,9 @@ from torch.nn import functional as F
 
 from utils.cache import Cache, content_hash, get_or_compute, weights_hash
 from utils.device import Precision, free_memory, to_device
+from zero_shot.options import ProposalOptions
 from zero_shot.segmenters.sam_encoder import compiled_block, encode, encode_block
+from zero_shot.segmenters.sam_proposals import generate_proposals
 
 VERSION = 1  # of the numbers: raise it when a change here alters what a cache holds
 CPU_BATCH = 128 * 2**20  # bytes: on a CPU larger batches are no faster, for they leave its caches
@@ -139,6 +141,10 @@ class SamSegmenter:
             masks.append(self.upscale(low.float(), embedded) > self.sam.mask_threshold)
             scores.append(score.float())
         return torch.cat(masks), torch.cat(scores)
+
+    def propose(self, frames: Sequence[np.ndarray], options: ProposalOptions) -> list[list[dict[str, Any]]]:
+        """Implements Segmenter.propose, by sam_proposals.generate_proposals."""
+        return generate_proposals(self, frames, options)
 
     def upscale(self, low: Tensor, embedded: ImageEmbedding) -> Tensor:
         """Low-resolution logits (..., h, w) to the frame's pixels, (..., H, W): `Sam.postprocess_masks` in one step.

@@ -7,7 +7,7 @@ Source: segment-anything, `automatic_mask_generator.py`, with one crop and no re
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,14 +19,16 @@ from torchvision.ops import batched_nms
 
 from utils.cache import Cache, content_hash, get_or_compute
 from zero_shot.options import ProposalOptions
-from zero_shot.segmenters.sam import ImageEmbedding, SamSegmenter
 from zero_shot.segmenters.sam_decoder import FastDecoder
+
+if TYPE_CHECKING:
+    from zero_shot.segmenters.sam import ImageEmbedding, SamSegmenter
 
 SPARSE = 2  # tokens of a point prompt: the point and the padding beside it
 
 
 def generate_proposals(
-    segmenter: SamSegmenter, frames: Sequence[np.ndarray], options: ProposalOptions
+    segmenter: "SamSegmenter", frames: Sequence[np.ndarray], options: ProposalOptions
 ) -> list[list[dict[str, Any]]]:
     """The proposals of frames, (H, W, 3) uint8 RGB of any sizes; none is an empty list.
 
@@ -46,7 +48,7 @@ def generate_proposals(
 
 
 @torch.no_grad()
-def _find(segmenter: SamSegmenter, embedded: ImageEmbedding, options: ProposalOptions) -> dict[str, Tensor]:
+def _find(segmenter: "SamSegmenter", embedded: "ImageEmbedding", options: ProposalOptions) -> dict[str, Tensor]:
     """The surviving masks of a frame, on the CPU, in the form that a cache keeps."""
     height, width = embedded.size
     device, points = segmenter.device, build_point_grid(options.points_per_side) * np.array([[width, height]])

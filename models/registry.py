@@ -1,0 +1,231 @@
+"""The register of networks and of their checkpoints.
+
+    create_model("audioclip", weights="audioclip-full")     a public checkpoint (pretrained/checkpoints.yaml)
+    create_model("audioclip", weights="mini")               the small weights that ship with the repository
+    create_model("sam_vit_b", weights="DIR/sam_vit_b.pth")  any file
+    create_model("sam_vit_b", weights="random")             no file
+
+The same words name a checkpoint in Python, in every YAML file and on every command line. Names are looked up in
+`pretrained/` of this checkout, whatever the current directory is, or in the folder that the environment variable
+SAM4AVS_WEIGHTS names; paths are relative to the current directory.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from utils.cli import InputError
+
+if TYPE_CHECKING:  # commands that only look for files need not wait for torch
+    from torch import nn
+
+PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
+MINI = PRETRAINED / "mini"
+SMALL = ("audioclip.safetensors", "sam.safetensors")  # the files of small weights in their folder
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file as pretrained/checkpoints.yaml, which explains the fields, lists it."""
+
+    name: str
+    file: str | None
+    url: str | None
+    how: str = ""
+    size: int | None = None
+    sha256: str = ""
+    sha256_prefix: str = ""
+    licence: str = ""
+    used_by: Sequence[str] = ()
+    note: str = ""
+    inferred: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What the file's sha256 begins with; empty if no checksum is published."""
+        return self.sha256 or self.sha256_prefix
+
+
+@dataclass(frozen=True)
+class _Model:
+    """build: from the checkpoint's path (None for random weights) and options of the network's own. small: the name of
+    its files among small weights. weights: the registered checkpoints that fit, the default first."""
+
+    build: "Callable[..., nn.Module]"
+    weights: Sequence[str]
+    small: str = ""
+
+
+@cache
+def list_checkpoints() -> tuple[Checkpoint, ...]:
+    """The files of pretrained/checkpoints.yaml, in its order."""
+    text = (PRETRAINED / "checkpoints.yaml").read_text(encoding="utf-8")
+    return tuple(Checkpoint(**fields) for fields in yaml.safe_load(text))
+
+
+def weights_dir() -> Path:
+    """The folder of the public checkpoints: SAM4AVS_WEIGHTS, or `pretrained/` of this checkout."""
+    return Path(os.environ.get("SAM4AVS_WEIGHTS") or PRETRAINED).expanduser()
+
+
+def find_weights(weights: str | Path, small: str = "") -> Path | None:
+    """The file that a name or a path stands for, whether it exists or not; None for "random".
+
+    Args:
+        weights: a name in pretrained/checkpoints.yaml, "mini", "random", or a path.
+        small: the network's name among small weights: what "mini", or a folder of small weights, is searched for.
+
+    Raises:
+        InputError: if `weights` is neither a registered name nor looks like a path.
+    """
+    if str(weights) == "random":
+        return None
+    if str(weights) == "mini":
+        return MINI / f"{small}.safetensors"
+    for checkpoint in list_checkpoints():
+        if checkpoint.name == str(weights) and checkpoint.file:
+            return weights_dir() / checkpoint.file
+    path = Path(weights).expanduser()
+    if small and (path.is_dir() or (path / f"{small}.json").is_file()):
+        return path / f"{small}.safetensors"
+    if not path.exists() and not path.suffix and len(path.parts) == 1:
+        names = ", ".join([checkpoint.name for checkpoint in list_checkpoints() if checkpoint.file])
+        raise InputError(f"{weights}: no checkpoint of this name and no such file; names: mini, random, {names}")
+    return path
+
+
+def checkpoint_name(weights: str | Path) -> str:
+    """The registered name of a checkpoint given by name or path, told by its file name; else the text itself."""
+    names = {checkpoint.file: checkpoint.name for checkpoint in list_checkpoints()}
+    return names.get(Path(weights).name, str(weights))
+
+
+def require_weights(path: Path) -> None:
+    """Raise InputError, with the command that gets it where there is one, if a checkpoint is not there."""
+    if path.is_file():
+        return
+    public = [checkpoint.name for checkpoint in list_checkpoints() if checkpoint.file == path.name]
+    if is_small(path):
+        raise InputError(f"{path}: no such file; python -m synthetic.train {path.stem} --out {path.parent} makes it")
+    if public:
+        elsewhere = "" if path.parent.resolve() == weights_dir().resolve() else f" --to {path.parent}"
+        raise InputError(f"{path}: no such checkpoint; python -m pretrained.download {public[0]}{elsewhere} gets it")
+    raise InputError(f"{path}: no such checkpoint; see pretrained/README.md, or use 'random'")
+
+
+def is_small(path: Path) -> bool:
+    """Whether a checkpoint is one of small weights, whose sizes stand in the JSON file beside it."""
+    return path.name in SMALL
+
+
+def create_model(name: str, weights: str | Path | None = None, **options: Any) -> Any:
+    """A network in eval mode on the CPU, filled from a checkpoint.
+
+    Args:
+        name: one of `list_models()`.
+        weights: a registered name, "mini", "random", or a path; default: the first of `list_weights(name)`.
+        options: of the network's constructor, such as fidelity="published" for "audioclip".
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: for an unknown name, or a checkpoint that is missing, damaged, or does not fit.
+    """
+    if name not in _MODELS:
+        raise InputError(f"{name}: no such model; choose from {', '.join(_MODELS)}")
+    model = _MODELS[name]
+    path = find_weights(weights if weights is not None else model.weights[0], model.small)
+    if path is not None:
+        require_weights(path)
+    return model.build(path, **options).eval()
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that `create_model` takes; `pattern` as in shells ("sam_*")."""
+    return [name for name in _MODELS if fnmatchcase(name, pattern)]
+
+
+def list_weights(model: str | None = None) -> list[str]:
+    """The names of checkpoints that fit a model, the default first; of all models without one."""
+    if model is not None and model not in _MODELS:
+        raise InputError(f"{model}: no such model; choose from {', '.join(_MODELS)}")
+    chosen = _MODELS.values() if model is None else [_MODELS[model]]
+    return list(dict.fromkeys(name for entry in chosen for name in entry.weights))
+
+
+def _audioclip(path: Path | None, **options: Any) -> "nn.Module":
+    from models.audioclip import AudioCLIP
+    from models.checkpoints import load_checkpoint
+    from models.key_maps import load_audioclip
+    from models.small_weights import load_small
+
+    if path is not None and is_small(path):
+        return load_small(path, lambda sizes: AudioCLIP(**{**options, **sizes}))
+    model = AudioCLIP(**options)
+    if path is not None:
+        load_checkpoint(model, path, lambda state: load_audioclip(model, state))
+    return model
+
+
+def _sam(config: str) -> "Callable[..., nn.Module]":
+    def build(path: Path | None) -> "nn.Module":
+        from models.checkpoints import load_checkpoint
+        from models.sam import SamConfig, build_sam, matching_configs
+        from models.small_weights import load_small
+
+        if path is not None and is_small(path):
+            return load_small(path, lambda sizes: build_sam(SamConfig(**sizes)))
+        if config == "mini":
+            fits = "" if path is None else f", for this file --sam.model {' or '.join(matching_configs(path))}"
+            raise InputError(f"{path or 'random'}: sam_mini takes a folder of small weights{fits}")
+        sam = build_sam(config)
+        if path is not None:
+            load_checkpoint(sam, path)
+        return sam
+
+    return build
+
+
+def _vggish(path: Path | None) -> "nn.Module":
+    from models.checkpoints import load_checkpoint
+    from models.vggish import VGGish
+
+    model = VGGish()
+    if path is not None:
+        load_checkpoint(model, path)
+    return model
+
+
+def _reference(name: str, **fixed: Any) -> "Callable[..., nn.Module]":
+    """A segmentor, which loads what the original's or AVSBench's code has trained."""
+
+    def build(path: Path | None, **options: Any) -> "nn.Module":
+        import models
+        from models.checkpoints import load_checkpoint
+
+        model: Any = getattr(models, name)(**fixed, **options)
+        if path is not None:
+            load_checkpoint(model, path, model.load_reference)
+        return model
+
+    return build
+
+
+_MODELS = {
+    "audioclip": _Model(_audioclip, ("audioclip-full", "audioclip-partial", "mini", "random"), "audioclip"),
+    "sam_vit_h": _Model(_sam("vit_h"), ("sam-vit-h", "random"), "sam"),
+    "sam_vit_l": _Model(_sam("vit_l"), ("sam-vit-l", "random"), "sam"),
+    "sam_vit_b": _Model(_sam("vit_b"), ("sam-vit-b", "random"), "sam"),
+    "sam_mini": _Model(_sam("mini"), ("mini",), "sam"),
+    "vggish": _Model(_vggish, ("vggish", "random")),
+    "tpavi_resnet50": _Model(_reference("TPAVISegmentor", backbone="resnet50"), ("random",)),
+    "tpavi_pvt_v2_b5": _Model(_reference("TPAVISegmentor", backbone="pvt_v2_b5"), ("random",)),
+    "audioclip_fpn": _Model(_reference("AudioCLIPSegmentor"), ("random",)),
+}

@@ -1,0 +1,61 @@
+"""Small networks: the classes of the public ones, whose sizes stand in a JSON file beside the weights."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from models.checkpoints import describe_mismatch, load_checkpoint, read_state_dict
+from utils.cli import InputError
+
+MAX_SIZE = 8192  # of any number among the sizes
+M = TypeVar("M", bound=nn.Module)
+
+
+def read_sizes(weights: Path) -> dict[str, Any]:
+    """The sizes of a small network: the entry "model" of the JSON file beside its .safetensors file.
+
+    Raises:
+        InputError: if the JSON file is missing or states no plausible sizes.
+    """
+    notes = weights.with_suffix(".json")
+    if not notes.is_file():
+        raise InputError(f"{notes}: no such file; python -m synthetic.train {notes.stem} --out {notes.parent} makes it")
+    try:
+        sizes = json.loads(notes.read_text(encoding="utf-8"))["model"]
+        if _largest(sizes) > MAX_SIZE:
+            raise ValueError(f"a size above {MAX_SIZE}")
+        return dict(sizes)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{notes}: does not state the sizes of a network ({error})") from error
+
+
+def load_small(weights: Path, build: Callable[[dict[str, Any]], M]) -> M:
+    """The network that `build` makes of the sizes, filled from a .safetensors file, in eval mode.
+
+    Raises:
+        InputError: if a file is missing or damaged, or the two do not fit each other.
+    """
+    sizes = read_sizes(weights)
+    try:
+        with torch.device("meta"):
+            plan = build(sizes)  # takes no memory, whatever the sizes are
+    except Exception as error:  # of as many types as there are ways to state impossible sizes
+        raise InputError(f"{weights.with_suffix('.json')}: does not state the sizes of a network ({error})") from error
+    if problem := describe_mismatch(plan, read_state_dict(weights), counters=False):
+        raise InputError(f"{weights}: does not fit {type(plan).__name__}: {problem}")
+    model = build(sizes)
+    load_checkpoint(model, weights)
+    return model.eval()
+
+
+def _largest(sizes: Any) -> float:
+    """The largest of the sizes; numbers of layers count a hundredfold, for each takes modules."""
+    if isinstance(sizes, Mapping):
+        return max((_largest(v) * (100 if "layers" in k or k == "depth" else 1) for k, v in sizes.items()), default=0)
+    if isinstance(sizes, list):
+        return max(map(_largest, sizes), default=0) * max(1, len(sizes) / 4)
+    return sizes if isinstance(sizes, int | float) else 0

@@ -1,0 +1,1 @@
+"""Detectors, which find boxes for names. One file each."""

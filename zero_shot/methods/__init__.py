@@ -1,0 +1,47 @@
+"""The zero-shot methods. A new one is a file here and a line in METHODS, with its name in `zero_shot.options.MethodName`.
+
+    no_prompt     SAM proposes masks; AudioCLIP picks those that match the audio
+    point         the similarity map gives points, SAM a mask (local, global or dense)
+    heatmap_box   the similarity map gives boxes, SAM a mask for each
+    box_prompt    CLAP names the sound, GroundingDINO finds boxes, SAM gives a mask for each
+    heatmap       the similarity map above a threshold, without SAM
+    foreground, largest_proposal, random_proposal   trivial baselines, which use no audio
+
+Source: SAM4AVS (BMVC 2023); docs/deviations.md says what `fidelity` changes.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from utils.device import set_matmul_precision
+from zero_shot.components import Components
+from zero_shot.methods.base import Prediction, ZeroShotMethod
+from zero_shot.methods.baselines import Foreground, ProposalBaseline
+from zero_shot.methods.box_prompt import BoxPrompt
+from zero_shot.methods.no_prompt import NoPrompt
+from zero_shot.methods.prompted import HeatmapBox, PointPrompt, SimilarityThreshold
+from zero_shot.options import Options
+
+__all__ = ["METHODS", "Prediction", "ZeroShotMethod", "build_method"]
+
+METHODS: dict[str, Callable[[Options, Components], ZeroShotMethod]] = {
+    "no_prompt": lambda options, parts: NoPrompt(options, parts.encoder(), parts.segmenter()),
+    "point": lambda options, parts: PointPrompt(options, parts.encoder(), parts.segmenter()),
+    "heatmap_box": lambda options, parts: HeatmapBox(options, parts.encoder(), parts.segmenter()),
+    "box_prompt": lambda options, parts: BoxPrompt(options, parts.classifier(), parts.detector(), parts.segmenter()),
+    "heatmap": lambda options, parts: SimilarityThreshold(options, parts.encoder()),
+    "foreground": lambda options, parts: Foreground(),
+    "largest_proposal": lambda options, parts: ProposalBaseline(options, parts.segmenter()),
+    "random_proposal": lambda options, parts: ProposalBaseline(options, parts.segmenter()),
+}
+
+
+def build_method(options: Options, device: torch.device | str = "cpu") -> ZeroShotMethod:
+    """The method that the options name, with the networks that it needs on a device.
+
+    Raises:
+        InputError: for a checkpoint that is missing or does not fit.
+    """
+    set_matmul_precision(options.run.precision)
+    return METHODS[options.method](options, Components(options, device))

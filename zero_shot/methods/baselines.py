@@ -1,0 +1,41 @@
+"""Trivial baselines, which use no audio: what a method must exceed to have used it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from utils.cache import content_hash
+from zero_shot.methods.base import Prediction, ZeroShotMethod
+from zero_shot.options import Options
+from zero_shot.segmenters import Segmenter
+
+MAX_AREA = 0.5  # of the frame: a larger proposal counts as background
+
+
+class Foreground(ZeroShotMethod):
+    """The whole frame."""
+
+    def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
+        """Implements ZeroShotMethod.predict."""
+        return [Prediction(np.ones(frame.shape[:2], bool)) for frame in frames]
+
+
+class ProposalBaseline(ZeroShotMethod):
+    """The largest proposal under half the frame, or a random one."""
+
+    def __init__(self, options: Options, segmenter: Segmenter):
+        self.options, self.segmenter = options, segmenter
+
+    def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
+        """Implements ZeroShotMethod.predict."""
+        predictions = []
+        found = self.segmenter.propose(frames, self.options.proposals)
+        for frame, proposals in zip(frames, found, strict=True):
+            small = [p for p in proposals if p["area"] < MAX_AREA * frame.shape[0] * frame.shape[1]]
+            if self.options.method == "random_proposal":
+                # Drawn by the frame's content: the same whatever the batch, the order or the number of processes.
+                small = small and [small[int(content_hash(frame)[:12], 16) % len(small)]]
+            best = max(small, key=lambda proposal: proposal["area"], default=None)
+            predictions.append(Prediction(best["segmentation"] if best else np.zeros(frame.shape[:2], bool)))
+        return predictions

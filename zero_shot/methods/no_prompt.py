@@ -1,0 +1,69 @@
+"""No-Prompt: Segment Anything proposes masks, and the audio-visual encoder picks those that match the audio.
+
+Source: Sam4AVS, `zero_shot/*/no_prompt.py`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.cache import content_hash
+from zero_shot.encoders import AudioVisualEncoder
+from zero_shot.methods.base import AUDIOCLIP_RATE, CLAP_RATE, Prediction, ZeroShotMethod
+from zero_shot.options import Options
+from zero_shot.proposal_scoring import (
+    crop_proposal,
+    prepare_crops,
+    proposal_probabilities,
+    select_proposals,
+    union_masks,
+)
+from zero_shot.segmenters import Segmenter
+
+
+class NoPrompt(ZeroShotMethod):
+    """Scores the proposals, as cut-outs or by the similarity map, and joins the selected ones."""
+
+    def __init__(self, options: Options, encoder: AudioVisualEncoder, segmenter: Segmenter):
+        self.options, self.encoder, self.segmenter = options, encoder, segmenter
+        # The original gives each second once, at 48 kHz, to a network that was trained on five of them at 44.1 kHz.
+        published = options.fidelity == "published"
+        self.int16_round_trip = published
+        self.sample_rate = CLAP_RATE if published else AUDIOCLIP_RATE
+        self.audio_repeats = 1 if published else options.audioclip.audio_repeats
+
+    def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
+        """Implements ZeroShotMethod.predict."""
+        options = self.options.retrieval
+        audio_features = self.encoder.encode_audio(audio, self.audio_repeats)
+        maps = self.encoder.similarity_maps(frames, audio_features) if options.score == "map" else None
+        predictions = []
+        for index, proposals in enumerate(self.segmenter.propose(frames, self.options.proposals)):
+            size = frames[index].shape[:2]
+            proposals = [p for p in proposals if p["area"] <= options.max_area * size[0] * size[1]]
+            if maps is None:
+                features, kept = self._encode_crops(frames[index], proposals)
+                scores = proposal_probabilities(features, audio_features[index], options.logit_scale)
+            else:
+                kept = list(range(len(proposals)))
+                means = torch.tensor([float(maps[index].numpy()[p["segmentation"]].mean()) for p in proposals])
+                scores = torch.softmax(options.logit_scale * means, 0)
+            selected = select_proposals(
+                scores, kept, len(proposals), options.threshold, options.rule, self.options.fidelity
+            )
+            mask = union_masks([proposals[i]["segmentation"] for i in selected], size)
+            predictions.append(Prediction(mask, None if maps is None else maps[index].numpy()))
+        return predictions
+
+    def _encode_crops(self, frame: np.ndarray, proposals: Sequence[dict[str, Any]]) -> tuple[Tensor, list[int]]:
+        """Embeddings (K, D) of the proposals that can be cut out, and their indices among the proposals."""
+        size = self.options.retrieval.crop_size
+        cut = {i: crop_proposal(frame, proposal, self.options.fidelity) for i, proposal in enumerate(proposals)}
+        crops = {i: crop for i, crop in cut.items() if crop is not None}
+        content = content_hash(np.concatenate([crop.ravel() for crop in crops.values()])) if crops else ""
+        parameters = {"size": size, "shapes": [crop.shape[:2] for crop in crops.values()]}
+        make = lambda: prepare_crops(list(crops.values()), size, self.encoder.device)  # noqa: E731
+        return self.encoder.encode_crops(content, parameters, make), list(crops)
