@@ -34,8 +34,8 @@ from study.tables import write_tables
 from utils.cli import InputError, Parser, cli_entry
 from utils.fidelity import Fidelity
 from utils.lock import exclusive_lock
-from utils.places import expanded, found
-from utils.ranges import COUNT
+from utils.option_ranges import COUNT
+from utils.paths import expanded, found
 
 
 def select(study: Study, patterns: Sequence[str]) -> list[Job]:

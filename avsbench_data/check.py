@@ -25,10 +25,10 @@ from utils.cli import InputError, Parser, cli_entry, quiet_bar
 from utils.dataset import read_frame, read_log_mel
 from utils.layout import AVSBench, Clip, SoftMasks
 from utils.masks import SoftMask, read_mask
+from utils.option_ranges import JOBS
 from utils.parallel import LOST, parallel_map
-from utils.places import found
+from utils.paths import found
 from utils.preprocess import folder_fidelity
-from utils.ranges import JOBS
 from utils.video import probe_clip
 
 

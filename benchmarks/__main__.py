@@ -27,8 +27,8 @@ from benchmarks.harness import BenchmarkRunner, Cost, Result, Row
 from benchmarks.rows import ROWS
 from utils.cli import Parser, cli_entry
 from utils.files import write_text
-from utils.places import expanded
-from utils.ranges import COUNT
+from utils.option_ranges import COUNT
+from utils.paths import expanded
 from utils.results import commit
 
 HEAD = (

@@ -23,7 +23,7 @@ from utils.audio import SAMPLE_RATE, log_mel, mel_matrix, pad_or_trim
 from utils.dataset import STATISTICS, AVSDataset
 from utils.files import read_image
 from utils.layout import AVSBench, Clip
-from utils.timeline import frame_indices
+from utils.timestamps import frame_indices
 
 FOLDER = Path(tempfile.gettempdir())
 

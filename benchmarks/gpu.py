@@ -32,8 +32,8 @@ from benchmarks.roofline import Card, Counter, measure, seconds
 from utils.cli import InputError, Parser, cli_entry
 from utils.device import set_matmul_precision
 from utils.files import write_text
-from utils.places import expanded
-from utils.ranges import COUNT
+from utils.option_ranges import COUNT
+from utils.paths import expanded
 from utils.results import commit
 from zero_shot.segmenters.sam_encoder import relative_position_bias
 

@@ -30,7 +30,7 @@ from models.registry import Checkpoint, list_checkpoints, weights_dir
 from utils.cli import InputError, Parser, cli_entry
 from utils.files import sha256
 from utils.lock import exclusive_lock
-from utils.places import expanded
+from utils.paths import expanded
 
 CHUNK_BYTES = 1 << 20  # bytes read at a time
 TIMEOUT = 60.0  # seconds without an answer

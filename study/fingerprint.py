@@ -11,8 +11,8 @@ import supervised.options
 import zero_shot.options
 from utils.config import drop_options, resolve_options
 from utils.files import sha256
-from utils.identity import data_files
 from utils.layout import BenchmarkName
+from utils.run_identity import data_files
 
 MISSING = "missing"
 OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}

@@ -36,7 +36,7 @@ from study.rows import TABLES, TableRow, public_rows
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BENCHMARKS
-from utils.places import found
+from utils.paths import found
 
 HERE = Path(__file__).parent
 STUDIES = ("mini", "paper")

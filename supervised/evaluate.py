@@ -31,7 +31,6 @@ from supervised.losses import resize_logits
 from supervised.model import AVSModel
 from supervised.options import Options
 from supervised.state import check_architecture
-from utils import processes
 from utils.cli import Parser, cli_entry, quiet_bar
 from utils.config import from_yaml
 from utils.dataloader import chunk, load_batches
@@ -40,8 +39,8 @@ from utils.device import set_matmul_precision, to_device
 from utils.figures import PREDICTION, TRUTH, overlay_masks
 from utils.files import sha256
 from utils.metrics import Metrics
-from utils.places import found
-from utils.ranges import COUNT, COUNT_OR_NONE
+from utils.option_ranges import COUNT, COUNT_OR_NONE
+from utils.paths import found
 from utils.results import (
     evenly_spaced,
     format_metrics,
@@ -175,7 +174,7 @@ def make_accelerator(options: Options) -> Accelerator:
     """The device, precision and processes of a run."""
     set_matmul_precision(options.train.precision)
     precision = {"fp32": "no", "tf32": "no"}.get(options.train.precision, options.train.precision)
-    return processes.make_accelerator(options.train.cpu, precision)
+    return accelerators.make_accelerator(options.train.cpu, precision)
 
 
 if __name__ == "__main__":

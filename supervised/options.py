@@ -10,7 +10,7 @@ from models.registry import checkpoint_name, find_weights
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName, SoftMasks
-from utils.ranges import LARGEST_SIDE, LARGEST_WIDTH, MOST_WORKERS, SEEDS, check_ranges, ranged
+from utils.option_ranges import LARGEST_SIDE, LARGEST_WIDTH, MOST_WORKERS, SEEDS, check_ranges, ranged
 
 Tower = Literal["audio", "visual"]
 

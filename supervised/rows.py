@@ -23,7 +23,7 @@ from pathlib import Path
 from utils.cli import InputError, Parser, cli_entry
 from utils.files import write_text
 from utils.layout import BENCHMARKS
-from utils.places import expanded
+from utils.paths import expanded
 
 HERE = Path(__file__).parent
 TABLE, CONFIGS = HERE / "rows.csv", HERE / "configs"

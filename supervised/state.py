@@ -19,7 +19,7 @@ from supervised.sources import weight_files
 from utils.cli import InputError
 from utils.config import from_yaml
 from utils.files import write_bytes
-from utils.identity import differing, refuse_other_data, refuse_other_options, same_files
+from utils.run_identity import differing, refuse_other_data, refuse_other_options, same_files
 
 
 @dataclass

@@ -52,10 +52,10 @@ from utils.dataloader import load_batches
 from utils.device import AsyncCopy, channels_last, to_device
 from utils.figures import plot_curves
 from utils.files import remove_partials, write_bytes, write_text
-from utils.identity import record_data
 from utils.lock import exclusive_lock
-from utils.places import expanded
-from utils.tensors import safetensors_bytes
+from utils.paths import expanded
+from utils.run_identity import record_data
+from utils.safetensors_io import safetensors_bytes
 
 
 class Trainer:

@@ -44,10 +44,10 @@ from utils.cli import InputError, Parser, cli_entry, quiet_bar
 from utils.files import png_bytes, remove_partials, sha256, write_bytes, write_text
 from utils.layout import BENCHMARKS, SECONDS, SPLITS, BenchmarkName, Clip
 from utils.lock import exclusive_lock
+from utils.option_ranges import COUNT_OR_NONE, JOBS, SEED, number
 from utils.parallel import LOST, parallel_map
-from utils.places import expanded, found
-from utils.ranges import COUNT_OR_NONE, JOBS, SEED, number
-from utils.timeline import frames_shown
+from utils.paths import expanded, found
+from utils.timestamps import frames_shown
 from utils.video_writer import frame_rate, write_video
 
 VERSION = 1  # of the composed clips: raise it when the same arguments would give others

@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from utils.cli import Parser, cli_entry
-from utils.places import expanded
+from utils.paths import expanded
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -29,8 +29,8 @@ from models.registry import MINI
 from synthetic.tasks import TASKS
 from synthetic.trainer import Metrics, TrainingRun
 from utils.cli import InputError, Parser, cli_entry
-from utils.places import expanded, found
-from utils.ranges import COUNT, MOST_WORKERS, SEED, number
+from utils.option_ranges import COUNT, MOST_WORKERS, SEED, number
+from utils.paths import expanded, found
 
 LARGEST_BATCH = 65536
 

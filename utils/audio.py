@@ -13,7 +13,7 @@ import soxr
 
 from utils.cli import InputError
 from utils.layout import SECONDS
-from utils.places import beside
+from utils.paths import beside
 
 SAMPLE_RATE = 16_000  # Hz, of VGGish and of the wav files on disk
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms every 10 ms

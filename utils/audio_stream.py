@@ -7,7 +7,7 @@ import numpy as np
 import soxr
 
 from utils.audio import MAX_SECONDS, SAMPLE_RATE, quantize_int16
-from utils.raw_audio import audio_graph, pulled, to_int16
+from utils.audio_track import audio_graph, pulled, to_int16
 from utils.video import open_media
 from utils.video_stream import MAX_GAP, Video, decode_frames
 
@@ -70,7 +70,7 @@ def _read(video: Video, rate: int, sample_format: str) -> Iterator[np.ndarray]:
 def read_seconds(video: Video, sample_rate: int, *, int16_round_trip: bool = False) -> Iterator[np.ndarray | None]:
     """The sound of each second as the study hears it: float32 (sample_rate,) in [-1, 1], or None where it is silent.
 
-    To 16 kHz and 16 bits, channels averaged, then to sample_rate: what corrected preprocessing writes (utils.raw_audio)
+    To 16 kHz and 16 bits, channels averaged, then to sample_rate: what corrected preprocessing writes (utils.audio_track)
     and utils.audio.five_seconds reads. Only a second whose channels cancel is the left one's alone.
     A sound that ends within a second gives the last sample_rate samples up to its end, and repeats if it has not as
     many; but if it covers less than half of what the video shows in that second, the second is silent. So are those

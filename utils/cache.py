@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from utils.cli import InputError
 from utils.files import write_bytes
-from utils.tensors import safetensors_bytes
+from utils.safetensors_io import safetensors_bytes
 
 WRITERS = 4  # threads: hashing and writing what a GPU has made may take longer than making it
 

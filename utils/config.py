@@ -17,8 +17,8 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 
 from utils.cli import InputError, one_line
-from utils.places import configs_found, placed
-from utils.ranges import check_ranges
+from utils.option_ranges import check_ranges
+from utils.paths import configs_found, placed
 
 T = TypeVar("T")
 PLAIN = "plain yaml"  # our loader's name among jsonargparse's

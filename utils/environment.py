@@ -4,7 +4,7 @@
 |--------------------------------------------------------|---------------------------------------------------------|
 | those of CHANGE_NUMBERS                                | ignored, with a note: config.yaml would not hold them   |
 | those of IN_THE_WAY                                    | ignored: notebooks and other programs leave them behind |
-| WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT | as torchrun sets them, or one process: utils.processes  |
+| WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT | as torchrun sets them, or one process: utils.accelerator |
 | OMP_NUM_THREADS, MKL_*, ATEN_CPU_CAPABILITY,           | heeded: sums are taken in another order, as on another  |
 | ONEDNN_MAX_CPU_ISA, CUBLAS_WORKSPACE_CONFIG, ...       | processor, and numbers agree up to rounding             |
 | CUDA_VISIBLE_DEVICES, NCCL_*, PYTORCH_ALLOC_CONF, ...  | heeded: where a run takes place, not what it computes   |

@@ -16,7 +16,7 @@ import soundfile
 from PIL import Image
 
 from utils.cli import InputError
-from utils.places import beside
+from utils.paths import beside
 
 MAX_PIXELS = 8192 * 4352  # pixels of a picture (8K), beyond which it is not decoded
 MAX_ARRAY_BYTES = 1 << 24  # bytes of a .npy file, beyond which it is not read

@@ -16,7 +16,7 @@ from torch import Tensor
 from utils.cli import InputError
 from utils.files import read_image
 from utils.layout import FRAME_SIZE, SoftMasks
-from utils.places import beside
+from utils.paths import beside
 
 NAMED = 6  # values of a refused mask that the message names
 

@@ -31,9 +31,9 @@ from utils.files import npy_bytes, png_bytes, read_image, remove_partials, wav_b
 from utils.layout import BENCHMARKS, FRAME_SIZE, AVSBench, BenchmarkName, Clip
 from utils.lock import exclusive_lock
 from utils.log_mel import read_log_mel
+from utils.option_ranges import JOBS
 from utils.parallel import LOST, parallel_map
-from utils.places import found
-from utils.ranges import JOBS
+from utils.paths import found
 from utils.video import read_clip
 
 COMMENT = "preprocessed as "  # in a wav, before its fidelity

@@ -27,7 +27,7 @@ from utils.figures import Rows, grid_image, row_image
 from utils.files import mp3_bytes, png_bytes, read_json, webp_bytes, write_bytes, write_text
 from utils.layout import AVSBench, Clip
 from utils.metrics import Metrics
-from utils.places import expanded, found
+from utils.paths import expanded, found
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless")
 COLUMNS = ("m_j", "m_f", "metric_batch", "m_f_whole_set", "iou_dataset", "frames")

@@ -12,13 +12,13 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from utils.audio_track import decode_audio
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.files import MAX_PIXELS
-from utils.picture import study_size, to_rgb
-from utils.places import beside
-from utils.raw_audio import decode_audio
-from utils.timeline import counted_frames, frames_shown, steady_packets
+from utils.paths import beside
+from utils.timestamps import counted_frames, frames_shown, steady_packets
+from utils.video_frame import study_size, to_rgb
 
 PLAYLIST_FORMATS = (
     "concat",
@@ -37,14 +37,14 @@ class ClipMedia:
     """What preprocessing needs of a video."""
 
     frames: list[np.ndarray]  # five (224, 224, 3) RGB uint8 frames, one a second
-    samples: np.ndarray  # int16 (n, channels) at 16 kHz, one or two channels; see utils.raw_audio
+    samples: np.ndarray  # int16 (n, channels) at 16 kHz, one or two channels; see utils.audio_track
 
 
 def read_clip(path: Path, fidelity: Fidelity = "corrected") -> ClipMedia:
     """Decode the five frames and the whole sound of a clip, opening the file once.
 
     The frame of a second is the one on the screen at 15/16 of it; `published` counts frames at a constant rate
-    (utils.timeline). Frames are resized plainly to 224×224 (bilinear, aspect not kept); a video that ends early repeats
+    (utils.timestamps). Frames are resized plainly to 224×224 (bilinear, aspect not kept); a video that ends early repeats
     its last frame. Only what the chosen frames depend on is decoded, and only they are converted to RGB.
     Raises InputError, in one line, for a missing file, a file that is no video or that is truncated, and for
     a clip without sound.

@@ -2,7 +2,7 @@
 
 Nothing here grows with the length of the video but one time stamp per frame, while it is opened. Frames and sound
 (utils.audio_stream) are read by separate passes over the file, so neither waits in memory for the other. What a file
-looks like and when is said by utils.picture and utils.timeline, for preprocessing too.
+looks like and when is said by utils.video_frame and utils.timestamps, for preprocessing too.
 """
 
 import math
@@ -19,10 +19,10 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from utils.cli import InputError
-from utils.picture import display_matrix, is_oblique, is_turned, shown_size, to_rgb
-from utils.timeline import ROUNDING, SAMPLE_POINT, steady_packets
+from utils.timestamps import ROUNDING, SAMPLE_POINT, steady_packets
 from utils.tone_map import TRANSFERS
 from utils.video import open_media
+from utils.video_frame import display_matrix, is_oblique, is_turned, shown_size, to_rgb
 from utils.video_writer import frame_rate
 
 DEFAULT_FPS = Fraction(25)  # frames a second, where neither the file nor its time stamps say
@@ -158,7 +158,7 @@ def read_frames(video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
 
 
 def read_seconds_frames(video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Every second, from 0, with the frame that is on the screen at 15/16 of it, as utils.timeline.frames_shown."""
+    """Every second, from 0, with the frame that is on the screen at 15/16 of it, as utils.timestamps.frames_shown."""
     second, shown = 0, None
     for time, frame in _timed(video):
         while shown is not None and second < video.seconds and second + SAMPLE_POINT + ROUNDING < time:

@@ -18,7 +18,7 @@ from utils.config import to_yaml
 from utils.figures import PREDICTION, overlay
 from utils.files import jpeg_bytes, png_bytes, read_image, write_bytes, write_text
 from utils.lock import exclusive_lock
-from utils.picture import study_size, to_rgb
+from utils.video_frame import study_size, to_rgb
 from utils.video_stream import Video, frame_to_rgb, in_shape, read_frames, read_seconds_frames
 from utils.video_writer import write_video
 from zero_shot.demo_folder import (

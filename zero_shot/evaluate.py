@@ -25,18 +25,17 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from utils.accelerator import make_accelerator
 from utils.cli import cli_entry, quiet_bar
 from utils.config import from_yaml, option_parser, parse_options, to_yaml
 from utils.dataloader import chunk, load_batches
 from utils.dataset import AVSDataset
 from utils.files import sha256, write_text
-from utils.identity import differing, record_data, refuse_other_data, refuse_other_options, same_files
 from utils.layout import AVSBench
 from utils.lock import exclusive_lock
 from utils.metrics import Metrics
-from utils.places import expanded
-from utils.processes import make_accelerator
-from utils.ranges import COUNT_OR_NONE
+from utils.option_ranges import COUNT_OR_NONE
+from utils.paths import expanded
 from utils.results import (
     evenly_spaced,
     format_metrics,
@@ -46,6 +45,7 @@ from utils.results import (
     write_sheet,
     write_strips,
 )
+from utils.run_identity import differing, record_data, refuse_other_data, refuse_other_options, same_files
 from zero_shot.figures import prediction_rows
 from zero_shot.methods import Prediction, ZeroShotMethod, build_method
 from zero_shot.options import BASELINES, HOW, WEIGHTS, Options

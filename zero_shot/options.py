@@ -8,7 +8,7 @@ from typing import Literal
 from models.registry import find_weights, list_weights
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName, SoftMasks
-from utils.ranges import LARGEST_SIDE, MOST_WORKERS, ranged
+from utils.option_ranges import LARGEST_SIDE, MOST_WORKERS, ranged
 
 MethodName = Literal[
     "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"

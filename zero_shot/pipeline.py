@@ -12,7 +12,7 @@ import torch
 from utils.audio import quantize_int16, resample
 from utils.cli import InputError
 from utils.config import resolve_options
-from utils.picture import study_size
+from utils.video_frame import study_size
 from zero_shot.methods import Prediction, ZeroShotMethod, build_method
 from zero_shot.options import Options
 from zero_shot.prompts import Prompt

@@ -16,12 +16,12 @@ import pytest
 from supervised import train
 from tests.helpers.crash_workers import blocks_interrupts
 from tests.helpers.tiny_checkpoints import arguments, folder, same
-from tests.robustness.test_ranges import COMMANDS, FILES, REPOSITORY
+from tests.robustness.test_option_ranges import COMMANDS, FILES, REPOSITORY
 from utils import cli
+from utils.accelerator import LAUNCHED, make_accelerator, one_process_or_torchrun
 from utils.dataloader import load_batches
 from utils.environment import CHANGE_NUMBERS, settle
 from utils.interrupts import INTERRUPTED, put_off, take_up
-from utils.processes import LAUNCHED, make_accelerator, one_process_or_torchrun
 
 __all__ = ["folder"]  # a fixture
 

@@ -24,7 +24,7 @@ from utils.audio import log_mel
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import AVSBench
-from utils.timeline import frame_indices
+from utils.timestamps import frame_indices
 from utils.video import probe_clip, read_clip
 
 ClipMaker = Callable[..., Path]

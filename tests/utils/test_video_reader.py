@@ -18,10 +18,10 @@ from tests.helpers.videos import level, moving, mux, tone
 from tests.zero_shot.test_demo import make, masks, missing, notes
 from utils.audio_stream import read_seconds, read_sound
 from utils.fidelity import Fidelity
-from utils.picture import shown_size, study_size, to_rgb, upright
-from utils.timeline import constant_rate, frames_shown
+from utils.timestamps import constant_rate, frames_shown
 from utils.tone_map import tone_mapped
 from utils.video import read_clip
+from utils.video_frame import shown_size, study_size, to_rgb, upright
 from utils.video_stream import Video, frame_to_rgb, open_video, read_frames, read_seconds_frames
 from utils.video_writer import write_video
 

@@ -14,7 +14,7 @@ import pytest
 from supervised.options import Options as Supervised
 from utils.cli import InputError
 from utils.config import resolve_options, to_yaml
-from utils.ranges import INTEGERS, Range, number, range_of
+from utils.option_ranges import INTEGERS, Range, number, range_of
 from zero_shot.options import Options as ZeroShot
 
 REPOSITORY = Path(__file__).parents[2]

@@ -1,7 +1,7 @@
 """The inputs of tests/golden/raw_audio.npz, and the program that made it: moviepy 1.0.3 with ffmpeg 4.2.2.
 
     pip install moviepy==1.0.3 "imageio<2.28" imageio-ffmpeg==0.4.5 "numpy<2" "pillow<10" soundfile av   # elsewhere
-    python -m tests.helpers.golden_raw_audio
+    python -m tests.helpers.golden_audio_track
 
 `positions NAME` are the decoded samples that each sample of the wav was taken from, `wav NAME` every third sample of
 the wav itself, one channel where both are equal; `error NAME` marks what moviepy fails on.

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.helpers.golden_raw_audio import AAC, FIGURES, KINDS, LENGTHS, kind_video, length_video, places, thinned
+from tests.helpers.golden_audio_track import AAC, FIGURES, KINDS, LENGTHS, kind_video, length_video, places, thinned
 from tests.helpers.videos import mux, pcm_video, tone
+from utils.audio_track import PEAK, READER_BUFFER, moviepy_positions, printed_duration
 from utils.cli import InputError
-from utils.raw_audio import PEAK, READER_BUFFER, moviepy_positions, printed_duration
 from utils.video import read_clip
 
 WRITTEN = np.load(FIGURES)
