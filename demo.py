@@ -21,10 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from utils.cli import cli_entry
 from utils.config import option_parser, parse_options
+from utils.device import select_device
 from utils.files import sha256
 from utils.video_stream import open_video
 from zero_shot.demo import run
@@ -56,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_folder(out, video, digest)
     else:
         out = choose_folder(video, digest)
-    device = "cuda" if torch.cuda.is_available() and not options.run.cpu else "cpu"
-    setting = build_method(options, device)
+    setting = build_method(options, select_device(options.run.device).type)
     run(setting, options, video, digest, out, namespace.every, heat=namespace.heat, prompts=namespace.prompts)
     return 0
 

@@ -42,7 +42,7 @@ def _options(setting: str, count: int, bench: AVSBench, side: int, cache: Path) 
         prompt=PromptOptions(threshold=0.95),
         retrieval=RetrievalOptions(rule="top1", crop_size=128, max_area=0.5),
         proposals=ProposalOptions(side, 0.75, 0.9),
-        run=RunOptions(cache=cache, cpu=True),
+        run=RunOptions(cache=cache, device="cpu"),
     )
 
 

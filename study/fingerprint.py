@@ -18,7 +18,7 @@ MISSING = "missing"
 OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}
 WITHOUT_EFFECT = {  # options that change no number, or stand for what is in the key by its content
     "zero_shot": ("data.root", "grounding.labels", *zero_shot.options.HOW, *zero_shot.options.WEIGHTS),
-    "supervised": ("train.cpu", *supervised.options.RUNTIME_ONLY, *supervised.options.WEIGHTS),
+    "supervised": (*supervised.options.RUNTIME_ONLY, *supervised.options.WEIGHTS),
 }
 
 

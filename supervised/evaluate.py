@@ -174,7 +174,7 @@ def make_accelerator(options: Options) -> Accelerator:
     """The device, precision and processes of a run."""
     set_matmul_precision(options.train.precision)
     precision = {"fp32": "no", "tf32": "no"}.get(options.train.precision, options.train.precision)
-    return accelerators.make_accelerator(options.train.cpu, precision)
+    return accelerators.make_accelerator(options.train.device, precision)
 
 
 if __name__ == "__main__":

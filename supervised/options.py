@@ -10,12 +10,19 @@ from models.registry import checkpoint_name, find_weights
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName, SoftMasks
-from utils.option_ranges import LARGEST_SIDE, LARGEST_WIDTH, MOST_WORKERS, SEEDS, check_ranges, ranged
+from utils.option_ranges import LARGEST_SIDE, LARGEST_WIDTH, MOST_WORKERS, SEEDS, DeviceName, check_ranges, ranged
 
 Tower = Literal["audio", "visual"]
 
-# How and where a run is run: they change no number.
-RUNTIME_ONLY = ("data.root", "data.num_workers", "data.cache", "train.checkpoint_minutes", "train.grad_checkpointing")
+# Options that change no number and may change when a run is resumed.
+RUNTIME_ONLY = (
+    "data.root",
+    "data.num_workers",
+    "data.cache",
+    "train.checkpoint_minutes",
+    "train.grad_checkpointing",
+    "train.device",
+)
 WEIGHTS = ("model.weights", "model.vggish.weights")  # where files lie, which count by their content
 
 
@@ -175,7 +182,7 @@ class TrainOptions:
         seed: of the initial weights, the order of the clips and stochastic depth.
         save_minutes: how often the state is saved within an epoch, for a killed run to go on from; 0 saves it after
             every step.
-        cpu: stay on the CPU even where there is a GPU.
+        device: auto takes a GPU if there is one; cpu and cuda demand theirs.
     """
 
     epochs: int = ranged(15, 1)
@@ -194,7 +201,7 @@ class TrainOptions:
     compile: bool = False
     seed: int = ranged(123, 0, SEEDS)
     checkpoint_minutes: float = ranged(10.0, 0)
-    cpu: bool = False
+    device: DeviceName = "auto"
 
 
 @dataclass

@@ -15,7 +15,6 @@ from torch import Tensor
 from models.checkpoints import check_archive, is_finite
 from supervised.model import architecture
 from supervised.options import RUNTIME_ONLY, WEIGHTS, ModelOptions, Options
-from supervised.sources import weight_files
 from utils.cli import InputError
 from utils.config import from_yaml
 from utils.files import write_bytes
@@ -106,7 +105,7 @@ def check_same_run(config: Path, options: Options) -> None:
         held = replace(held, train=replace(held.train, epochs=options.train.epochs))
     names = differing(held, options, RUNTIME_ONLY)
     if set(names) <= set(WEIGHTS) and _random(held) == _random(options):
-        names = [] if same_files(_started_from(config.parent), weight_files(options.model)) else names
+        names = [] if same_files(_started_from(config.parent), options.model.checkpoint_files()) else names
     refuse_other_options(config.parent, held, options, names)
     refuse_other_data(config.parent, options.data.root, options.data.benchmark)
 

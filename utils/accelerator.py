@@ -2,30 +2,37 @@
 
 import os
 
-import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from utils.cli import InputError
+from utils.device import select_device
 from utils.environment import settle
+from utils.option_ranges import DeviceName
 
 LAUNCHED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # where accelerate looks
 MEND = "start several processes with torchrun, which sets them all, or unset them for one"
 
 
-def make_accelerator(cpu: bool, mixed_precision: str = "no") -> Accelerator:
-    """What shares a run among its processes. cpu: stay on the CPU even where there is a GPU.
+def make_accelerator(device: DeviceName = "auto", mixed_precision: str = "no") -> Accelerator:
+    """The device of a run and the processes that share it.
 
-    Raises InputError where the environment tells of several processes, but not of all that torchrun tells.
+    Args:
+        device: "auto" takes a GPU if there is one.
+        mixed_precision: as Accelerator takes it: no, bf16 or fp16.
+
+    Raises:
+        InputError: if "cuda" is asked for without a GPU, or the environment has some but not all of the variables
+            that torchrun sets.
     """
     settle()
     one_process_or_torchrun()
     AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     return Accelerator(
         mixed_precision=mixed_precision,
-        cpu=cpu or not torch.cuda.is_available(),
+        cpu=select_device(device).type == "cpu",
         # Batch statistics are the same in every process already.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )

@@ -5,9 +5,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from utils.cli import InputError
+from utils.option_ranges import DeviceName
+
 Precision = Literal["fp32", "tf32", "bf16"]
 CPU_MEMORY = 2 * 2**30  # bytes that a step may take where nothing says how much is free
 SHARE = 0.5  # of a GPU's free memory: what a batch is reckoned to take leaves out the kernels' own needs
+
+
+def select_device(name: DeviceName) -> torch.device:
+    """The device that an option `device` names; "auto" is a GPU if there is one.
+
+    Raises:
+        InputError: if "cuda" is asked for and there is no GPU.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, but PyTorch finds no GPU; use cpu or auto")
+    return torch.device("cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
 def set_matmul_precision(precision: str) -> None:

@@ -7,10 +7,11 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 from utils.cli import InputError
 
+DeviceName = Literal["auto", "cpu", "cuda"]  # values of the options `device`
 RANGE = "range"  # the name in a field's metadata
 INTEGERS = 2**31 - 1  # what no count exceeds
 SEEDS = 2**32 - 1  # of NumPy

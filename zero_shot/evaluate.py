@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stem = Path(str(namespace.config[-1])).stem if namespace.config else f"{options.data.benchmark}_{options.method}"
     published = "_published" if options.fidelity == "published" else ""
     out = expanded(namespace.out or Path("runs/zero_shot") / f"{stem}{published}")
-    accelerator = make_accelerator(options.run.cpu)
+    accelerator = make_accelerator(options.run.device)
     setting = build_method(options, accelerator.device)
     dataset = open_split(options, setting)
     if accelerator.is_main_process:

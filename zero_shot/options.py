@@ -8,7 +8,7 @@ from typing import Literal
 from models.registry import find_weights, list_weights
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName, SoftMasks
-from utils.option_ranges import LARGEST_SIDE, MOST_WORKERS, ranged
+from utils.option_ranges import LARGEST_SIDE, MOST_WORKERS, DeviceName, ranged
 
 MethodName = Literal[
     "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
@@ -19,7 +19,14 @@ MethodName = Literal[
 FOR_PUBLIC_WEIGHTS = "zero_shot/configs/s4_no_prompt.yaml"
 BASELINES = ("foreground", "largest_proposal", "random_proposal")  # settings that do not listen
 
-HOW = ("data.num_workers", "run.batch_size", "run.memory_mib", "run.cache", "run.use_cache", "run.cpu")  # a run is run
+HOW = (
+    "data.num_workers",
+    "run.batch_size",
+    "run.memory_mib",
+    "run.cache",
+    "run.use_cache",
+    "run.device",
+)  # a run is run
 WEIGHTS = ("audioclip.weights", "sam.weights", "grounding.clap", "grounding.detector")  # count by their content
 
 
@@ -185,7 +192,7 @@ class RunOptions:
         cache: folder of embeddings and proposals, which later runs with other thresholds take from there. A ViT-H
             embedding takes 4 MB a frame.
         use_cache: whether to.
-        cpu: stay on the CPU even where there is a GPU.
+        device: auto takes a GPU if there is one; cpu and cuda demand theirs.
     """
 
     batch_size: int = ranged(4, 1)
@@ -195,7 +202,7 @@ class RunOptions:
     compile: bool = False
     cache: Path = Path("runs/cache")
     use_cache: bool = True
-    cpu: bool = False
+    device: DeviceName = "auto"
 
 
 @dataclass

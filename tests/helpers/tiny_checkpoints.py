@@ -55,7 +55,7 @@ def arguments(composed: Path, folder: Path, out: Path, *more: str, benchmark: st
     root = composed / {"s4": "Single-source", "ms3": "Multi-sources"}[benchmark]
     words = f"--data.root {root} --data.benchmark {benchmark} --data.image_size 32 --data.audio_repeats 1 --data.num_workers 0"
     words += " --model.segmentor fpn --model.channels 8 --model.fpn.variant mini --model.fpn.visual mini"
-    words += f" --model.fpn.audio mini --model.fpn.weights_dir {folder} --train.cpu true --train.epochs 2 --train.batch_size 4"
+    words += f" --model.fpn.audio mini --model.fpn.weights_dir {folder} --train.device cpu --train.epochs 2 --train.batch_size 4"
     words += f" --train.lr 1e-3 --train.backbone_lr_mult 0.1 --metric_batch 1 --out {out}"
     return [*words.split(), *more]
 

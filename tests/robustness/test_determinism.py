@@ -16,7 +16,7 @@ from tests.helpers.tiny_checkpoints import arguments, folder, same
 from zero_shot import evaluate
 
 __all__ = ["folder"]  # a fixture
-MINI = "--audioclip.weights mini --audioclip.reverse false --sam.model mini --sam.weights mini --run.cpu true"
+MINI = "--audioclip.weights mini --audioclip.reverse false --sam.model mini --sam.weights mini --run.device cpu"
 # A tower that is trained, one that is heard once, and one that draws random numbers at every step.
 PVT = "--model.segmentor tpavi --model.backbone pvt_v2_b0 --model.weights random --model.vggish.weights random"
 PVT += " --model.vggish.widths [4,4,4,8] --model.vggish.hidden 16"

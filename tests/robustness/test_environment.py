@@ -62,7 +62,7 @@ def test_no_variable_changes_a_number(
 def test_an_accelerator_does_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in VALUES.items():
         monkeypatch.setenv(name, value)
-    made = make_accelerator(cpu=True)
+    made = make_accelerator("cpu")
     assert (made.gradient_accumulation_steps, made.mixed_precision) == (1, "no")
 
 

@@ -47,7 +47,7 @@ REPOSITORY = Path(__file__).parents[2]
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 COMPOSE = "--s4 3 --ms3 0 --size 64x64 --fps 3 --jobs 1"
-MINI = "--audioclip.weights mini --audioclip.reverse false --sam.model mini --sam.weights mini --run.cpu true"
+MINI = "--audioclip.weights mini --audioclip.reverse false --sam.model mini --sam.weights mini --run.device cpu"
 
 
 def told(capture: Capture, *words: str) -> None:

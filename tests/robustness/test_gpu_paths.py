@@ -239,7 +239,7 @@ def test_audioclip_by_pixel_gives_the_same(precision: Any, tmp_path: Path) -> No
 
 def test_a_zero_shot_run_takes_every_gpu_option(composed: Path, tmp_path: Path) -> None:
     words = f"--config zero_shot/configs/mini/s4_point_local.yaml --data.root {composed / 'Single-source'}"
-    words += " --run.cpu true --data.max_clips 2 --data.num_workers 0 --run.use_cache false"
+    words += " --run.device cpu --data.max_clips 2 --data.num_workers 0 --run.use_cache false"
     numbers = []
     for name, more in (("plain", ""), ("gpu", "--run.precision bf16 --run.channels_last true --run.memory_mib 0")):
         assert zero_shot.main([*words.split(), *more.split(), "--out", str(tmp_path / name)]) == 0

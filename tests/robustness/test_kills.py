@@ -26,8 +26,8 @@ from utils.layout import AVSBench
 
 __all__ = ["folder"]  # a fixture
 Way = Callable[[Path], Run]
-MINI = "--audioclip.weights mini --audioclip.reverse false --sam.model mini --sam.weights mini --run.cpu true"
-HEAT = {"data.max_clips": 1, "data.num_workers": 0, "run.cpu": True, "run.use_cache": False}
+MINI = "--audioclip.weights mini --audioclip.reverse false --sam.model mini --sam.weights mini --run.device cpu"
+HEAT = {"data.max_clips": 1, "data.num_workers": 0, "run.device": "cpu", "run.use_cache": False}
 ROWS = [
     {"zero_shot": "point_global", "name": name, "row": name, "benchmarks": "s4", "options": {**HEAT, "setting": name}}
     for name in ("heatmap", "foreground")

@@ -216,10 +216,10 @@ def test_from_runs_to_page(composed: Path, tmp_path: Path) -> None:
         "data.num_workers": 0,
         "model.channels": 8,
         "train.epochs": 1,
-        "train.cpu": True,
+        "train.device": "cpu",
     }
     small |= {"model.fpn": {"fusion": "none", "sizes": "mini", "visual": "random", "audio": "random"}}
-    quick = {"data.num_workers": 0, "run.use_cache": False, "run.cpu": True}
+    quick = {"data.num_workers": 0, "run.use_cache": False, "run.device": "cpu"}
     rows: list[dict[str, Any]] = [
         {"zero_shot": "point_global", "row": "Points", "options": quick},
         {"supervised": "fpn_none", "table": "fusion", "row": "FPN", "options": small},

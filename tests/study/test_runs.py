@@ -23,10 +23,10 @@ MEASURED = ("m_j", "m_f", "m_f_whole_set", "iou_dataset", "frames", "videos", "c
 
 def write_study(path: Path, composed: Path, *entries: dict[str, Any], **fields: Any) -> list[str]:
     """A study in a YAML file; the words that run it beside the file."""
-    options = {"zero_shot": {"data.num_workers": 0, "run.cpu": True, "run.cache": str(path.parent / "cache")}}
+    options = {"zero_shot": {"data.num_workers": 0, "run.device": "cpu", "run.cache": str(path.parent / "cache")}}
     options["supervised"] = {
         "data.num_workers": 0,
-        "train.cpu": True,
+        "train.device": "cpu",
         "data.fraction": 0.5,
         "train.checkpoint_minutes": 0,
     }

@@ -188,7 +188,7 @@ def test_a_key_changes_with_options_weights_and_data(tmp_path: Path) -> None:
         return study_of(tmp_path, {**HEAT, "benchmarks": "s4", "options": options}).jobs[0].key
 
     keys = [key()]
-    assert key(**{"data.num_workers": 3, "run.cache": "elsewhere", "run.cpu": True}) == keys[0]
+    assert key(**{"data.num_workers": 3, "run.cache": "elsewhere", "run.device": "cpu"}) == keys[0]
     keys += [key(**{"prompt.threshold": 0.7}), key(**{"run.precision": "bf16"})]
     for path in (weights / "audioclip.safetensors", data):
         path.write_bytes(path.read_bytes() + b"\n")
@@ -233,12 +233,12 @@ def test_a_result_counts_only_under_its_own_key(tmp_path: Path) -> None:
 
 def test_a_training_goes_on_where_its_own_command_would(tmp_path: Path) -> None:
     runs, entry = tmp_path / "runs", {"supervised": "fpn_mini", "table": "fusion", "benchmarks": "s4"}
-    for folder, device, kept in (("a", False, True), ("b", False, True), ("a", True, False)):
+    for folder, device, kept in (("a", "auto", True), ("b", "auto", True), ("a", "cpu", True)):
         job = study_of(tmp_path, entry, data={"s4": "a"}).jobs[0]
         prepare(job, runs)
         write_text(job.folder(runs) / "state.pt", "")
         write_text(job.folder(runs) / "config.yaml", to_yaml(job.options))
-        other = study_of(tmp_path, {**entry, "options": {"train.cpu": device}}, data={"s4": folder}).jobs[0]
+        other = study_of(tmp_path, {**entry, "options": {"train.device": device}}, data={"s4": folder}).jobs[0]
         assert other.key == job.key and state(other, runs) == "begun"
         prepare(other, runs)
         assert (job.folder(runs) / "state.pt").is_file() == kept

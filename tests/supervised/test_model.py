@@ -31,7 +31,7 @@ CONFIGS = REPOSITORY / "supervised" / "configs"
 def arguments(composed: Path, out: Path, *more: str, benchmark: str = "s4") -> list[str]:
     folder = {"s4": "Single-source", "ms3": "Multi-sources"}[benchmark]
     small = (
-        "--data.image_size 32 --data.num_workers 0 --model.backbone resnet18 --model.weights random --train.cpu true"
+        "--data.image_size 32 --data.num_workers 0 --model.backbone resnet18 --model.weights random --train.device cpu"
     )
     small += (
         " --model.channels 8 --model.vggish.weights random --model.vggish.widths [4,4,4,8] --model.vggish.hidden 16"

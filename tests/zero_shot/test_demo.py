@@ -310,7 +310,7 @@ def first_clip(composed: Path) -> Path:
     return min((composed / "Single-source").rglob("*.mp4"))
 
 
-WITHOUT_TRACE = ["--run.use_cache", "false", "--run.cpu", "true"]
+WITHOUT_TRACE = ["--run.use_cache", "false", "--run.device", "cpu"]
 
 
 def test_the_miniature_end_to_end(composed: Path, tmp_path: Path, capsys: Capture) -> None:

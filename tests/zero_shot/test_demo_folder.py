@@ -23,7 +23,7 @@ from zero_shot.demo_folder import MASK_LIST, check_words
 from zero_shot.methods import Prediction
 from zero_shot.options import Options
 
-QUICK = ["--method", "foreground", "--run.cpu", "true"]  # needs no network
+QUICK = ["--method", "foreground", "--run.device", "cpu"]  # needs no network
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_rows_are_the_originals(row: str, benchmark: str) -> None:
 def run(composed: Path, out: Path, *more: str, benchmark: str = "s4") -> dict:
     """Evaluate on the composed clips; the numbers of metrics.json."""
     root = composed / {"s4": "Single-source", "ms3": "Multi-sources"}[benchmark]
-    where = ["--data.root", str(root), "--data.benchmark", benchmark, "--data.num_workers", "0", "--run.cpu", "true"]
+    where = ["--data.root", str(root), "--data.benchmark", benchmark, "--data.num_workers", "0", "--run.device", "cpu"]
     cache = [] if "--run.cache" in more else ["--run.use_cache", "false"]
     assert evaluate.main([*MINI, *FEW, *where, *cache, "--out", str(out), *more]) == 0
     return json.loads((out / "metrics.json").read_text())
@@ -209,7 +209,7 @@ def test_a_silent_or_black_clip_gets_a_mask_of_the_right_size(tmp_path: Path) ->
 
 def test_two_processes_give_the_numbers_of_one(composed: Path, tmp_path: Path) -> None:
     one = run(composed, tmp_path / "one", "--method", "heatmap", "--run.batch_size", "1")
-    words = [*MINI, "--method", "heatmap", "--run.batch_size", "1", "--run.cpu", "true", "--data.num_workers", "0"]
+    words = [*MINI, "--method", "heatmap", "--run.batch_size", "1", "--run.device", "cpu", "--data.num_workers", "0"]
     words += ["--data.root", str(composed / "Single-source"), "--out", str(tmp_path / "two")]
     words += ["--run.cache", str(tmp_path / "cache")]  # which both fill at once
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
