@@ -180,7 +180,7 @@ class AudioCLIP(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Embeddings (N, embed_dim), not normalised, of ``images`` as :meth:`image_pyramid` takes them."""
-        return self.visual(self._checked(images))
+        return self.visual(self._validate_images(images))
 
     def image_pyramid(self, images: Tensor, surgery: bool = False) -> tuple[list[Tensor], Tensor, Tensor]:
         """Feature maps and location-wise embeddings of images.
@@ -195,7 +195,7 @@ class AudioCLIP(nn.Module):
             2048 channels at the published sizes); dense embeddings (N, embed_dim, H/32, W/32); pooled
             embeddings (N, embed_dim). No embedding is normalised.
         """
-        maps = self.visual.pyramid(self._checked(images))
+        maps = self.visual.pyramid(self._validate_images(images))
         dense, pooled = self.visual.attnpool.dense(maps[-1], surgery=surgery)
         return maps, dense, pooled
 
@@ -256,7 +256,7 @@ class AudioCLIP(nn.Module):
             total = total + both_ways / math.factorial(len(pairs))
         return total
 
-    def _checked(self, images: Tensor) -> Tensor:
+    def _validate_images(self, images: Tensor) -> Tensor:
         """The images in the tower's dtype; ValueError unless (N, 3, H, W) floats of 32 pixels or more."""
         shape = tuple(images.shape)
         if images.ndim != 4 or shape[1] != 3 or min(shape[2:]) < 32:

@@ -26,7 +26,7 @@ from models.vggish import VGGish
 from utils.fidelity import Fidelity
 
 Fusion = Literal["concate", "normed_concate", "naive_concate", "score_fusion", "skip", "noprior", "none"]
-NO_AUDIO = ("noprior", "none")  # fusions that do not read e
+WITHOUT_DENSE_EMBEDDINGS = ("noprior", "none")  # fusions that do not read e
 
 
 class AudioCLIPSegmentor(nn.Module):
@@ -60,7 +60,7 @@ class AudioCLIPSegmentor(nn.Module):
         self.fidelity: Fidelity = fidelity or towers.fidelity
         self.visual = towers.visual
         # What a fusion does not read is not built, or left without gradients (several processes insist on that).
-        self.visual.attnpool.requires_grad_(fusion not in NO_AUDIO)
+        self.visual.attnpool.requires_grad_(fusion not in WITHOUT_DENSE_EMBEDDINGS)
         self.audio: VGGish | ESResNeXtFBSP | None = None
         self.audio_projector: nn.Linear | None = None
         if fusion != "none" and audio == "vggish":

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 
 from utils.cli import InputError
 
-ENTRIES = ("state_dict", "model", "model_state_dict")  # by which training programs save weights
-NAMED = 3  # keys of each kind that a message names before it only counts
+STATE_DICT_ENTRIES = ("state_dict", "model", "model_state_dict")  # by which training programs save weights
+MAX_KEYS_SHOWN = 3  # keys of each kind that a message names before it only counts
 
 
 def read_state_dict(path: Path | str, inside: str | None = None) -> dict[str, Tensor]:
     """Read a state dict (.safetensors, .pth, .pt) to the CPU. Nothing but tensors is ever unpickled.
 
     inside: for files known to be training checkpoints, the entry that holds the state dict ("state_dict" in
-        LAION-CLAP's, "model" in GroundingDINO's). Without it, one of ENTRIES is taken, with a note, where it is the
+        LAION-CLAP's, "model" in GroundingDINO's). Without it, one of STATE_DICT_ENTRIES is taken, with a note, where it is the
         only state dict in the file. A `module.` before every name, of a wrapped model, is taken off, too.
 
     Raises InputError for a missing, damaged or unsafe file, and for one that holds no plain state dict.
@@ -40,13 +40,13 @@ def read_state_dict(path: Path | str, inside: str | None = None) -> dict[str, Te
         if not isinstance(content, Mapping) or inside not in content:
             raise InputError(f"{path}: no training checkpoint, for it has no entry '{inside}'")
         content = content[inside]
-    elif isinstance(content, Mapping) and (entry := _only_entry(content)):
+    elif isinstance(content, Mapping) and (entry := _find_entry(content)):
         print(f"note: {path}: the weights are those of its entry '{entry}'", file=sys.stderr)
         content = content[entry]
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: not a plain state dict but a {type(content).__name__}")
     if strange := [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
-        raise InputError(f"{path}: not a plain state dict; no tensors: {_few(strange)} (a training checkpoint?)")
+        raise InputError(f"{path}: not a plain state dict; no tensors: {_summarize(strange)} (a training checkpoint?)")
     state = dict(content)
     if state and all(key.startswith("module.") for key in state):
         if inside is None:
@@ -55,10 +55,10 @@ def read_state_dict(path: Path | str, inside: str | None = None) -> dict[str, Te
     return state
 
 
-def _only_entry(content: Mapping[Any, Any]) -> str:
+def _find_entry(content: Mapping[Any, Any]) -> str:
     """The entry of a training checkpoint that holds its weights; empty if there is none, or more than one might."""
     found = [str(name) for name, value in content.items() if _is_state_dict(value)]
-    return found[0] if len(found) == 1 and found[0] in ENTRIES else ""
+    return found[0] if len(found) == 1 and found[0] in STATE_DICT_ENTRIES else ""
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -119,14 +119,14 @@ def describe_mismatch(
     mistyped = [
         f"{key} {state[key].dtype}"
         for key, value in own.items()
-        if key in state and _of_other_kind(state[key], value) and not key.endswith(".num_batches_tracked")
+        if key in state and _incompatible_dtype(state[key], value) and not key.endswith(".num_batches_tracked")
     ]
     unexpected = [key for key in state if key not in own]
     kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen, "mistyped": mistyped}
-    return "; ".join(f"{kind} {_few(keys)}" for kind, keys in kinds.items() if keys)
+    return "; ".join(f"{kind} {_summarize(keys)}" for kind, keys in kinds.items() if keys)
 
 
-def _of_other_kind(value: Tensor, own: Tensor) -> bool:
+def _incompatible_dtype(value: Tensor, own: Tensor) -> bool:
     plain = value.layout == torch.strided and not value.is_quantized and not (value.is_meta and not own.is_meta)
     return not plain or value.is_complex() or value.is_floating_point() != own.is_floating_point()
 
@@ -144,7 +144,7 @@ def _raise_on_mismatch(module: nn.Module, state: Mapping[str, Tensor], *_: objec
     if problem := describe_mismatch(module, state, counters=False):
         raise RuntimeError(problem)
     if bad := [key for key, value in state.items() if not is_finite(value)]:
-        raise RuntimeError(f"not finite {_few(bad)}")
+        raise RuntimeError(f"not finite {_summarize(bad)}")
 
 
 def _read(path: Path) -> object:
@@ -199,5 +199,5 @@ def check_archive(path: Path, sums: bool = False) -> None:
         raise ValueError("neither an archive nor a pickle")
 
 
-def _few(keys: list[str]) -> str:
-    return f"{len(keys)}: {', '.join(keys[:NAMED])}{', ...' if len(keys) > NAMED else ''}"
+def _summarize(keys: list[str]) -> str:
+    return f"{len(keys)}: {', '.join(keys[:MAX_KEYS_SHOWN])}{', ...' if len(keys) > MAX_KEYS_SHOWN else ''}"

@@ -41,7 +41,7 @@ class FBSP(nn.Module):
         self.fb = nn.Parameter(torch.ones(self.n_filters))
         self.fc = nn.Parameter(torch.arange(self.n_filters, dtype=torch.float32))
         self.bias = nn.Parameter(torch.empty(0))  # unused; published checkpoints carry this empty entry
-        self._kept: tuple[Tensor, Tensor] | None = None  # (parameter values, filters built from them)
+        self._cache: tuple[Tensor, Tensor] | None = None  # (parameter values, filters built from them)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Spectra (..., 2, n_filters), real and imaginary parts, of ``frames`` (..., samples).
@@ -66,18 +66,18 @@ class FBSP(nn.Module):
         Rebuilt with gradients in train mode, and in eval mode too where autograd is on and a parameter asks
         for it: fine-tuning with frozen statistics must not lose gradients unnoticed. Otherwise built once.
         """
-        if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in self._learned())):
-            self._kept = None
+        if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in self._filter_parameters())):
+            self._cache = None
             self._normalize_gradients()
             return self.build_filters()
         # Comparing the values themselves (3 short vectors) also notices what version counters miss: writes
         # through `.data`, parameters replaced by load_state_dict(assign=True), moves to a device or dtype.
-        values = torch.stack(self._learned()).detach()
-        if self._kept is None or not _same(self._kept[0], values):
+        values = torch.stack(self._filter_parameters()).detach()
+        if self._cache is None or not _same(self._cache[0], values):
             # Plain tensors even under inference_mode, so that a later backward pass may save them.
             with torch.inference_mode(False), torch.no_grad():
-                self._kept = (values.clone(), self.build_filters())
-        return self._kept[1]
+                self._cache = (values.clone(), self.build_filters())
+        return self._cache[1]
 
     def build_filters(self) -> Tensor:
         """Filters (2, n_filters, n_fft) of the present parameters: differentiable, nothing kept.
@@ -88,7 +88,7 @@ class FBSP(nn.Module):
         if self.m.dtype == torch.bfloat16:
             raise ValueError("FBSP frequencies do not survive bfloat16; keep float32 weights and use torch.autocast")
         dtype = torch.promote_types(self.m.dtype, torch.float32)
-        m, fb, fc = (p.to(dtype).unsqueeze(-1) for p in self._learned())
+        m, fb, fc = (p.to(dtype).unsqueeze(-1) for p in self._filter_parameters())
         time = torch.linspace(-1, 1, self.n_fft, dtype=dtype, device=m.device) * math.pi + EPS
 
         order = m + EPS
@@ -109,7 +109,7 @@ class FBSP(nn.Module):
         norms = torch.linalg.vector_norm(self.filters(), dim=(0, 2))
         return F.mse_loss(norms, torch.ones_like(norms))
 
-    def _learned(self) -> list[Tensor]:
+    def _filter_parameters(self) -> list[Tensor]:
         return [self.m, self.fb, self.fc]
 
     def _normalize_gradients(self) -> None:
@@ -127,7 +127,7 @@ class FBSP(nn.Module):
                 gradient /= dist.get_world_size()
             return gradient / (gradient.abs().max() + EPS)
 
-        for parameter in self._learned():
+        for parameter in self._filter_parameters():
             # The mark lives and dies with the tensor, as its hooks do: a deep copy or an assigned parameter
             # has neither and gets both at its first call.
             if parameter.requires_grad and not hasattr(parameter, "_gradient_is_scaled"):
@@ -137,11 +137,11 @@ class FBSP(nn.Module):
     def train(self, mode: bool = True) -> FBSP:
         """Switch mode; training drops the kept filters, which would only hold memory."""
         if mode:
-            self._kept = None
+            self._cache = None
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> FBSP:
-        self._kept = None  # also frees filters left on the device that the module moves away from
+        self._cache = None  # also frees filters left on the device that the module moves away from
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GROUP = 4  # channels that a GroupNorm of the head normalises together: 32 groups at the published width
+CHANNELS_PER_GROUP = 4  # channels that a GroupNorm of the head normalises together: 32 groups at the published width
 
 
 class FeaturePyramid(nn.Module):
@@ -48,8 +48,8 @@ class SemanticHead(nn.Module):
 
     def __init__(self, channels: int = 256, width: int = 128):
         super().__init__()
-        if width % GROUP:
-            raise ValueError(f"width {width} is not a multiple of {GROUP}")
+        if width % CHANNELS_PER_GROUP:
+            raise ValueError(f"width {width} is not a multiple of {CHANNELS_PER_GROUP}")
         self.scale_heads = nn.ModuleList(_scale_head(level, channels, width) for level in range(4))
         self.seg_conv = nn.Conv2d(width, 1, 1)
 
@@ -65,7 +65,11 @@ def _scale_head(level: int, channels: int, width: int) -> nn.Sequential:
     """One unit for the two finest levels, two and three for the others; each but the finest doubles the size."""
     layers: list[nn.Module] = []
     for unit in range(max(1, level)):
-        layers += [nn.Conv2d(width if unit else channels, width, 1), nn.GroupNorm(width // GROUP, width), nn.ReLU()]
+        layers += [
+            nn.Conv2d(width if unit else channels, width, 1),
+            nn.GroupNorm(width // CHANNELS_PER_GROUP, width),
+            nn.ReLU(),
+        ]
         if level:
             layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True))
     return nn.Sequential(*layers)

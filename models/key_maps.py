@@ -31,7 +31,7 @@ STEM = ("conv1.", "conv2.", "conv3.", "bn1.", "bn2.", "bn3.")
 ATTENTION_POOL = ("attnpool.",)
 
 
-def tower(state: State, name: str) -> dict[str, Tensor]:
+def tower_state(state: State, name: str) -> dict[str, Tensor]:
     """One tower ("visual" or "audio") of an AudioCLIP's or a CLIP's state dict, in the tower's own names."""
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
 
@@ -68,7 +68,7 @@ def load_visual(visual: nn.Module, state: State) -> list[str]:
 
     From ResNet-50 the stem and the attention pool stay random: 24 entries, beside the stem's three counters.
     """
-    if clip := tower(state, "visual"):
+    if clip := tower_state(state, "visual"):
         return load_strict(visual, clip, counters=False)
     return load_strict(visual, resnet_stages(state), random=(*STEM, *ATTENTION_POOL), counters=False)
 
@@ -78,6 +78,6 @@ def load_audio(audio: nn.Module, state: State) -> list[str]:
 
     From ESRNXFBSP.pt `fc.weight` and `fc.bias` stay random; the study trains them with the head.
     """
-    if tower(state, "visual"):  # ESRNXFBSP.pt, whose names may begin with "audio." as well, has no such tower
-        return load_strict(audio, tower(state, "audio"), counters=False)
+    if tower_state(state, "visual"):  # ESRNXFBSP.pt, whose names may begin with "audio." as well, has no such tower
+        return load_strict(audio, tower_state(state, "audio"), counters=False)
     return load_strict(audio, esresnext_audio(state), random=("fc.",), counters=False)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:  # commands that only look for files need not wait for torch
     from torch import nn
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
-MINI = PRETRAINED / "mini"
-SMALL = ("audioclip.safetensors", "sam.safetensors")  # the files of small weights in their folder
+MINI_DIR = PRETRAINED / "mini"
+SMALL_FILES = ("audioclip.safetensors", "sam.safetensors")  # the files of small weights in their folder
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def find_weights(weights: str | Path, small: str = "") -> Path | None:
     if str(weights) == "random":
         return None
     if str(weights) == "mini":
-        return MINI / f"{small}.safetensors"
+        return MINI_DIR / f"{small}.safetensors"
     for checkpoint in list_checkpoints():
         if checkpoint.name == str(weights) and checkpoint.file:
             return weights_dir() / checkpoint.file
@@ -111,7 +111,7 @@ def require_weights(path: Path) -> None:
     if path.is_file():
         return
     public = [checkpoint.name for checkpoint in list_checkpoints() if checkpoint.file == path.name]
-    if is_small(path):
+    if is_small_weights(path):
         raise InputError(f"{path}: no such file; python -m synthetic.train {path.stem} --out {path.parent} makes it")
     if public:
         elsewhere = "" if path.parent.resolve() == weights_dir().resolve() else f" --to {path.parent}"
@@ -119,9 +119,9 @@ def require_weights(path: Path) -> None:
     raise InputError(f"{path}: no such checkpoint; see pretrained/README.md, or use 'random'")
 
 
-def is_small(path: Path) -> bool:
+def is_small_weights(path: Path) -> bool:
     """Whether a checkpoint is one of small weights, whose sizes stand in the JSON file beside it."""
-    return path.name in SMALL
+    return path.name in SMALL_FILES
 
 
 def create_model(name: str, weights: str | Path | None = None, **options: Any) -> Any:
@@ -166,7 +166,7 @@ def _audioclip(path: Path | None, **options: Any) -> "nn.Module":
     from models.key_maps import load_audioclip
     from models.small_weights import load_small
 
-    if path is not None and is_small(path):
+    if path is not None and is_small_weights(path):
         return load_small(path, lambda sizes: AudioCLIP(**{**options, **sizes}))
     model = AudioCLIP(**options)
     if path is not None:
@@ -180,7 +180,7 @@ def _sam(config: str) -> "Callable[..., nn.Module]":
         from models.sam import SamConfig, build_sam, matching_configs
         from models.small_weights import load_small
 
-        if path is not None and is_small(path):
+        if path is not None and is_small_weights(path):
             return load_small(path, lambda sizes: build_sam(SamConfig(**sizes)))
         if config == "mini":
             fits = "" if path is None else f", for this file --sam.model {' or '.join(matching_configs(path))}"

@@ -26,7 +26,7 @@ def read_sizes(weights: Path) -> dict[str, Any]:
         raise InputError(f"{notes}: no such file; python -m synthetic.train {notes.stem} --out {notes.parent} makes it")
     try:
         sizes = json.loads(notes.read_text(encoding="utf-8"))["model"]
-        if _largest(sizes) > MAX_SIZE:
+        if _max_size(sizes) > MAX_SIZE:
             raise ValueError(f"a size above {MAX_SIZE}")
         return dict(sizes)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -52,10 +52,10 @@ def load_small(weights: Path, build: Callable[[dict[str, Any]], M]) -> M:
     return model.eval()
 
 
-def _largest(sizes: Any) -> float:
+def _max_size(sizes: Any) -> float:
     """The largest of the sizes; numbers of layers count a hundredfold, for each takes modules."""
     if isinstance(sizes, Mapping):
-        return max((_largest(v) * (100 if "layers" in k or k == "depth" else 1) for k, v in sizes.items()), default=0)
+        return max((_max_size(v) * (100 if "layers" in k or k == "depth" else 1) for k, v in sizes.items()), default=0)
     if isinstance(sizes, list):
-        return max(map(_largest, sizes), default=0) * max(1, len(sizes) / 4)
+        return max(map(_max_size, sizes), default=0) * max(1, len(sizes) / 4)
     return sizes if isinstance(sizes, int | float) else 0

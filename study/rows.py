@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from supervised.rows import Row, rows
+from supervised.rows import Row, read_rows
 from utils.layout import BenchmarkName
 
 TABLES = {  # in the order in which they are shown
@@ -50,7 +50,7 @@ def public_rows() -> list[PublicRow]:
             row.fraction,
             places(row),
         )
-        for row in rows()
+        for row in read_rows()
     ]
 
 

@@ -21,7 +21,7 @@ from utils.dataset import AVSDataset
 from utils.layout import AVSBench
 
 AudioCondition = Literal["original", "silent", "shuffled"]
-VERSION = 1  # of the features: raise it when a change alters them
+FEATURES_VERSION = 1  # of the features: raise it when a change alters them
 
 
 class SupervisedDataset(AVSDataset):
@@ -158,7 +158,7 @@ def _feature_cache(model: AVSModel, accelerator: Accelerator, folder: Path) -> C
     tower = model.audio_tower
     assert tower is not None
     parameters = {
-        "version": VERSION,
+        "version": FEATURES_VERSION,
         "weights": weights_hash(tower),
         "hop": getattr(tower, "hop", None),  # which no shape of a weight tells
         "amplitude": getattr(model.segmentor, "fidelity", None),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def batches(count: int, size: int, seed: int) -> list[list[int]]:
+def shuffled_batches(count: int, size: int, seed: int) -> list[list[int]]:
     """Shuffle 0 ... count-1 by the seed and cut it into batches; the last may be smaller."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     return [order[i : i + size] for i in range(0, count, size)]
@@ -27,7 +27,7 @@ def loss_scale(local: int, whole: int, world: int) -> float:
     return 1.0 if whole < world else world * local / whole
 
 
-class _Sum(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     """Sum over processes; the gradient of a sum that every process uses is the sum of their gradients."""
 
     @staticmethod
@@ -56,11 +56,11 @@ class SyncBatchNorm(_BatchNorm):
         axes = [axis for axis in range(input.dim()) if axis != 1]
         local = input.new_tensor([input.numel() / input.shape[1]])
         packed = torch.cat([input.sum(axes), local])
-        *total, count = _Sum.apply(packed).split([input.shape[1], 1])
+        *total, count = _AllReduceSum.apply(packed).split([input.shape[1], 1])
         mean = total[0] / count
         shape = [1, -1] + [1] * (input.dim() - 2)
         centred = input - mean.view(shape)
-        variance = _Sum.apply(centred.square().sum(axes)) / count
+        variance = _AllReduceSum.apply(centred.square().sum(axes)) / count
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
             self.running_mean.lerp_(mean, self.momentum)
@@ -81,20 +81,20 @@ class StochasticDepth(DropPath):
     def __init__(self, drop_prob: float, scale_by_keep: bool, rank: int, world: int):
         super().__init__(drop_prob, scale_by_keep)
         self.rank, self.world = rank, world
-        self.videos = 0  # in the whole batch; see `announce`
+        self.num_videos = 0  # in the whole batch; see `announce`
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (share of the videos · frames, ...), video by video."""
         if not self.training or self.drop_prob == 0:
             return x
-        mine = rank_slice(list(range(self.videos)), self.rank, self.world)
-        kept = x.new_empty(self.videos, len(x) // len(mine)).bernoulli_(1 - self.drop_prob)
+        mine = rank_slice(list(range(self.num_videos)), self.rank, self.world)
+        kept = x.new_empty(self.num_videos, len(x) // len(mine)).bernoulli_(1 - self.drop_prob)
         if self.scale_by_keep and self.drop_prob < 1:
             kept.div_(1 - self.drop_prob)
         return x * kept[mine].view(-1, *[1] * (x.ndim - 1))
 
 
-def announce(module: nn.Module, videos: int) -> None:
+def set_num_videos(module: nn.Module, videos: int) -> None:
     """Tell a model how many videos all processes together are about to train on."""
     for part in module.modules():
         if isinstance(part, StochasticDepth):
@@ -109,11 +109,11 @@ def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
     if torch.cuda.is_available():
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():
-        setattr(module, name, _synchronised(child))
+        setattr(module, name, _convert(child))
     return module
 
 
-def _synchronised(module: nn.Module) -> nn.Module:
+def _convert(module: nn.Module) -> nn.Module:
     if isinstance(module, DropPath):
         return StochasticDepth(module.drop_prob, module.scale_by_keep, dist.get_rank(), dist.get_world_size())
     if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
@@ -123,5 +123,5 @@ def _synchronised(module: nn.Module) -> nn.Module:
         twin.num_batches_tracked = module.num_batches_tracked
         return twin
     for name, child in module.named_children():
-        setattr(module, name, _synchronised(child))
+        setattr(module, name, _convert(child))
     return module

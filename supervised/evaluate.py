@@ -31,6 +31,7 @@ from supervised.losses import resize_logits
 from supervised.model import AVSModel
 from supervised.options import Options
 from supervised.state import check_architecture
+from utils.accelerator import make_accelerator
 from utils.cli import Parser, cli_entry, quiet_bar
 from utils.config import from_yaml
 from utils.dataloader import chunk, load_batches
@@ -51,7 +52,7 @@ from utils.results import (
     write_strips,
 )
 
-Show = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
+ClipCallback = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
 
 
 @torch.no_grad()
@@ -62,7 +63,7 @@ def evaluate(
     *,
     batch: int = 4,
     workers: int = 0,
-    show: Show | None = None,
+    show: ClipCallback | None = None,
     title: str = "evaluate",
 ) -> Metrics:
     """Evaluate every clip of a split once, shared among the processes; each gets the metrics of the whole split."""
@@ -87,7 +88,7 @@ def evaluate(
     return metrics
 
 
-def picture_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, strips: int, masks: bool) -> Show:
+def image_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, strips: int, masks: bool) -> ClipCallback:
     """Save the predicted masks of every clip, and sheets and strips of so many clips, evenly spread over the split."""
     in_sheets, in_strips = evenly_spaced(sheets, len(dataset)), evenly_spaced(strips, len(dataset))
 
@@ -143,10 +144,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = open_dataset(options.data, model.inputs, args.split, root=args.root, condition=args.audio)
     if args.split == "train" and options.data.benchmark == "s4":
         print("note: S4 training clips are labelled in their first frame only; its prediction alone is scored")
-    accelerator = make_accelerator(options)
+    accelerator = build_accelerator(options)
     model.to(accelerator.device)
     wanted = (args.sheets, args.strips, args.masks)
-    show = picture_writer(dataset, args.run_dir, suffix, *wanted) if any(wanted) else None
+    show = image_writer(dataset, args.run_dir, suffix, *wanted) if any(wanted) else None
     begin = time.perf_counter()
     metrics = evaluate(
         model, dataset, accelerator, batch=args.batch, workers=options.data.num_workers, show=show, title=args.split
@@ -170,11 +171,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_accelerator(options: Options) -> Accelerator:
+def build_accelerator(options: Options) -> Accelerator:
     """The device, precision and processes of a run."""
     set_matmul_precision(options.train.precision)
     precision = {"fp32": "no", "tf32": "no"}.get(options.train.precision, options.train.precision)
-    return accelerators.make_accelerator(options.train.device, precision)
+    return make_accelerator(options.train.device, precision)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from models.checkpoints import load_checkpoint, load_strict
 from models.key_maps import load_audio, load_visual
-from models.registry import create_model, find_weights, is_small, require_weights
+from models.registry import create_model, find_weights, is_small_weights, require_weights
 from utils.files import sha256
 
 
@@ -60,7 +60,7 @@ def init_tower(tower: str, module: nn.Module, weights: str) -> InitRecord:
         InputError: if the checkpoint is missing or does not fit.
     """
     path = find_weights(weights, "audioclip")
-    if path is not None and is_small(path):
+    if path is not None and is_small_weights(path):
         state = getattr(create_model("audioclip", path), tower).state_dict()
         return _init(tower, module, path, lambda _: load_strict(module, state))
     loader = load_visual if tower == "visual" else load_audio

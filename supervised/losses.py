@@ -16,7 +16,7 @@ from supervised.options import AVMOptions
 
 
 @dataclass
-class Loss:
+class LossTerms:
     """total = bce + weight · avm; avm is 0 where it is off."""
 
     total: Tensor
@@ -26,7 +26,7 @@ class Loss:
 
 def segmentation_loss(
     output: Segmentation, masks: Tensor, avm: AVMOptions | None = None, videos: int | None = None
-) -> Loss:
+) -> LossTerms:
     """The loss of a batch.
 
     masks: (B, M, H, W); the first M frames of each video are labelled, M = 1 in S4 training.
@@ -39,11 +39,11 @@ def segmentation_loss(
     # It refuses NaN, on a GPU by ending the program; the caller is to see it in the loss.
     bce = F.binary_cross_entropy(probabilities.nan_to_num(0.5), masks) + 0 * probabilities.detach().sum()
     if avm is None or avm.distance == "none":
-        return Loss(bce, bce, bce.new_zeros(()))
+        return LossTerms(bce, bce, bce.new_zeros(()))
     share = 1.0 if videos is None else videos / len(masks)
-    terms = [_mapping(output, stage, avm) for stage in avm.stages]
+    terms = [_avm_loss(output, stage, avm) for stage in avm.stages]
     mapping = torch.stack(terms).mean() * (share if avm.distance == "kl" else 1.0)
-    return Loss(bce + avm.weight * mapping, bce, mapping)
+    return LossTerms(bce + avm.weight * mapping, bce, mapping)
 
 
 def resize_logits(logits: Tensor, masks: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def resize_logits(logits: Tensor, masks: Tensor) -> Tensor:
     return F.interpolate(logits, masks.shape[-2:], mode="bilinear")
 
 
-def _mapping(output: Segmentation, stage: int, avm: AVMOptions) -> Tensor:
+def _avm_loss(output: Segmentation, stage: int, avm: AVMOptions) -> Tensor:
     audio = output.audio[stage]
     if audio is None:
         raise ValueError(f"the AVMOptions loss asks for stage {stage}, where this model has no audio")

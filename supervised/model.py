@@ -49,13 +49,13 @@ class AVSModel(nn.Module):
             self.segmentor = AudioCLIPSegmentor(
                 fpn.fusion,
                 fpn.upsample,
-                audioclip=_sizes(fpn.variant),
+                audioclip=_audioclip_sizes(fpn.variant),
                 audio="vggish" if checkpoint_name(fpn.audio) == "vggish" else "audioclip",
                 vggish=vggish,
                 channels=options.channels,
                 fidelity=fidelity,
             )
-        for tower in self.frozen():
+        for tower in self.frozen_towers():
             tower.requires_grad_(False)
         if self.trains_projection:
             self.segmentor.projection.requires_grad_(True)
@@ -64,7 +64,7 @@ class AVSModel(nn.Module):
         ear = self.options.vggish
         network = VGGish(ear.widths, ear.hidden, ear.features)
         if ear.weights == "random":
-            network.apply(_keep_scale)
+            network.apply(_init_he)
         return network
 
     @property
@@ -102,7 +102,7 @@ class AVSModel(nn.Module):
         counts = self.fidelity == "published" and isinstance(tower, ESResNeXtFBSP)
         return tower is not None and "audio" in self.options.freeze and not counts
 
-    def frozen(self) -> Iterator[nn.Module]:
+    def frozen_towers(self) -> Iterator[nn.Module]:
         """The towers that are not trained."""
         if "visual" in self.options.freeze:
             yield self.visual_tower
@@ -112,7 +112,7 @@ class AVSModel(nn.Module):
     def train(self, mode: bool = True) -> "AVSModel":
         """Switch mode; a frozen tower keeps to eval mode, unless fidelity is "published"."""
         super().train(mode)
-        for tower in self.frozen():
+        for tower in self.frozen_towers():
             if self.fidelity == "corrected":
                 tower.eval()
             elif isinstance(tower, ESResNeXtFBSP):
@@ -160,13 +160,13 @@ class AVSModel(nn.Module):
         return heard
 
 
-def _sizes(variant: str) -> dict[str, Any] | None:
+def _audioclip_sizes(variant: str) -> dict[str, Any] | None:
     """The sizes of AudioCLIP's towers; None for the published ones."""
     path = None if variant == "published" else find_weights(variant, "audioclip")
     return None if path is None else read_sizes(path)
 
 
-def _keep_scale(layer: nn.Module) -> None:
+def _init_he(layer: nn.Module) -> None:
     # Under PyTorch's own initialisation activations shrink at every layer, until VGGish gives its biases and
     # next to nothing of the sound.
     if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:

@@ -11,7 +11,7 @@ from models.esresnext import ESResNeXtFBSP
 from supervised.model import AVSModel
 from supervised.options import Fidelity, TrainOptions
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 def build_optimizer(model: AVSModel, options: TrainOptions, fidelity: Fidelity) -> torch.optim.Adam:
@@ -36,7 +36,7 @@ def param_groups(model: AVSModel, options: TrainOptions, fidelity: Fidelity) -> 
             backbone -= {id(p) for p in model.audio_tower.fc.parameters()}
     spared: set[int] = set()
     if fidelity == "corrected":
-        spared = {id(p) for layer in model.modules() if isinstance(layer, NORMS) for p in layer.parameters()}
+        spared = {id(p) for layer in model.modules() if isinstance(layer, NORM_LAYERS) for p in layer.parameters()}
     found: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:

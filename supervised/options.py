@@ -225,7 +225,7 @@ class Options:
     metric_batch: int = ranged(4, 1)
 
 
-def check(options: Options) -> None:
+def check_options(options: Options) -> None:
     """Raise InputError for options that lie outside their ranges or contradict each other."""
     check_ranges(options)
     model, train, loss = options.model, options.train, options.loss

@@ -26,7 +26,7 @@ from utils.layout import BENCHMARKS
 from utils.paths import expanded
 
 HERE = Path(__file__).parent
-TABLE, CONFIGS = HERE / "rows.csv", HERE / "configs"
+ROWS_CSV, CONFIGS = HERE / "rows.csv", HERE / "configs"
 BACKBONES = {  # of tpavi: its name in a sentence, in models.backbones, and its weights
     "resnet50": ("ResNet-50", "resnet50", "resnet50"),
     "pvt": ("PVT-v2-b5", "pvt_v2_b5", "pvt-v2-b5"),
@@ -50,7 +50,7 @@ class Row:
     freeze: str
     lr: float
     backbone_lr_mult: float
-    batch: int
+    batch_size: int
     epochs: int
     fraction: float
     avm: str
@@ -87,21 +87,21 @@ class Row:
             rates += f", backbone_lr_mult: {self.backbone_lr_mult}"
         if self.avm != "none":
             lines.append(f"loss: {{distance: {self.avm}, weight: 0.5, stages: [0, 1, 2, 3]}}")
-        lines.append(f"train: {{epochs: {self.epochs}, batch_size: {self.batch}, {rates}, seed: 123}}")
+        lines.append(f"train: {{epochs: {self.epochs}, batch_size: {self.batch_size}, {rates}, seed: 123}}")
         lines.append(f"metric_batch: {self.metric_batch}")
         return "\n".join(lines) + "\n"
 
 
-def scripts() -> list[dict[str, str]]:
+def read_table() -> list[dict[str, str]]:
     """The table: every script of the original with its settings, `row` empty where it cannot run."""
-    with TABLE.open(newline="", encoding="utf-8") as file:
+    with ROWS_CSV.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def rows() -> list[Row]:
+def read_rows() -> list[Row]:
     """The rows, in the order of the table. Raises ValueError if two scripts of a row have different settings."""
     found: dict[str, Row] = {}
-    for line in scripts():
+    for line in read_table():
         if not line["row"]:
             continue
         row = Row(
@@ -122,7 +122,7 @@ def rows() -> list[Row]:
         )
         known = found.get(row.name, row)
         if replace(known, scripts=()) != row:
-            raise ValueError(f"{TABLE}: the scripts of {row.name} differ in their settings")
+            raise ValueError(f"{ROWS_CSV}: the scripts of {row.name} differ in their settings")
         found[row.name] = replace(row, scripts=(*known.scripts, f"{line['folder']}/{line['script']}"))
     return list(found.values())
 
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     action.add_argument("--check", action="store_true", help="compare the YAML files with the table")
     parser.add_argument("--out", type=expanded, default=CONFIGS, help="folder of the YAML files")
     args = parser.parse_args(argv)
-    table = rows()
+    table = read_rows()
     if args.write:
         for row in table:
             write_text(args.out / f"{row.name}.yaml", row.yaml())

@@ -105,7 +105,7 @@ def check_same_run(config: Path, options: Options) -> None:
         held = replace(held, train=replace(held.train, epochs=options.train.epochs))
     names = differing(held, options, RUNTIME_ONLY)
     if set(names) <= set(WEIGHTS) and _random(held) == _random(options):
-        names = [] if same_files(_started_from(config.parent), options.model.checkpoint_files()) else names
+        names = [] if same_files(_initial_digests(config.parent), options.model.checkpoint_files()) else names
     refuse_other_options(config.parent, held, options, names)
     refuse_other_data(config.parent, options.data.root, options.data.benchmark)
 
@@ -114,7 +114,7 @@ def _random(options: Options) -> tuple[bool, bool]:
     return options.model.weights == "random", options.model.vggish.weights == "random"
 
 
-def _started_from(run: Path) -> list[str]:
+def _initial_digests(run: Path) -> list[str]:
     """The digests of the files that the towers of a run started from."""
     try:
         towers = json.loads((run / "initial_weights.json").read_text(encoding="utf-8"))

@@ -40,12 +40,12 @@ from tqdm import tqdm
 from models.checkpoints import is_finite
 from supervised import optim, state
 from supervised.data import extract_audio_features, open_dataset
-from supervised.distributed import announce, batches, convert_sync_batchnorm, loss_scale, rank_slice
-from supervised.evaluate import evaluate, make_accelerator
+from supervised.distributed import convert_sync_batchnorm, loss_scale, rank_slice, set_num_videos, shuffled_batches
+from supervised.evaluate import build_accelerator, evaluate
 from supervised.grad_checkpointing import enable_grad_checkpointing
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel, architecture
-from supervised.options import Options, check
+from supervised.options import Options, check_options
 from utils.cli import InputError, cli_entry, quiet_bar
 from utils.config import option_parser, parse_options, to_yaml
 from utils.dataloader import load_batches
@@ -62,10 +62,10 @@ class Trainer:
     """One run, from its options to its folder. Every process of a distributed run builds one."""
 
     def __init__(self, options: Options, out: Path):
-        check(options)
+        check_options(options)
         state.check_same_run(out / "config.yaml", options)
         self.options, self.out = options, out
-        self.accelerator: Accelerator = make_accelerator(options)
+        self.accelerator: Accelerator = build_accelerator(options)
         set_seed(options.train.seed)
         self.model = AVSModel(options.model, options.fidelity)
         inputs = self.model.inputs
@@ -175,7 +175,7 @@ class Trainer:
         train, progress, begin = self.options.train, self.progress, time.perf_counter()
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         # The order depends on seed and epoch alone, so a resumed run and any number of processes see the same.
-        whole = batches(len(self.datasets["train"]), train.batch_size, train.seed * 100_003 + epoch)
+        whole = shuffled_batches(len(self.datasets["train"]), train.batch_size, train.seed * 100_003 + epoch)
         left = whole[progress.step :]
         loader = load_batches(
             self.datasets["train"],
@@ -231,7 +231,7 @@ class Trainer:
         device, world = self.accelerator.device, self.accelerator.num_processes
         moved = {name: to_device(value, device) for name, value in items.items() if isinstance(value, Tensor)}
         local, labelled = moved["masks"].shape[:2]
-        announce(self.model, len(batch))
+        set_num_videos(self.model, len(batch))
         with self.accelerator.autocast():
             output = self.wrapped_model(moved, labelled if self.options.loss.distance == "none" else None)
         loss = segmentation_loss(output, moved["masks"], self.options.loss, max(len(batch), local))

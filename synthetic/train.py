@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import cv2
 import torch
 
-from models.registry import MINI
+from models.registry import MINI_DIR
 from synthetic.tasks import TASKS
 from synthetic.trainer import Metrics, TrainingRun
 from utils.cli import InputError, Parser, cli_entry
@@ -59,7 +59,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for one, pictures, steps, batch, least, lr in of:
         pictures.add_argument("--pictures", type=found, help="folder of pictures and sounds, not the drawn things")
         one.add_argument("--backgrounds", type=found, help="folder of photographs instead of drawn backdrops")
-        one.add_argument("--out", type=expanded, default=MINI, help="default pretrained/mini")
+        one.add_argument("--out", type=expanded, default=MINI_DIR, help="default pretrained/mini")
         one.add_argument("--start", type=found, help="folder of miniature weights to start from, not random ones")
         one.add_argument("--seed", type=SEED, default=0, help="default 0")
         one.add_argument("--steps", type=COUNT, default=steps, help=f"of the whole schedule, default {steps}")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from models.registry import MINI
+from models.registry import MINI_DIR
 from utils.audio_stream import read_seconds, read_sound
 from utils.cli import quiet_bar
 from utils.config import to_yaml
@@ -109,7 +109,7 @@ def lacking(out: Path, options: Options, *, heat: bool, prompts: bool) -> list[s
 
 def is_miniature(options: Options) -> bool:
     """Whether the networks are those that ship, which know drawings alone."""
-    return any(path.parent == MINI for path in options.checkpoint_files())
+    return any(path.parent == MINI_DIR for path in options.checkpoint_files())
 
 
 def card_stride(video: Video) -> int:

@@ -27,7 +27,7 @@ from models.audioclip import AudioCLIP
 from models.backbones import build_backbone, load_imagenet
 from models.checkpoints import load_checkpoint, load_strict, read_state_dict
 from models.esresnext import ESResNeXtFBSP
-from models.key_maps import esresnext_audio, load_audio, load_audioclip, load_visual, resnet_stages, tower
+from models.key_maps import esresnext_audio, load_audio, load_audioclip, load_visual, resnet_stages, tower_state
 from models.vggish import VGGish
 from pretrained import download as fetch
 from tests.helpers import golden_values
@@ -122,8 +122,8 @@ def test_towers_take_their_own_part() -> None:
     model = small()
     text = model.text_projection.clone()
     assert load_visual(model.visual, state) == [] and load_audio(model.audio, state) == []
-    assert_holds(model.visual, tower(state, "visual"))
-    assert_holds(model.audio, tower(state, "audio"))
+    assert_holds(model.visual, tower_state(state, "visual"))
+    assert_holds(model.audio, tower_state(state, "audio"))
     assert torch.equal(model.text_projection, text)
     surgery = state | {"visual.attnpool.attn.qkv.weight": torch.zeros(1)}
     with pytest.raises(RuntimeError, match=r"unexpected 1: attnpool\.attn\.qkv\.weight"):
@@ -183,7 +183,7 @@ def test_other_networks_files_are_refused() -> None:
     with pytest.raises(RuntimeError, match=r"misshapen \d+: layer1"):
         load_audio(model.audio, resnet)
     with pytest.raises(RuntimeError, match="unexpected"):
-        load_visual(model.visual, tower(published("audioclip"), "audio"))
+        load_visual(model.visual, tower_state(published("audioclip"), "audio"))
 
 
 def test_vggish_and_imagenet_layouts(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from models.audioclip_segmentor import AudioCLIPSegmentor
 from models.sam import SamConfig
 from models.tpavi_segmentor import Segmentation
 from supervised import train
-from supervised.losses import Loss, segmentation_loss
+from supervised.losses import LossTerms, segmentation_loss
 from supervised.model import AVSModel
 from supervised.options import ModelOptions, VGGishOptions
 from supervised.state import load_state
@@ -295,9 +295,9 @@ def test_a_late_nan_is_named_by_its_step(
 ) -> None:
     steps, original = iter(range(100)), train.segmentation_loss
 
-    def loss(*words: Any) -> Loss:
+    def loss(*words: Any) -> LossTerms:
         terms = original(*words)
-        return Loss(terms.total * (float("nan") if next(steps) == 2 else 1), terms.bce, terms.avm)
+        return LossTerms(terms.total * (float("nan") if next(steps) == 2 else 1), terms.bce, terms.avm)
 
     monkeypatch.setattr(train, "segmentation_loss", loss)
     more = ["--train.checkpoint_minutes", minutes, "--train.batch_size", "2"]

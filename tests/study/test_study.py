@@ -25,7 +25,7 @@ from study.rows import TABLES, public_rows
 from study.run import STALE, choose, prepare, shared, state
 from study.table_format import LATEX, Table, format_score, format_scores, latex
 from study.tables import build_tables, load_reported, reported, write_tables
-from supervised.rows import rows
+from supervised.rows import read_rows
 from utils.cli import InputError
 from utils.config import to_yaml
 from utils.files import write_text
@@ -61,7 +61,7 @@ def test_the_papers_study_has_every_row_once() -> None:
     kinds = [(job.kind, job.fidelity) for job in study.jobs]
     assert [kinds.count(kind) for kind in (("zero_shot", "published"), ("zero_shot", "corrected"))] == [12, 12]
     trained = [job for job in study.jobs if job.kind == "supervised"]
-    assert sorted(job.config.stem for job in trained) == sorted(row.name for row in rows()) and len(trained) == 48
+    assert sorted(job.config.stem for job in trained) == sorted(row.name for row in read_rows()) and len(trained) == 48
     assert all(job.config.is_file() and job.options.fidelity == job.fidelity for job in study.jobs)
     for job in trained:
         assert job.fraction == job.options.data.fraction and job.benchmark == job.options.data.benchmark

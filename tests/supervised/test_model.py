@@ -17,7 +17,7 @@ from torch import nn
 
 from supervised import evaluate, train
 from supervised.data import SupervisedDataset, other_clip
-from supervised.distributed import StochasticDepth, announce, batches, loss_scale, rank_slice
+from supervised.distributed import StochasticDepth, loss_scale, rank_slice, set_num_videos, shuffled_batches
 from supervised.options import Options
 from utils import results
 from utils.config import from_yaml, to_yaml
@@ -243,7 +243,7 @@ def test_options_survive_yaml(tmp_path: Path) -> None:
 
 def test_shares_make_up_the_batch() -> None:
     for count, size, world in ((10, 4, 2), (7, 3, 4), (5, 5, 3)):
-        for batch in batches(count, size, seed=1):
+        for batch in shuffled_batches(count, size, seed=1):
             shares = [rank_slice(batch, rank, world) for rank in range(world)]
             weights = [loss_scale(len(part), len(batch), world) for part in shares]
             assert sum(weights) == pytest.approx(world)
@@ -251,8 +251,8 @@ def test_shares_make_up_the_batch() -> None:
                 assert shares == [batch] * world
             else:
                 assert sorted(chain(*shares)) == sorted(batch)
-    assert batches(9, 4, 1) == batches(9, 4, 1) != batches(9, 4, 2)
-    assert sorted(chain(*batches(9, 4, 1))) == list(range(9))
+    assert shuffled_batches(9, 4, 1) == shuffled_batches(9, 4, 1) != shuffled_batches(9, 4, 2)
+    assert sorted(chain(*shuffled_batches(9, 4, 1))) == list(range(9))
 
 
 @pytest.mark.parametrize("videos, world", [(4, 2), (7, 3), (2, 4)])
@@ -264,7 +264,7 @@ def test_stochastic_depth_decides_as_one_process_does(videos: int, world: int) -
     assert 0 < (whole == 0).float().mean() < 1
     for rank in range(world):
         mine, part = rank_slice(list(range(videos)), rank, world), StochasticDepth(0.4, True, rank, world)
-        announce(nn.Sequential(part), videos)
+        set_num_videos(nn.Sequential(part), videos)
         torch.manual_seed(1)
         assert torch.equal(part(x.unflatten(0, (videos, 5))[mine].flatten(0, 1)), whole[mine].flatten(0, 1))
         assert torch.equal(part.eval()(x), x)

@@ -10,7 +10,7 @@ from models.backbones import WIDTHS
 from supervised import rows
 from supervised.losses import AVMOptions
 from supervised.model import AVSModel
-from supervised.options import Options, check
+from supervised.options import Options, check_options
 from utils.config import from_yaml
 
 CONFIGS = Path(__file__).parents[2] / "supervised" / "configs"
@@ -34,16 +34,16 @@ TPAVI = [  # name, benchmark, backbone, share of the data, epochs
     ("ms3_tpavi_resnet50_20_percent", "ms3", "resnet50", 0.2, 80),
     ("ms3_tpavi_resnet50_50_percent", "ms3", "resnet50", 0.5, 50),
 ]
-FPN = [row for row in rows.rows() if row.segmentor == "fpn"]
+FPN = [row for row in rows.read_rows() if row.segmentor == "fpn"]
 
 
 def test_every_script_is_in_the_table() -> None:
-    lines = rows.scripts()
+    lines = rows.read_table()
     assert Counter(line["folder"] for line in lines) == SCRIPTS
     stuck = [line for line in lines if not line["row"]]
     assert [(line["folder"], line["fusion"]) for line in stuck] == [("Sam4AVS/avs_s4_aclp_backbone_ablation", "none")]
     assert all(line["benchmark"] in line["folder"].split("_") for line in lines)
-    table = rows.rows()
+    table = rows.read_rows()
     assert len(table) == 48 and Counter(row.benchmark for row in table) == {"s4": 24, "ms3": 24}
     assert sum(len(row.scripts) for row in table) == len(lines) - 1
     # The second pair of folders repeats all scripts of the first, but for S4's that cannot run there.
@@ -76,12 +76,12 @@ def test_settings_agree_with_what_the_scripts_are_called(row: rows.Row) -> None:
     assert (row.avm, row.metric_batch) == ("none", 1)
 
 
-@pytest.mark.parametrize("row", rows.rows(), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", rows.read_rows(), ids=lambda row: row.name)
 def test_yaml_is_the_table(row: rows.Row) -> None:
     path = CONFIGS / f"{row.name}.yaml"
     assert path.read_text() == row.yaml()
     options = from_yaml(Options, path)
-    check(options)
+    check_options(options)
     data, model, train = options.data, options.model, options.train
     assert (data.benchmark, data.fraction, data.image_size, data.audio_repeats) == (row.benchmark, row.fraction, 224, 5)
     assert (train.epochs, train.batch_size, train.lr, train.seed) == (row.epochs, row.batch, row.lr, 123)
@@ -124,7 +124,7 @@ def test_every_other_config_is_a_valid_run() -> None:
     assert {f"{b}_fpn_{kind}" for b in ("s4", "ms3") for kind in ("mini", "random", "none")} <= {f.stem for f in files}
     for file in files:
         options = from_yaml(Options, file)
-        check(options)
+        check_options(options)
         assert options.model.backbone in WIDTHS
 
 
@@ -157,11 +157,11 @@ def test_as_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_scripts_of_a_row_must_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = rows.TABLE.read_text().splitlines()
+    lines = rows.ROWS_CSV.read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("s4_fpn_naive_concate,"))
     lines[first] = lines[first].replace(",70,", ",71,")
     changed = tmp_path / "rows.csv"
     changed.write_text("\n".join(lines))
     monkeypatch.setattr(rows, "TABLE", changed)
     with pytest.raises(ValueError, match="the scripts of s4_fpn_naive_concate differ"):
-        rows.rows()
+        rows.read_rows()

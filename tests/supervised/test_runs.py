@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from supervised import evaluate, optim, state, train
-from supervised.losses import Loss
+from supervised.losses import LossTerms
 from supervised.model import AVSModel
 from supervised.options import Options
 from tests.helpers.tiny_checkpoints import arguments, folder, same
@@ -94,7 +94,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """The process is interrupted within its step number `count` from now."""
     steps, original = iter(range(1, 1000)), train.segmentation_loss
 
-    def loss(*words: Any) -> Loss:
+    def loss(*words: Any) -> LossTerms:
         if next(steps) == count:
             raise KeyboardInterrupt
         return original(*words)
@@ -208,9 +208,9 @@ def test_nan_loss_stops_and_keeps_the_last_good_state(
 ) -> None:
     run, steps, original = tmp_path / "run", iter(range(100)), train.segmentation_loss
 
-    def loss(*words: Any) -> Loss:
+    def loss(*words: Any) -> LossTerms:
         terms = original(*words)
-        return Loss(terms.total * (float("nan") if next(steps) == 4 else 1), terms.bce, terms.avm)
+        return LossTerms(terms.total * (float("nan") if next(steps) == 4 else 1), terms.bce, terms.avm)
 
     monkeypatch.setattr(train, "segmentation_loss", loss)
     more = ["--train.checkpoint_minutes", "0", "--train.batch_size", "4"]
