@@ -17,11 +17,11 @@ from torch import Tensor
 
 from models.audioclip import AudioCLIP
 from models.audioclip_segmentor import AudioCLIPSegmentor
+from reference.random_sam import MINI, random_sam
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
 from supervised.optim import build_optimizer
 from supervised.options import FPNOptions, ModelOptions, TrainOptions, VGGishOptions
-from tests.helpers.random_sam import MINI, random_sam
 from utils.device import channels_last
 from zero_shot.options import ProposalOptions
 from zero_shot.segmenters.sam import SamSegmenter

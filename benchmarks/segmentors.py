@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import reference.metrics
+import reference.tpavi
 from benchmarks.harness import Output, Work
 from models.tpavi import TPAVI
 from supervised.grad_checkpointing import enable_grad_checkpointing
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
 from supervised.options import FPNOptions, ModelOptions, VGGishOptions
-from tests.helpers import reference as plain
 from utils.metrics import Metrics
 
 Attend = Callable[[TPAVI, Tensor, Tensor], Tensor]
@@ -33,7 +34,10 @@ def metrics_reference(videos: int) -> Work:
     scored = _scored(videos)
 
     def work() -> Output:
-        f, iou = (np.mean([measure(*pair) for pair in scored]) for measure in (plain.f_measure, plain.iou))
+        f, iou = (
+            np.mean([measure(*pair) for pair in scored])
+            for measure in (reference.metrics.f_score, reference.metrics.mean_iou)
+        )
         return {"M_F": np.array([f]), "M_J": np.array([iou])}
 
     return work
@@ -74,7 +78,7 @@ def _block(attend: Attend, seconds: int, side: int, channels: int) -> Work:
 
 def block_reference(**sizes: int) -> Work:
     """Through the matrix of all pixels with all pixels."""
-    return _block(plain.tpavi, **sizes)
+    return _block(reference.tpavi.tpavi, **sizes)
 
 
 def block_optimized(**sizes: int) -> Work:
@@ -138,7 +142,7 @@ def _step(row: str, size: str, batch: int, attend: Attend | None, again: bool = 
 
 def step_reference(row: str, size: str, batch: int) -> Work:
     """The frozen audio tower runs in every step, TPAVI makes its matrix, all five frames are decoded."""
-    return _step(row, size, batch, plain.tpavi)
+    return _step(row, size, batch, reference.tpavi.tpavi)
 
 
 def step_optimized(row: str, size: str, batch: int) -> Work:

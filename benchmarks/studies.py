@@ -9,10 +9,12 @@ from accelerate import Accelerator
 from PIL import Image
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 
+import reference.images
+import reference.metrics
+import reference.prompts
 from benchmarks import data
 from benchmarks.harness import Output, Work
 from models.registry import create_model
-from tests.helpers import reference as plain
 from utils.audio import load_clip_waveform
 from utils.layout import AVSBench
 from zero_shot.evaluate import evaluate, open_split
@@ -100,13 +102,13 @@ def study_reference(setting: str, count: int, composed: int, side: int) -> Work:
         if not kept:
             return np.zeros((224, 224), bool)
         size = options.retrieval.crop_size
-        crops = torch.stack([plain.crop_image(crop, size) for crop in cut.values() if crop is not None])
+        crops = torch.stack([reference.images.crop_image(crop, size) for crop in cut.values() if crop is not None])
         scores = proposal_probabilities(model.encode_image(crops), sound, options.retrieval.logit_scale)
         chosen = select_proposals(scores, kept, len(records), rule="top1")
         return union_masks([records[place]["segmentation"] for place in chosen])
 
     def ask(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
-        wanted, unwanted = plain.peaks(heat, options.prompt.threshold)
+        wanted, unwanted = reference.prompts.peak_points(heat, options.prompt.threshold)
         predictor.set_image(frame)
         labels = np.array([1] * len(wanted) + [0] * len(unwanted))
         masks, scores, _ = predictor.predict(np.array(wanted + unwanted, float), labels)
@@ -124,14 +126,14 @@ def study_reference(setting: str, count: int, composed: int, side: int) -> Work:
             if setting == "no_prompt":
                 masks = [pick(frame, sound) for frame, sound in zip(frames, sounds, strict=True)]
             else:
-                images = plain.normalise(torch.from_numpy(np.stack(frames)), "clip")
+                images = reference.images.normalize_frames(torch.from_numpy(np.stack(frames)), "clip")
                 dense = model.image_pyramid(images, surgery=True)[1]
                 heats = similarity_map(sounds, dense, mode="bicubic").numpy()
                 masks = [ask(frame, heat) for frame, heat in zip(frames, heats, strict=True)]
-            truth = torch.stack([plain.read_mask(path, "s4") for path in bench.masks(clip)])
+            truth = torch.stack([reference.images.read_mask(path, "s4") for path in bench.masks(clip)])
             predicted = torch.from_numpy(np.stack(masks)).float()
-            iou.append(plain.iou(predicted, truth))
-            f.append(plain.f_measure(predicted, truth))
+            iou.append(reference.metrics.mean_iou(predicted, truth))
+            f.append(reference.metrics.f_score(predicted, truth))
             answers += masks
         return {"masks": np.stack(answers), "M_J": np.array([np.mean(iou)]), "M_F": np.array([np.mean(f)])}
 

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from segment_anything import SamAutomaticMaskGenerator
 
+import reference.prompts
 from benchmarks.harness import Output, Work
 from models.audioclip import AudioCLIP
 from models.registry import create_model
 from models.sam import SAM_CONFIGS
-from tests.helpers import reference as plain
-from tests.helpers.random_sam import MINI, random_sam
+from reference.random_sam import MINI, random_sam
 from zero_shot.methods.base import AUDIOCLIP_RATE
 from zero_shot.options import ProposalOptions
 from zero_shot.prompts import peak_points
@@ -82,7 +82,7 @@ def prompts_reference(frames: int) -> Work:
     sounds, dense = _pairs(frames)
 
     def work() -> Output:
-        found = [plain.peaks(heat.numpy(), 0.6) for heat in similarity_map(sounds, dense)]
+        found = [reference.prompts.peak_points(heat.numpy(), 0.6) for heat in similarity_map(sounds, dense)]
         return {"points": np.concatenate([np.array(points, float).reshape(-1, 2) for pair in found for points in pair])}
 
     return work

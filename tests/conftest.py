@@ -11,7 +11,7 @@ import torch
 from hypothesis import settings
 
 from synthetic import compose
-from tests.helpers.offline.block_network import LIST, cut_off
+from tests.helpers.offline.block_network import LIST, block_network
 from utils import preprocess
 from utils.layout import AVSBench
 from utils.video_writer import write_video
@@ -23,7 +23,7 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 # No test may use the network: neither this process nor those that it starts.
-cut_off()
+block_network()
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(Path(__file__).parent / "helpers" / "offline"), os.environ.get("PYTHONPATH")])
 )

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from models import TPAVISegmentor
 from models.backbones import build_backbone, load_imagenet, rename_pvt_key
 from models.tpavi import TPAVI
+from reference.tpavi import tpavi as reference_tpavi
 from supervised.losses import AVMOptions, segmentation_loss
 from tests.helpers import golden_values as golden
-from tests.helpers import reference as plain
 
 FOLDER = Path(__file__).parents[1] / "golden"
 FIGURES = np.load(FOLDER / "tpavi_seed1.npz")
@@ -94,7 +94,7 @@ def test_linear_attention_equals_the_full_matrix(hears: bool, train: bool) -> No
     inputs = [maps, *(p for name, p in block.named_parameters() if hears or "align" not in name)]
     linear = block(maps, audio)[0]
     weights = torch.randn_like(linear)
-    full = plain.tpavi(block, maps, audio)
+    full = reference_tpavi(block, maps, audio)
     torch.testing.assert_close(linear, full)
     for a, b in zip(
         torch.autograd.grad((linear * weights).sum(), inputs),

@@ -24,12 +24,12 @@ from benchmarks import gpu, gpu_rows, roofline
 from models.audioclip_segmentor import AudioCLIPSegmentor
 from models.sam import SamConfig
 from models.tpavi_segmentor import Segmentation
+from reference.random_sam import random_sam
 from supervised import train
 from supervised.losses import LossTerms, segmentation_loss
 from supervised.model import AVSModel
 from supervised.options import ModelOptions, VGGishOptions
 from supervised.state import load_state
-from tests.helpers.random_sam import random_sam
 from tests.helpers.tiny_checkpoints import arguments, clip, folder, options, same
 from utils import device
 from utils.cache import Cache, get_or_compute

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from tests.helpers import reference as plain
+from reference import images as reference
 from utils.cli import InputError
 from utils.dataset import STATISTICS, AVSDataset, normalize_frames, sample_fraction
 from utils.files import png_bytes, read_image, write_bytes
@@ -106,9 +106,9 @@ def test_only_training_data_is_partial(composed: Path) -> None:
 def test_normalising_by_table_is_the_formula_to_the_bit(statistics: str) -> None:
     frames = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(2, 1, 1, 3)
     frames[1] = torch.randint(256, (16, 16, 3), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(normalize_frames(frames, statistics), plain.normalise(frames, statistics))
+    assert torch.equal(normalize_frames(frames, statistics), reference.normalize_frames(frames, statistics))
     thin = frames[:, :1, :, :]
-    assert torch.equal(normalize_frames(thin, statistics), plain.normalise(thin, statistics))
+    assert torch.equal(normalize_frames(thin, statistics), reference.normalize_frames(thin, statistics))
 
 
 def test_frames_without_compression_hold_the_same_pixels(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from avsbench_data import check
-from tests.helpers import reference as plain
+from reference import images as reference
 from utils.cli import InputError
 from utils.dataset import AVSDataset
 from utils.layout import BENCHMARKS, AVSBench
@@ -157,7 +157,7 @@ def test_masks_in_grey_are_dithered_as_in_the_original_if_asked(
     }.items():
         path.write_bytes(content)
         found = dataset[0]["masks"][2]
-        assert torch.equal(found, plain.read_mask(path, "s4")) and 0 < found.sum() < found.numel(), name
+        assert torch.equal(found, reference.read_mask(path, "s4")) and 0 < found.sum() < found.numel(), name
         assert check.clip_problems(data, clip, raw=False, features=False, soft_masks="dither") == [], name
     for encode, _ in (REFUSED[name] for name in ("RGB red", "alpha only", "palette of VOC", "16 bit 0/1")):
         path.write_bytes(encode())

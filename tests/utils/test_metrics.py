@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers import reference as plain
+from reference import metrics as reference
 from utils.metrics import Metrics, count_frames, f_score, mean_iou, threshold_levels, thresholds
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -52,8 +52,8 @@ frames_and_masks = st.integers(0, 2**32 - 1).map(
 @given(frames_and_masks)
 def test_equals_the_plain_form(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits, masks = pair
-    assert f_score(logits, masks) == pytest.approx(plain.f_measure(logits, masks), abs=1e-6)
-    assert mean_iou(logits, masks) == pytest.approx(plain.iou(logits, masks), abs=1e-6)
+    assert f_score(logits, masks) == pytest.approx(reference.f_score(logits, masks), abs=1e-6)
+    assert mean_iou(logits, masks) == pytest.approx(reference.mean_iou(logits, masks), abs=1e-6)
 
 
 def collect(order: list[int]) -> Metrics:
@@ -74,8 +74,8 @@ def test_whole_set_numbers_ignore_batches_and_order() -> None:
 def test_batch_rule_is_the_originals() -> None:
     result = collect([0, 1, 2, 3, 4]).result(metric_batch=2)
     batches = [slice(0, 4), slice(4, 8), slice(8, 10)]  # the last has fewer frames and the same weight
-    assert result["m_f"] == pytest.approx(np.mean([plain.f_measure(LOGITS[b], MASKS[b]) for b in batches]), abs=1e-6)
-    assert result["m_j"] == pytest.approx(np.mean([plain.iou(LOGITS[b], MASKS[b]) for b in batches]), abs=1e-6)
+    assert result["m_f"] == pytest.approx(np.mean([reference.f_score(LOGITS[b], MASKS[b]) for b in batches]), abs=1e-6)
+    assert result["m_j"] == pytest.approx(np.mean([reference.mean_iou(LOGITS[b], MASKS[b]) for b in batches]), abs=1e-6)
     assert result["m_f_whole_set"] == pytest.approx(GOLDEN["f_0_10"], abs=1e-6)
 
 

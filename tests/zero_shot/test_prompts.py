@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from tests.helpers import reference as plain
+from reference import prompts as reference
 from tests.zero_shot.test_similarity import golden_pair
 from zero_shot.prompts import Prompt, choose_mask, component_boxes, dense_points, peak_points, top_points
 from zero_shot.similarity import similarity_map
@@ -117,7 +117,7 @@ def test_top_points_are_the_first_highest_and_the_first_lowest(sm: np.ndarray) -
 @settings(deadline=None, max_examples=60)
 @given(maps(24), thresholds)
 def test_corrected_peaks_are_the_true_local_extrema(sm: np.ndarray, threshold: float) -> None:
-    peaks, troughs = plain.peaks(sm, threshold)
+    peaks, troughs = reference.peak_points(sm, threshold)
     points, labels = points_of(peak_points(sm, threshold))
     assert [tuple(p) for p in points[labels == 1]] == peaks
     assert [tuple(p) for p in points[labels == 0]] == troughs

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from tests.helpers import reference as plain
+from reference import images as reference
 from utils.dataset import STATISTICS
 from zero_shot.proposal_scoring import (
     crop_proposal,
@@ -94,14 +94,14 @@ def test_crop_faults() -> None:
 def test_crops_are_prepared_as_the_plain_form_does(height: int, width: int, size: int, seed: int) -> None:
     crop = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     ours = prepare_crops([crop], size)
-    torch.testing.assert_close(ours[0], plain.crop_image(crop, size), atol=2e-4, rtol=0)
+    torch.testing.assert_close(ours[0], reference.crop_image(crop, size), atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(224, 224), (150, 223), (61, 37), (1, 60), (90, 2)])
 def test_crops_at_the_published_size(shape: tuple[int, int]) -> None:
     crop = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     ours = prepare_crops([crop])[0]
-    torch.testing.assert_close(ours, plain.crop_image(crop, 224), atol=2e-4, rtol=0)
+    torch.testing.assert_close(ours, reference.crop_image(crop, 224), atol=2e-4, rtol=0)
 
 
 def test_enlarging_with_antialiasing_would_take_another_kernel() -> None:

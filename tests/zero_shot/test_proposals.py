@@ -13,7 +13,7 @@ from segment_anything import SamAutomaticMaskGenerator
 from segment_anything.modeling import Sam
 
 from models.sam import SamConfig
-from tests.helpers.random_sam import MINI, random_sam
+from reference.random_sam import MINI, random_sam
 from zero_shot.segmenters.sam import SamSegmenter
 from zero_shot.segmenters.sam_decoder import PROMPTS_PER_CHUNK, FastDecoder
 from zero_shot.segmenters.sam_proposals import ProposalOptions, generate_proposals

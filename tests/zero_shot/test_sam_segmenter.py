@@ -11,7 +11,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, Sam
 
 from models.sam import SamConfig
-from tests.helpers.random_sam import MINI, random_sam
+from reference.random_sam import MINI, random_sam
 from zero_shot.segmenters.sam import ImageEmbedding, SamSegmenter, scaling
 from zero_shot.segmenters.sam_encoder import encode
 

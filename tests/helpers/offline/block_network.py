@@ -12,7 +12,7 @@ NAMED = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")  
 ADDRESSED = ("socket.connect", "socket.sendto", "socket.sendmsg")  # and those of a socket and an address
 
 
-def cut_off() -> None:
+def block_network() -> None:
     """From now on this process reaches nothing but this machine: anything else is a ConnectionError.
 
     The hook cannot be taken off again, neither by us nor by a library.
