@@ -104,8 +104,9 @@ def check_same_run(config: Path, options: Options) -> None:
     if options.train.schedule == "constant" and options.train.epochs > held.train.epochs:
         held = replace(held, train=replace(held.train, epochs=options.train.epochs))
     names = differing(held, options, RUNTIME_ONLY)
-    if set(names) <= set(WEIGHTS) and _random(held) == _random(options):
-        names = [] if same_files(_initial_digests(config.parent), options.model.checkpoint_files()) else names
+    unmoved = same_files(_initial_digests(config.parent), options.model.checkpoint_files())
+    if _random(held) == _random(options) and unmoved:
+        names = [name for name in names if name not in WEIGHTS]
     refuse_other_options(config.parent, held, options, names)
     refuse_other_data(config.parent, options.data.root, options.data.benchmark)
 

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from utils.cli import InputError
 from utils.timestamps import ROUNDING, SAMPLE_POINT, steady_packets
 from utils.tone_map import TRANSFERS
-from utils.video import open_media
+from utils.video import lost_frames, open_media
 from utils.video_frame import display_matrix, is_oblique, is_turned, shown_size, to_rgb
 from utils.video_writer import frame_rate
 
@@ -108,7 +108,7 @@ def open_video(path: Path) -> Video:
         times = np.sort(np.array(stamps, float)) * float(video.time_base or 0)
         fps = video.average_rate or video.guessed_rate or DEFAULT_FPS
         last = lasting * float(video.time_base or 0) if timed else 0.0
-        lost = max(video.frames - there, 0)  # frames is 0 where the container does not say
+        lost = lost_frames(container, video, there, max(stamps, default=None))
         rate, channels = (audio.rate, min(audio.channels, 2)) if audio else (0, 0)
         aspect = video.sample_aspect_ratio
     if not timed:

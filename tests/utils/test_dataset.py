@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import constants
 from torch.utils.data import DataLoader
 
 from reference import images as reference
 from utils.cli import InputError
-from utils.dataset import STATISTICS, AVSDataset, normalize_frames, sample_fraction
+from utils.dataset import STATISTICS, AVSDataset, normalize_frames, read_frame, sample_fraction
 from utils.files import png_bytes, read_image, write_bytes
 from utils.layout import BENCHMARKS, AVSBench, Clip, read_meta
 from utils.pickled_log_mel import read_pickled_tensor
@@ -92,8 +93,10 @@ def test_partial_training_data_is_the_originals_draw() -> None:
     assert drawn["ms3", 0.5][:8] == [230, 228, 12, 215, 264, 45, 238, 55]
     for name in ("s4", "ms3"):
         assert drawn[name, 0.5][: len(drawn[name, 0.2])] == drawn[name, 0.2]
-    with pytest.raises(InputError, match="fraction 0"):
-        sample_fraction(s4, 0.0)
+    assert sorted(sample_fraction(ms3, 1.0), key=lambda clip: int(clip.name)) == ms3
+    for wrong in (0.0, 1.01):
+        with pytest.raises(InputError, match=f"fraction {wrong} is not in"):
+            sample_fraction(s4, wrong)
 
 
 def test_only_training_data_is_partial(composed: Path) -> None:
@@ -102,13 +105,29 @@ def test_only_training_data_is_partial(composed: Path) -> None:
     assert len(AVSDataset(data, "test", fraction=0.5)) == len(data.split("test"))
 
 
+def test_statistics_are_imagenets_and_clips() -> None:
+    assert STATISTICS["imagenet"] == (constants.IMAGENET_DEFAULT_MEAN, constants.IMAGENET_DEFAULT_STD)
+    assert STATISTICS["clip"] == (constants.OPENAI_CLIP_MEAN, constants.OPENAI_CLIP_STD)
+
+
 @pytest.mark.parametrize("statistics", STATISTICS)
 def test_normalising_by_table_is_the_formula_to_the_bit(statistics: str) -> None:
     frames = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(2, 1, 1, 3)
     frames[1] = torch.randint(256, (16, 16, 3), generator=torch.Generator().manual_seed(0))
     assert torch.equal(normalize_frames(frames, statistics), reference.normalize_frames(frames, statistics))
+    assert torch.equal(normalize_frames(frames[1:], statistics), reference.normalize_frames(frames[1:], statistics))
     thin = frames[:, :1, :, :]
     assert torch.equal(normalize_frames(thin, statistics), reference.normalize_frames(thin, statistics))
+
+
+def test_smaller_frames_are_averaged_and_larger_ones_interpolated(tmp_path: Path) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    write_bytes(tmp_path / "frame.png", png_bytes(frame))
+    blocks = frame.reshape(56, 4, 56, 4, 3).mean((1, 3))
+    np.testing.assert_allclose(read_frame(tmp_path / "frame.png", 56), blocks, atol=0.51)
+    image = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
+    larger = torch.nn.functional.interpolate(image, (448, 448), mode="bilinear")[0].permute(1, 2, 0)
+    np.testing.assert_allclose(read_frame(tmp_path / "frame.png", 448), larger, atol=1)
 
 
 def test_frames_without_compression_hold_the_same_pixels(tmp_path: Path) -> None:
