@@ -12,9 +12,9 @@ python -m pretrained.download audioclip-full sam-vit-h gets the public weights.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import sys
 from collections.abc import Sequence

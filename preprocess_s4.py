@@ -7,9 +7,9 @@ beside them, and s4_preprocess_report.csv. Finished clips are skipped, so the co
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import sys
 from collections.abc import Sequence

@@ -13,9 +13,9 @@ Exit code 1 if a row failed.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import os
 import shlex
@@ -34,8 +34,8 @@ from study.tables import write_tables
 from utils.cli import InputError, Parser, cli_entry
 from utils.fidelity import Fidelity
 from utils.lock import exclusive_lock
-from utils.option_ranges import COUNT
-from utils.paths import expanded, found
+from utils.option_ranges import POSITIVE_INT
+from utils.paths import expand_user, resolve_path
 
 
 def select(study: Study, patterns: Sequence[str]) -> list[Job]:
@@ -115,14 +115,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--only", nargs="+", default=[], metavar="PATTERN", help="rows of such names; the tables show all"
     )
     parser.add_argument("--dry-run", action="store_true", help="run nothing: list the rows and what they lack")
-    parser.add_argument("--jobs", type=COUNT, metavar="N", help="rows at a time (default: one a core; 1 on a GPU)")
-    parser.add_argument("--launcher", type=shlex.split, default=[], help="what runs a module, in place of python")
-    parser.add_argument("--out", type=expanded, default=Path("docs/results"), help="folder of the tables (%(default)s)")
-    parser.add_argument("--runs", type=expanded, help="folder of the runs (default: runs/STUDY)")
     parser.add_argument(
-        "--s4", "--data.s4", type=found, metavar="DIR", help="S4's data, if elsewhere than the study says"
+        "--jobs", type=POSITIVE_INT, metavar="N", help="rows at a time (default: one a core; 1 on a GPU)"
     )
-    parser.add_argument("--ms3", "--data.ms3", type=found, metavar="DIR", help="MS3's")
+    parser.add_argument("--launcher", type=shlex.split, default=[], help="what runs a module, in place of python")
+    parser.add_argument(
+        "--out", type=expand_user, default=Path("docs/results"), help="folder of the tables (%(default)s)"
+    )
+    parser.add_argument("--runs", type=expand_user, help="folder of the runs (default: runs/STUDY)")
+    parser.add_argument(
+        "--s4", "--data.s4", type=resolve_path, metavar="DIR", help="S4's data, if elsewhere than the study says"
+    )
+    parser.add_argument("--ms3", "--data.ms3", type=resolve_path, metavar="DIR", help="MS3's")
     args = parser.parse_args(argv)
     study = load_study(args.study, {"s4": args.s4, "ms3": args.ms3})
     runs = args.runs or Path("runs") / study.name

@@ -8,9 +8,9 @@ Exit code 1 if anything is wrong. --soft_masks dither takes masks in grey as run
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,15 +21,15 @@ from typing import get_args
 from tqdm import tqdm
 
 from utils.audio import SAMPLE_RATE, read_wav
-from utils.cli import InputError, Parser, cli_entry, quiet_bar
+from utils.cli import InputError, Parser, cli_entry, progress_bar_options
 from utils.dataset import read_frame, read_log_mel
 from utils.layout import AVSBench, Clip, SoftMasks
-from utils.masks import SoftMask, read_mask
-from utils.option_ranges import JOBS
-from utils.parallel import LOST, parallel_map
-from utils.paths import found
-from utils.preprocess import folder_fidelity
-from utils.video import probe_clip
+from utils.masks import SoftMaskError, read_mask
+from utils.option_ranges import NUM_JOBS
+from utils.parallel import WORKER_LOST, parallel_map
+from utils.paths import resolve_path
+from utils.preprocess import detect_fidelity
+from utils.video import check_clip
 
 
 def clip_problems(data: AVSBench, clip: Clip, raw: bool, features: bool, soft_masks: SoftMasks = "refuse") -> list[str]:
@@ -48,7 +48,7 @@ def _checks(
     data: AVSBench, clip: Clip, raw: bool, features: bool, remedy: str, soft_masks: SoftMasks
 ) -> Iterator[tuple]:
     if raw:
-        yield lambda: probe_clip(data.video(clip)), "obtain the raw video again"
+        yield lambda: check_clip(data.video(clip)), "obtain the raw video again"
     for path in data.masks(clip):
         yield lambda path=path: read_mask(path, soft_masks), "obtain gt_masks again"
     if features:
@@ -64,7 +64,7 @@ def soft_pixels(data: AVSBench, clip: Clip) -> list[int]:
     for path in data.masks(clip):
         try:
             read_mask(path)
-        except SoftMask as error:
+        except SoftMaskError as error:
             found.append(error.pixels)
         except InputError:
             pass  # `clip_problems` names it
@@ -88,7 +88,7 @@ def _check_wav(path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__)
-    parser.add_argument("--root", type=found, required=True, help="the folder that holds the meta CSV")
+    parser.add_argument("--root", type=resolve_path, required=True, help="the folder that holds the meta CSV")
     parser.add_argument("--dataset", choices=("s4", "ms3"), required=True)
     parser.add_argument(
         "--soft_masks",
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="refuse",
         help="masks in grey: refuse them (default), or dither them as the original's loader of S4 does",
     )
-    parser.add_argument("--jobs", type=JOBS, default=-1, help="processes (default -1: one a core)")
+    parser.add_argument("--jobs", type=NUM_JOBS, default=-1, help="processes (default -1: one a core)")
     args = parser.parse_args(argv)
     data = AVSBench(args.root, args.dataset)
     folder = args.root / f"{args.dataset}_data"
@@ -110,10 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"note: not preprocessed yet; run python preprocess_{args.dataset}.py --root {args.root}")
     look = partial(_look, data=data, raw=raw, features=features, soft_masks=args.soft_masks)
     made = parallel_map(look, data.clips, args.jobs)
-    bar = tqdm(made, total=len(data.clips), desc=f"check {args.dataset}", unit="clip", **quiet_bar())
+    bar = tqdm(made, total=len(data.clips), desc=f"check {args.dataset}", unit="clip", **progress_bar_options())
     bad, soft = 0, []
     for clip, findings in zip(data.clips, bar, strict=True):
-        problems, pixels = findings or ([f"{clip.name}: cannot be checked, {LOST}"], [])
+        problems, pixels = findings or ([f"{clip.name}: cannot be checked, {WORKER_LOST}"], [])
         soft += pixels
         bad += bool(problems)
         for problem in problems:
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = "dithered" if args.soft_masks == "dither" else "refused; --soft_masks dither reads them"
         print(f"note: {len(soft)} masks are in grey, {sum(soft)} pixels of them neither black nor white: {done}")
     try:
-        folder_fidelity(data)
+        detect_fidelity(data)
     except InputError as error:
         bad += 1
         print(error)

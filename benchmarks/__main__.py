@@ -7,9 +7,9 @@ says) in processes of its own, in turns. Run it on a quiet machine: it takes ten
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import importlib.metadata
 import json
@@ -27,9 +27,9 @@ from benchmarks.harness import BenchmarkRunner, Cost, Result, Row
 from benchmarks.rows import ROWS
 from utils.cli import Parser, cli_entry
 from utils.files import write_text
-from utils.option_ranges import COUNT
-from utils.paths import expanded
-from utils.results import commit
+from utils.option_ranges import POSITIVE_INT
+from utils.paths import expand_user
+from utils.results import git_commit
 
 HEAD = (
     "| part | size | beside | s | ours, s | faster | by | MB | ours, MB | less | largest difference |",
@@ -46,7 +46,7 @@ def machine() -> str:
     cpu = f"{os.cpu_count()} cores ({name[1] if name else platform.machine()})"
     versions = [f"{package} {importlib.metadata.version(package)}" for package in PACKAGES]
     python = f"Python {platform.python_version()}"
-    return ", ".join([cpu, f"{memory:.0f} GB", *gpu, python, *versions, f"commit {commit()[:12]}"])
+    return ", ".join([cpu, f"{memory:.0f} GB", *gpu, python, *versions, f"commit {git_commit()[:12]}"])
 
 
 def missing(row: Row) -> str:
@@ -92,9 +92,9 @@ def main(argv: Sequence[str] | None = None, tiny: bool = False) -> int:
     """Run the rows and print the table as it grows. tiny: only to see that the rows run and agree."""
     parser = Parser(__doc__)
     parser.add_argument("--only", default="", metavar="PATTERN", help="only rows in whose part or size this is found")
-    parser.add_argument("--rounds", type=COUNT, default=2, help="processes for each contestant (default 2)")
+    parser.add_argument("--rounds", type=POSITIVE_INT, default=2, help="processes for each contestant (default 2)")
     parser.add_argument("--quick", action="store_true", help="leave out what takes long")
-    parser.add_argument("--out", type=expanded, help="also write the table to this file, and a JSON file beside it")
+    parser.add_argument("--out", type=expand_user, help="also write the table to this file, and a JSON file beside it")
     args = parser.parse_args(argv)
     chosen = [row for row in ROWS if re.search(args.only, f"{row.part} {row.size}") and not (args.quick and row.slow)]
     heading = machine()

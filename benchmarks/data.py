@@ -20,10 +20,10 @@ from benchmarks.harness import Output, Work
 from synthetic import compose
 from utils import preprocess
 from utils.audio import SAMPLE_RATE, log_mel, mel_matrix, pad_or_trim
-from utils.dataset import STATISTICS, AVSDataset
+from utils.dataset import NORMALIZATION, AVSDataset
 from utils.files import read_image
 from utils.layout import AVSBench, Clip
-from utils.timestamps import frame_indices
+from utils.timestamps import published_frame_indices
 
 FOLDER = Path(tempfile.gettempdir())
 
@@ -66,7 +66,7 @@ def preprocess_reference(count: int, jobs: int) -> Work:
                 cv2.resize(frame.to_ndarray(format="rgb24", interpolation="BICUBIC"), (224, 224))
                 for frame in container.decode(video=0)
             ]
-        for target, index in zip(data.frames(clip), frame_indices(rate), strict=True):
+        for target, index in zip(data.frames(clip), published_frame_indices(rate), strict=True):
             cv2.imwrite(str(target), cv2.cvtColor(frames[min(index, len(frames) - 1)], cv2.COLOR_RGB2BGR))
         with av.open(path) as container:
             layout = "mono" if container.streams.audio[0].channels == 1 else "stereo"
@@ -130,7 +130,7 @@ def load_reference(count: int, split: str) -> Work:
     """As the original's loader: PNG as the original writes them, by PIL and torchvision, and pickled tensors."""
     data, folder = clips(count), FOLDER / f"avs_benchmark_{count}_clips" / f"original_{split}"
     folder.mkdir(exist_ok=True)
-    look = transforms.Compose([transforms.ToTensor(), transforms.Normalize(*STATISTICS["imagenet"])])
+    look = transforms.Compose([transforms.ToTensor(), transforms.Normalize(*NORMALIZATION["imagenet"])])
     paths = []
     for clip in data.split(split):
         frames = [folder / f"{clip.name}_{k}.png" for k in range(5)]

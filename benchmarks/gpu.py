@@ -12,9 +12,9 @@ candidates over the threshold). Beside --out goes a JSON file of the same number
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import json
 import sys
@@ -32,9 +32,9 @@ from benchmarks.roofline import Card, Counter, measure, seconds
 from utils.cli import InputError, Parser, cli_entry
 from utils.device import set_matmul_precision
 from utils.files import write_text
-from utils.option_ranges import COUNT
-from utils.paths import expanded
-from utils.results import commit
+from utils.option_ranges import POSITIVE_INT
+from utils.paths import expand_user
+from utils.results import git_commit
 from zero_shot.segmenters.sam_encoder import relative_position_bias
 
 COLUMNS = ("part", "form", "ms", "faster", "first s", "least ms", "reached", "GFLOP", "GB", "peak GB", "apart")
@@ -116,7 +116,7 @@ def line(numbers: dict[str, Any]) -> str:
 def heading(place: Target, card: Card) -> list[str]:
     """The card, what it was measured to do, and the table's head."""
     rates = ", ".join(f"{name} {rate / 1e12:.4g}" for name, rate in card.flops.items())
-    facts = f"{card.name}, torch {torch.__version__}, commit {commit()[:12]}"
+    facts = f"{card.name}, torch {torch.__version__}, commit {git_commit()[:12]}"
     facts += "; tiny sizes, whose times say nothing" if place.tiny else ""
     measured = f"Measured: TFLOP/s of matrix products {rates}; copies {card.bandwidth / 1e9:.4g} GB/s."
     lines = [facts, "", measured]
@@ -149,8 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that it works")
     parser.add_argument("--only", default="", metavar="WORD", help="only parts or forms whose name contains this")
-    parser.add_argument("--calls", type=COUNT, default=5, help="timed calls of each form (default 5)")
-    parser.add_argument("--out", type=expanded, metavar="FILE.md", help="also write the table to this file")
+    parser.add_argument("--calls", type=POSITIVE_INT, default=5, help="timed calls of each form (default 5)")
+    parser.add_argument("--out", type=expand_user, metavar="FILE.md", help="also write the table to this file")
     args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise InputError("no CUDA device here; --device cpu --tiny shows that the code works")
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_matmul_precision("fp32")
     if args.out:
         write_text(args.out, "\n".join([*lines, *map(line, found)]) + "\n")
-        facts = {"card": vars(card), "torch": torch.__version__, "commit": commit(), "rows": found}
+        facts = {"card": vars(card), "torch": torch.__version__, "commit": git_commit(), "rows": found}
         write_text(args.out.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
     return int(any("failed" in numbers for numbers in found))
 

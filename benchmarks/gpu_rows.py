@@ -22,7 +22,7 @@ from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
 from supervised.optim import build_optimizer
 from supervised.options import FPNOptions, ModelOptions, TrainOptions, VGGishOptions
-from utils.device import channels_last
+from utils.device import to_channels_last
 from zero_shot.options import ProposalOptions
 from zero_shot.segmenters.sam import SamSegmenter
 from zero_shot.segmenters.sam_encoder import compiled_block, encode, encode_block
@@ -89,7 +89,7 @@ def training(name: str) -> Callable[[Variant, Target], Step]:
         torch.manual_seed(0)
         model = AVSModel(_options(name, place.tiny)).to(place.device).train()
         if form.by_pixel:
-            channels_last(model)
+            to_channels_last(model)
         optimizer = build_optimizer(model, TrainOptions(), "corrected")
         run: Any = torch.compile(model, backend=place.backend) if form.compiled else model
         videos, side = (1, 32) if place.tiny else (4, 224)
@@ -173,7 +173,7 @@ def tower(kind: Literal["image", "audio"]) -> Callable[[Variant, Target], Step]:
         small: dict[str, Any] = {"embed_dim": 64, "vision_width": 16, "audio_width": 16, "audio_width_per_group": 16}
         model = AudioCLIP(text=False, **(small if place.tiny else {})).to(place.device).eval()
         if form.by_pixel:
-            channels_last(model)
+            to_channels_last(model)
         count, side, samples = (1, 64, 11_025) if place.tiny else (64, 224, 220_500)
         given = place.random(count, 3, side, side)
         if kind == "audio":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from utils.audio import EXAMPLE, MEL_BANDS, log_mel
+from utils.audio import EXAMPLE_FRAMES, MEL_BANDS, log_mel
 
 __all__ = ["VGGish", "log_mel"]
 
@@ -31,7 +31,7 @@ class VGGish(nn.Module):
                 channels = width
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        flat = (EXAMPLE // 16) * (MEL_BANDS // 16) * channels
+        flat = (EXAMPLE_FRAMES // 16) * (MEL_BANDS // 16) * channels
         self.embeddings = nn.Sequential(
             nn.Linear(flat, hidden),
             nn.ReLU(inplace=True),

@@ -11,9 +11,9 @@ Exit code 1 if a file failed or is wrong, or if a file named with --check is mis
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import http.client
 import sys
@@ -30,7 +30,7 @@ from models.registry import Checkpoint, list_checkpoints, weights_dir
 from utils.cli import InputError, Parser, cli_entry
 from utils.files import sha256
 from utils.lock import exclusive_lock
-from utils.paths import expanded
+from utils.paths import expand_user
 
 CHUNK_BYTES = 1 << 20  # bytes read at a time
 TIMEOUT = 60.0  # seconds without an answer
@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     mode.add_argument("--check", action="store_true", help="fetch nothing, check what is there")
     mode.add_argument("--list", action="store_true", help="fetch nothing, list the files")
     parser.add_argument(
-        "--to", type=expanded, default=weights_dir(), metavar="DIR", help="folder of the files (%(default)s)"
+        "--to", type=expand_user, default=weights_dir(), metavar="DIR", help="folder of the files (%(default)s)"
     )
     args = parser.parse_args(argv)
     known = list_checkpoints()

@@ -8,12 +8,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from utils.dataset import STATISTICS
+from utils.dataset import NORMALIZATION
 
 
 def normalize_frames(frames: Tensor, statistics: str) -> Tensor:
     """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32, by the statistics of that name."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in STATISTICS[statistics])
+    mean, std = (torch.tensor(values)[:, None, None] for values in NORMALIZATION[statistics])
     return (frames.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
@@ -31,6 +31,6 @@ def crop_image(crop: np.ndarray, size: int) -> Tensor:
         v2.ToDtype(torch.float32, scale=True),
         v2.Resize(size, v2.InterpolationMode.BICUBIC, antialias=False),
         v2.CenterCrop(size),
-        v2.Normalize(*map(list, STATISTICS["clip"])),
+        v2.Normalize(*map(list, NORMALIZATION["clip"])),
     ]
     return v2.Compose(steps)(crop)

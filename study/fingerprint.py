@@ -12,7 +12,7 @@ import zero_shot.options
 from utils.config import drop_options, resolve_options
 from utils.files import sha256
 from utils.layout import BenchmarkName
-from utils.run_identity import data_files
+from utils.run_identity import dataset_files
 
 MISSING = "missing"
 OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}
@@ -36,7 +36,7 @@ def fingerprint_parts(kind: str, options: Any, root: Path, benchmark: BenchmarkN
     """Of the options, however they are written, and of each file that the numbers depend on."""
     described = json.dumps(drop_options(options, WITHOUT_EFFECT[kind]), sort_keys=True, default=str)
     # Composed clips have the same names whatever they were composed of; how they were, their recipe says.
-    files = [*checkpoint_files(kind, options), *data_files(root, benchmark)]
+    files = [*checkpoint_files(kind, options), *dataset_files(root, benchmark)]
     if kind == "zero_shot" and options.method == "box_prompt":
         files.append(options.grounding.labels)
     return (hashlib.sha256(described.encode()).hexdigest(), *map(digest, files))

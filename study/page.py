@@ -22,7 +22,7 @@ from study.rows import TABLES
 from study.table_format import Table
 from study.tables import NAMES, PROTOCOL, UNKNOWN, build_tables
 from utils.files import write_text
-from utils.results import versions
+from utils.results import package_versions
 from zero_shot.options import BASELINES
 
 TITLES = {"s4": "S4, one thing sounds", "ms3": "MS3, several things may sound"}
@@ -65,7 +65,7 @@ def _facts(done: Sequence[dict], planned: int) -> str:
     """When, where, from which code, and how far."""
     commits = sorted({re.sub(r"(?<=^.{8})\w+", "", facts["commit"]) for facts in done})  # a "+" at the end stays
     code = f"commit {', '.join(commits[:3])}{' and others' if len(commits) > 3 else ''} · " if commits else ""
-    machine = f"{os.cpu_count()} processors ({platform.machine()}), torch {versions()['torch']}"
+    machine = f"{os.cpu_count()} processors ({platform.machine()}), torch {package_versions()['torch']}"
     return f"{time.strftime('%Y-%m-%d %H:%M')} · {code}{machine} · {len(done)} of {planned} runs done"
 
 

@@ -36,7 +36,7 @@ from study.rows import TABLES, TableRow, public_rows
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BENCHMARKS
-from utils.paths import found
+from utils.paths import resolve_path
 
 HERE = Path(__file__).parent
 STUDIES = ("mini", "paper")
@@ -52,7 +52,7 @@ def load_study(name_or_path: str | Path, data: Mapping[str, Path | None] | None 
 
     data: folders of the benchmarks that go before the study's. Raises InputError naming the file and what is wrong.
     """
-    path = HERE / f"{name_or_path}.yaml" if str(name_or_path) in STUDIES else found(name_or_path)
+    path = HERE / f"{name_or_path}.yaml" if str(name_or_path) in STUDIES else resolve_path(name_or_path)
     if not path.is_file():
         raise InputError(f"{path}: no such study; choose {' or '.join(STUDIES)}, or name a YAML file (study/plan.py)")
     try:
@@ -63,7 +63,7 @@ def load_study(name_or_path: str | Path, data: Mapping[str, Path | None] | None 
         raise InputError(f"{path}: has no list of rows; study/plan.py says what a study looks like")
     _check(path, "the study", content, FIELDS, {**dict.fromkeys(MAPPINGS, dict), "pace": dict, "pictures": int})
     roots = {**content.get("data", {}), **{key: root for key, root in (data or {}).items() if root}}
-    content["data"] = {key: found(root) for key, root in roots.items()}
+    content["data"] = {key: resolve_path(root) for key, root in roots.items()}
     entries = [_entry(path, entry) for entry in content["rows"]]
     absent = [(TableRow(entry["table"], entry["row"]), entry["why"]) for entry in entries if "why" in entry]
     jobs = [job for entry in entries if "why" not in entry for job in _jobs(path, content, entry)]
@@ -151,7 +151,7 @@ def _one(
             benchmark=benchmark,
             fidelity=fidelity,
             seed=seed,
-            config=found(Path(study["configs"][kind]) / f"{benchmark}_{config}.yaml"),
+            config=resolve_path(Path(study["configs"][kind]) / f"{benchmark}_{config}.yaml"),
             overrides=tuple(word for key, value in options.items() for word in (f"--{key}", _word(value))),
             root=root,
             fraction=float(own.get("data.fraction", part)),

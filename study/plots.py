@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from study.table_format import format_score
-from utils.figures import plain_style
+from utils.figures import default_style
 
 INK = "#010203"  # stands for the page's text colour, light or dark
 WIDTH = 5.4  # inches of 96 CSS pixels, and so legible on a telephone
@@ -54,7 +54,7 @@ def bars(name: str, found: Sequence[Bar]) -> str:
                 places[row, each] = level
                 level += 1.0
         level += 0.6
-    with plain_style(**STYLE, **{"svg.hashsalt": name}):
+    with default_style(**STYLE, **{"svg.hashsalt": name}):
         figure, axes = _axes(0.21 * level + 0.5)
         for bar in sorted(found, key=lambda bar: series.index(bar.series)):
             mean, deviation = mean_and_deviation(bar.values)
@@ -79,7 +79,7 @@ def bars(name: str, found: Sequence[Bar]) -> str:
 
 def scaling(name: str, lines: Mapping[str, Mapping[float, Sequence[float]]]) -> str:
     """M_J against the fraction of the training clips: for each model, the values of the seeds by fraction."""
-    with plain_style(**STYLE, **{"svg.hashsalt": name}):
+    with default_style(**STYLE, **{"svg.hashsalt": name}):
         figure, axes = _axes(3.0)
         for place, (model, points) in enumerate(lines.items()):
             fractions = sorted(points)

@@ -65,7 +65,7 @@ def _data(root: Path, benchmark: str, wanted: tuple[str, ...], heard: str) -> li
         )
 
     def features(clip: Clip) -> list[Path]:
-        legacy = data.legacy_log_mel(clip)
+        legacy = data.pickled_log_mel(clip)
         log_mel = legacy if heard == "log_mel" and legacy.is_file() else data.log_mel(clip)
         return data.frames(clip) + {"wav": [data.wav(clip)], "log_mel": [log_mel], "none": []}[heard]
 

@@ -14,7 +14,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from utils.interrupts import EXIT_CODE, INTERRUPTED, put_off, take_up
+from utils.interrupts import EXIT_CODE, INTERRUPT_MESSAGE, block_interrupts, unblock_interrupts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _child: subprocess.Popen[bytes] | None = None  # what the launcher runs, in the worker
@@ -27,7 +27,7 @@ class Worker:
         context = get_context("spawn")  # a forked process would share the threads and the CUDA of its parent
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,))
-        with put_off():
+        with block_interrupts():
             self.process.start()
         theirs.close()
 
@@ -57,7 +57,7 @@ def serve(pipe: Connection) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
         try:
-            take_up()
+            unblock_interrupts()
             given = pipe.recv()
         except (EOFError, OSError, KeyboardInterrupt):
             return
@@ -87,7 +87,7 @@ def _call(module: str, words: Sequence[str]) -> int:
     except SystemExit as stop:  # bad usage
         return stop.code if isinstance(stop.code, int) else 1
     except KeyboardInterrupt:  # while modules are imported
-        print(INTERRUPTED, file=sys.stderr)
+        print(INTERRUPT_MESSAGE, file=sys.stderr)
         return EXIT_CODE
     except Exception:
         traceback.print_exc()

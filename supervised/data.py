@@ -15,7 +15,7 @@ from supervised.model import AVSModel, InputSpec
 from supervised.options import DataOptions
 from utils.audio import LOG_OFFSET
 from utils.cache import Cache, content_hash, weights_hash
-from utils.cli import InputError, quiet_bar
+from utils.cli import InputError, progress_bar_options
 from utils.dataloader import chunk, load_batches
 from utils.dataset import AVSDataset
 from utils.layout import AVSBench
@@ -38,13 +38,13 @@ class SupervisedDataset(AVSDataset):
         self.condition = condition
         self.audio_features: Tensor | None = None
 
-    def audio_of(self, index: int) -> dict[str, Tensor]:
+    def load_audio(self, index: int) -> dict[str, Tensor]:
         """The part of an item that holds its audio, under the condition."""
         if self.audio_features is not None:
             return {"audio_features": self.audio_features[index]}
         if self.condition == "shuffled":
-            return super().audio_of(other_clip(self, index))
-        audio = super().audio_of(index)
+            return super().load_audio(other_clip(self, index))
+        audio = super().load_audio(index)
         if self.condition == "silent":
             silence = {"log_mel": float(np.log(LOG_OFFSET)), "waveform": 0.0}
             audio = {kind: torch.full_like(value, silence[kind]) for kind, value in audio.items()}
@@ -95,7 +95,7 @@ class _AudioOnly(Dataset[dict[str, Any]]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"index": index, **self.dataset.audio_of(index)}
+        return {"index": index, **self.dataset.load_audio(index)}
 
 
 @torch.no_grad()
@@ -132,7 +132,12 @@ def extract_audio_features(
     model.eval()
     loader = load_batches(_AudioOnly(dataset), chunk(mine, 1), num_workers)
     for item in tqdm(
-        loader, desc=title, unit="clip", total=len(mine), disable=not accelerator.is_main_process, **quiet_bar()
+        loader,
+        desc=title,
+        unit="clip",
+        total=len(mine),
+        disable=not accelerator.is_main_process,
+        **progress_bar_options(),
     ):
         key = content_hash(item[kind].numpy()) if store else ""
         entry = store.get(key) if store else None

@@ -98,7 +98,7 @@ def set_num_videos(module: nn.Module, videos: int) -> None:
     """Tell a model how many videos all processes together are about to train on."""
     for part in module.modules():
         if isinstance(part, StochasticDepth):
-            part.videos = videos
+            part.num_videos = videos
 
 
 def convert_sync_batchnorm(module: nn.Module) -> nn.Module:

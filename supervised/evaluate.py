@@ -10,9 +10,9 @@ numbers.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import sys
 import time
@@ -32,24 +32,24 @@ from supervised.model import AVSModel
 from supervised.options import Options
 from supervised.state import check_architecture
 from utils.accelerator import make_accelerator
-from utils.cli import Parser, cli_entry, quiet_bar
+from utils.cli import Parser, cli_entry, progress_bar_options
 from utils.config import from_yaml
 from utils.dataloader import chunk, load_batches
 from utils.dataset import AVSDataset, read_frame
 from utils.device import set_matmul_precision, to_device
-from utils.figures import PREDICTION, TRUTH, overlay_masks
+from utils.figures import GROUND_TRUTH_COLOR, PREDICTION_COLOR, overlay_masks
 from utils.files import sha256
 from utils.metrics import Metrics
-from utils.option_ranges import COUNT, COUNT_OR_NONE
-from utils.paths import found
+from utils.option_ranges import NON_NEGATIVE_INT, POSITIVE_INT
+from utils.paths import resolve_path
 from utils.results import (
     evenly_spaced,
     format_metrics,
+    write_grid_image,
     write_masks,
+    write_metrics,
     write_per_frame,
-    write_result,
-    write_sheet,
-    write_strips,
+    write_row_images,
 )
 
 ClipCallback = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
@@ -71,7 +71,9 @@ def evaluate(
     model.eval()
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
-    with tqdm(total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process, **quiet_bar()) as bar:
+    with tqdm(
+        total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process, **progress_bar_options()
+    ) as bar:
         for items in load_batches(dataset, chunk(mine, batch), workers, accelerator.device.type == "cuda"):
             moved = {name: to_device(v, accelerator.device) for name, v in items.items() if isinstance(v, Tensor)}
             with accelerator.autocast():
@@ -100,12 +102,12 @@ def image_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, strip
         if index not in in_sheets | in_strips:
             return
         frames = [read_frame(path) for path in dataset.data.frames(clip)]
-        rows = {"frames": frames, "truth": overlay_masks(frames, list(truth.numpy() > 0.5), TRUTH)}
-        rows["mask"] = overlay_masks(frames, list(predicted), PREDICTION)
+        rows = {"frames": frames, "truth": overlay_masks(frames, list(truth.numpy() > 0.5), GROUND_TRUTH_COLOR)}
+        rows["mask"] = overlay_masks(frames, list(predicted), PREDICTION_COLOR)
         if index in in_sheets:
-            write_sheet(out / f"sheets{suffix}", clip, rows)
+            write_grid_image(out / f"sheets{suffix}", clip, rows)
         if index in in_strips:
-            write_strips(out / f"strips{suffix}", dataset.data, clip, rows)
+            write_row_images(out / f"strips{suffix}", dataset.data, clip, rows)
 
     return show
 
@@ -114,20 +116,20 @@ def image_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, strip
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__)
-    parser.add_argument("--run-dir", type=found, required=True, help="the folder that supervised.train wrote")
-    parser.add_argument("--root", type=found, help="the data, if it is elsewhere than in training")
+    parser.add_argument("--run-dir", type=resolve_path, required=True, help="the folder that supervised.train wrote")
+    parser.add_argument("--root", type=resolve_path, help="the data, if it is elsewhere than in training")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--audio", choices=get_args(AudioCondition), default="original", help="audio of the clips")
     parser.add_argument(
         "--metric_batch",
-        type=COUNT,
+        type=POSITIVE_INT,
         help="videos that share a threshold in M_F (default: the run's)",
     )
-    parser.add_argument("--batch", type=COUNT, default=4, help="videos at once; the numbers do not depend on it")
-    parser.add_argument("--sheets", type=COUNT_OR_NONE, default=0, metavar="N", help="picture sheets of N clips")
+    parser.add_argument("--batch", type=POSITIVE_INT, default=4, help="videos at once; the numbers do not depend on it")
+    parser.add_argument("--sheets", type=NON_NEGATIVE_INT, default=0, metavar="N", help="picture sheets of N clips")
     parser.add_argument(
         "--strips",
-        type=COUNT_OR_NONE,
+        type=NON_NEGATIVE_INT,
         default=0,
         metavar="N",
         help="pictures of N clips for the study's page",
@@ -156,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     numbers = metrics.result(args.metric_batch or options.metric_batch)
     write_per_frame(args.run_dir / f"per_frame{suffix}.csv", metrics, dataset.clips)
-    write_result(
+    write_metrics(
         args.run_dir / f"metrics{suffix}.json",
         numbers,
         split=args.split,

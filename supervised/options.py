@@ -10,7 +10,7 @@ from models.registry import checkpoint_name, find_weights
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName, SoftMasks
-from utils.option_ranges import LARGEST_SIDE, LARGEST_WIDTH, MOST_WORKERS, SEEDS, DeviceName, check_ranges, ranged
+from utils.option_ranges import MAX_CHANNELS, MAX_IMAGE_SIZE, MAX_SEED, MAX_WORKERS, DeviceName, bounded, check_ranges
 
 Tower = Literal["audio", "visual"]
 
@@ -45,10 +45,10 @@ class DataOptions:
 
     benchmark: BenchmarkName = "s4"
     root: Path = Path("avsbench_data/Single-source")
-    fraction: float = ranged(1.0, 0, 1, above=True)
-    image_size: int = ranged(224, 32, LARGEST_SIDE, multiple=32)
-    audio_repeats: int = ranged(5, 1, 100)
-    num_workers: int = ranged(min(8, os.cpu_count() or 1), 0, MOST_WORKERS)
+    fraction: float = bounded(1.0, 0, 1, above=True)
+    image_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple=32)
+    audio_repeats: int = bounded(5, 1, 100)
+    num_workers: int = bounded(min(8, os.cpu_count() or 1), 0, MAX_WORKERS)
     cache: Path | None = None
     soft_masks: SoftMasks = "refuse"
 
@@ -65,9 +65,9 @@ class VGGishOptions:
     """
 
     weights: str = "vggish"
-    widths: Sequence[int] = ranged([64, 128, 256, 512], 1, LARGEST_WIDTH, length=4)
-    hidden: int = ranged(4096, 1, LARGEST_WIDTH)
-    features: int = ranged(128, 1, LARGEST_WIDTH)
+    widths: Sequence[int] = bounded([64, 128, 256, 512], 1, MAX_CHANNELS, length=4)
+    hidden: int = bounded(4096, 1, MAX_CHANNELS)
+    features: int = bounded(128, 1, MAX_CHANNELS)
 
 
 @dataclass
@@ -109,11 +109,11 @@ class ModelOptions:
 
     segmentor: Literal["tpavi", "fpn"] = "tpavi"
     freeze: Sequence[Tower] = field(default_factory=lambda: ["audio"])
-    channels: int = ranged(256, 1, LARGEST_WIDTH)
+    channels: int = bounded(256, 1, MAX_CHANNELS)
     vggish: VGGishOptions = field(default_factory=VGGishOptions)
     backbone: Literal["resnet18", "resnet50", "pvt_v2_b0", "pvt_v2_b5"] = "resnet50"
     weights: str = "resnet50"
-    stages: Sequence[int] = ranged([0, 1, 2, 3], 0, 3)
+    stages: Sequence[int] = bounded([0, 1, 2, 3], 0, 3)
     attention: Literal["va", "vv", "both"] = "va"
     fpn: FPNOptions = field(default_factory=FPNOptions)
 
@@ -148,8 +148,8 @@ class AVMOptions:
     """
 
     distance: Literal["none", "cosine", "kl", "euclidean"] = "none"
-    weight: float = ranged(0.5, 0)
-    stages: Sequence[int] = ranged([0, 1, 2, 3], 0, 3)
+    weight: float = bounded(0.5, 0)
+    stages: Sequence[int] = bounded([0, 1, 2, 3], 0, 3)
     pool: Literal["avg", "max"] = "avg"
     binarize: bool = False
     normalize: bool = False
@@ -185,22 +185,22 @@ class TrainOptions:
         device: auto takes a GPU if there is one; cpu and cuda demand theirs.
     """
 
-    epochs: int = ranged(15, 1)
-    batch_size: int = ranged(4, 1)
-    lr: float = ranged(1e-4, 0, above=True)
-    backbone_lr_mult: float = ranged(1.0, 0)
+    epochs: int = bounded(15, 1)
+    batch_size: int = bounded(4, 1)
+    lr: float = bounded(1e-4, 0, above=True)
+    backbone_lr_mult: float = bounded(1.0, 0)
     optimizer: Literal["adam", "adamw"] = "adam"
-    weight_decay: float = ranged(5e-4, 0)
-    warmup_steps: int = ranged(0, 0)
+    weight_decay: float = bounded(5e-4, 0)
+    warmup_steps: int = bounded(0, 0)
     schedule: Literal["constant", "cosine"] = "constant"
-    max_grad_norm: float = ranged(0.0, 0)
-    ema_decay: float = ranged(0.0, 0, 1, below=True)
+    max_grad_norm: float = bounded(0.0, 0)
+    ema_decay: float = bounded(0.0, 0, 1, below=True)
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     grad_checkpointing: bool = False
     compile: bool = False
-    seed: int = ranged(123, 0, SEEDS)
-    checkpoint_minutes: float = ranged(10.0, 0)
+    seed: int = bounded(123, 0, MAX_SEED)
+    checkpoint_minutes: float = bounded(10.0, 0)
     device: DeviceName = "auto"
 
 
@@ -222,7 +222,7 @@ class Options:
     model: ModelOptions = field(default_factory=ModelOptions)
     loss: AVMOptions = field(default_factory=AVMOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
-    metric_batch: int = ranged(4, 1)
+    metric_batch: int = bounded(4, 1)
 
 
 def check_options(options: Options) -> None:

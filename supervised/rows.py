@@ -10,9 +10,9 @@ model that it asks for has no fusion "none". Source: the scripts of AVSBench and
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import csv
 import sys
@@ -23,7 +23,7 @@ from pathlib import Path
 from utils.cli import InputError, Parser, cli_entry
 from utils.files import write_text
 from utils.layout import BENCHMARKS
-from utils.paths import expanded
+from utils.paths import expand_user
 
 HERE = Path(__file__).parent
 ROWS_CSV, CONFIGS = HERE / "rows.csv", HERE / "configs"
@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--write", action="store_true", help="write the YAML files")
     action.add_argument("--check", action="store_true", help="compare the YAML files with the table")
-    parser.add_argument("--out", type=expanded, default=CONFIGS, help="folder of the YAML files")
+    parser.add_argument("--out", type=expand_user, default=CONFIGS, help="folder of the YAML files")
     args = parser.parse_args(argv)
     table = read_rows()
     if args.write:

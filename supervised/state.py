@@ -18,7 +18,7 @@ from supervised.options import RUNTIME_ONLY, WEIGHTS, ModelOptions, Options
 from utils.cli import InputError
 from utils.config import from_yaml
 from utils.files import write_bytes
-from utils.run_identity import differing, refuse_other_data, refuse_other_options, same_files
+from utils.run_identity import check_same_data, check_same_options, differing_options, files_match
 
 
 @dataclass
@@ -103,12 +103,12 @@ def check_same_run(config: Path, options: Options) -> None:
     held = from_yaml(Options, config)
     if options.train.schedule == "constant" and options.train.epochs > held.train.epochs:
         held = replace(held, train=replace(held.train, epochs=options.train.epochs))
-    names = differing(held, options, RUNTIME_ONLY)
-    unmoved = same_files(_initial_digests(config.parent), options.model.checkpoint_files())
+    names = differing_options(held, options, RUNTIME_ONLY)
+    unmoved = files_match(_initial_digests(config.parent), options.model.checkpoint_files())
     if _random(held) == _random(options) and unmoved:
         names = [name for name in names if name not in WEIGHTS]
-    refuse_other_options(config.parent, held, options, names)
-    refuse_other_data(config.parent, options.data.root, options.data.benchmark)
+    check_same_options(config.parent, held, options, names)
+    check_same_data(config.parent, options.data.root, options.data.benchmark)
 
 
 def _random(options: Options) -> tuple[bool, bool]:

@@ -15,9 +15,9 @@ Then: python -m supervised.evaluate --run DIR
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import json
 import sys
@@ -46,14 +46,14 @@ from supervised.grad_checkpointing import enable_grad_checkpointing
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel, architecture
 from supervised.options import Options, check_options
-from utils.cli import InputError, cli_entry, quiet_bar
+from utils.cli import InputError, cli_entry, progress_bar_options
 from utils.config import option_parser, parse_options, to_yaml
 from utils.dataloader import load_batches
-from utils.device import AsyncCopy, channels_last, to_device
+from utils.device import AsyncCopy, to_channels_last, to_device
 from utils.figures import plot_curves
 from utils.files import remove_partials, write_bytes, write_text
 from utils.lock import exclusive_lock
-from utils.paths import expanded
+from utils.paths import expand_user
 from utils.run_identity import record_data
 from utils.safetensors_io import safetensors_bytes
 
@@ -74,7 +74,7 @@ class Trainer:
         self.datasets = {split: open_dataset(options.data, inputs, split) for split in ("train", "val")}
         convert_sync_batchnorm(self.model)
         if options.train.channels_last:
-            channels_last(self.model)
+            to_channels_last(self.model)
         if options.train.grad_checkpointing:
             enable_grad_checkpointing(self.model.visual_tower)
         self.model.to(self.accelerator.device)
@@ -192,7 +192,7 @@ class Trainer:
             initial=progress.step,
             total=len(whole),
             disable=not self.accelerator.is_main_process,
-            **quiet_bar(),
+            **progress_bar_options(),
         )
         unread: deque[tuple[int, int, AsyncCopy]] = deque()  # step, videos, losses
         for items, batch in zip(bar, left, strict=True):
@@ -281,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = Path(str(namespace.config[0])) if namespace.config else None
     published = "_published" if options.fidelity == "published" else ""
     name = f"{config.stem if config else options.data.benchmark}{published}"
-    out = expanded(namespace.out or Path("runs") / name)
+    out = expand_user(namespace.out or Path("runs") / name)
     trainer = Trainer(options, out)
     if trainer.progress.epoch >= options.train.epochs:
         print(f"{out}: all {options.train.epochs} epochs are done")

@@ -20,7 +20,7 @@ from synthetic.sounds import SYNTHESIS_RATE, colored_noise, fade
 from utils.audio import SAMPLE_RATE, load_clip_waveform, resample
 from utils.cli import InputError
 from utils.dataset import read_frame
-from utils.layout import FRAME_SIZE, SECONDS, AVSBench
+from utils.layout import CLIP_SECONDS, FRAME_SIZE, AVSBench
 from utils.masks import read_mask
 
 CANVAS = (240, 320)  # height and width of the composed videos; frames are these squeezed to a square
@@ -84,10 +84,10 @@ class ScenePairs:
             )
             backdrop = np.zeros((height, width, 3), np.float32) if black else self.cast.background(height, width, rng)
             scene, moment = Scene(backdrop, [thing]), 0.0
-            roles, visible = [SceneObject(kind, range(SECONDS))], scene.visible_masks(moment)
+            roles, visible = [SceneObject(kind, range(CLIP_SECONDS))], scene.visible_masks(moment)
         else:
             roles = sample_objects("s4", kind, self.cast.categories, rng)
-            moment = rng.uniform(0, SECONDS)
+            moment = rng.uniform(0, CLIP_SECONDS)
             scene, seconds = draw_scene(roles, self.cast, CANVAS, [moment], rng)
             visible = seconds[0]
         frame = cv2.resize(scene.frame(moment), (side, side), interpolation=cv2.INTER_LINEAR)
@@ -118,7 +118,7 @@ class ClipPairs:
         epoch, batch = divmod(step, len(self.clips) // self.batch)
         order = np.random.default_rng([self.seed, TRAINING, epoch]).permutation(len(self.clips))
         rng = np.random.default_rng([self.seed, TRAINING, step, place])
-        return augment(self.read(int(order[batch * self.batch + place]), int(rng.integers(SECONDS))), rng)
+        return augment(self.read(int(order[batch * self.batch + place]), int(rng.integers(CLIP_SECONDS))), rng)
 
     def read(self, index: int, second: int, mask: bool = False) -> Sample:
         """One second of a clip."""

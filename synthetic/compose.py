@@ -16,9 +16,9 @@ stopped goes on when it is started again: one run at a time in a DIR.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import argparse
 import csv
@@ -40,15 +40,15 @@ from tqdm import tqdm
 from synthetic.assets import AssetLibrary, open_assets
 from synthetic.scene import draw_scene, mix_audio, sample_objects
 from synthetic.sounds import SYNTHESIS_RATE
-from utils.cli import InputError, Parser, cli_entry, quiet_bar
+from utils.cli import InputError, Parser, cli_entry, progress_bar_options
 from utils.files import png_bytes, remove_partials, sha256, write_bytes, write_text
-from utils.layout import BENCHMARKS, SECONDS, SPLITS, BenchmarkName, Clip
+from utils.layout import BENCHMARKS, CLIP_SECONDS, SPLITS, BenchmarkName, Clip
 from utils.lock import exclusive_lock
-from utils.option_ranges import COUNT_OR_NONE, JOBS, SEED, number
-from utils.parallel import LOST, parallel_map
-from utils.paths import expanded, found
-from utils.timestamps import frames_shown
-from utils.video_writer import frame_rate, write_video
+from utils.option_ranges import NON_NEGATIVE_INT, NUM_JOBS, SEED_INT, bounded_number
+from utils.parallel import WORKER_LOST, parallel_map
+from utils.paths import expand_user, resolve_path
+from utils.timestamps import displayed_frames
+from utils.video_writer import limit_frame_rate, write_video
 
 VERSION = 1  # of the composed clips: raise it when the same arguments would give others
 SPLIT_FRACTIONS = {"train": 0.70, "test": 0.15, "val": 0.15}
@@ -122,13 +122,15 @@ def compose_clip(order: ClipSpec, setting: RenderConfig, cast: AssetLibrary) -> 
     cv2.setNumThreads(1)  # clips are made in parallel processes
     benchmark, clip = BENCHMARKS[order.benchmark], order.clip
     video = setting.path(order.benchmark, benchmark.video, clip)
-    masks = [setting.path(order.benchmark, benchmark.mask, clip, k + 1) for k in range(benchmark.labelled[clip.split])]
+    masks = [
+        setting.path(order.benchmark, benchmark.mask, clip, k + 1) for k in range(benchmark.masks_per_clip[clip.split])
+    ]
     if all(path.is_file() for path in (video, *masks)):
         return True
     rng = generator(setting.seed, order.benchmark, order.index)
     roles = sample_objects(order.benchmark, order.target, cast.categories, rng)
-    count = int(np.ceil(SECONDS * setting.fps))
-    moments = (frames_shown(np.arange(count) / setting.fps) / setting.fps).tolist()
+    count = int(np.ceil(CLIP_SECONDS * setting.fps))
+    moments = (displayed_frames(np.arange(count) / setting.fps) / setting.fps).tolist()
     scene, visible = draw_scene(roles, cast, setting.size, moments, rng)
     for second, path in enumerate(masks):
         share = sum(part for role, part in zip(roles, visible[second], strict=True) if second in role.sounding)
@@ -199,15 +201,19 @@ def frame_size(text: str) -> tuple[int, int]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = Parser(__doc__, prog="python -m synthetic.compose")
-    parser.add_argument("--out", type=expanded, required=True, help="folder to compose into")
-    parser.add_argument("--pictures", type=found, help="folder of pictures and sounds instead of the drawn kinds")
-    parser.add_argument("--backgrounds", type=found, help="folder of photographs instead of drawn backdrops")
-    parser.add_argument("--s4", type=COUNT_OR_NONE, default=280, metavar="N", help="single-source clips (default 280)")
-    parser.add_argument("--ms3", type=COUNT_OR_NONE, default=70, metavar="N", help="multi-source clips (default 70)")
-    parser.add_argument("--seed", type=SEED, default=0, help="default 0")
-    parser.add_argument("--jobs", type=JOBS, default=-1, help="processes (default -1: one a core)")
+    parser.add_argument("--out", type=expand_user, required=True, help="folder to compose into")
     parser.add_argument(
-        "--fps", type=number(float, 1, 120), default=10.0, help="frames a second, 1 to 120 (default 10)"
+        "--pictures", type=resolve_path, help="folder of pictures and sounds instead of the drawn kinds"
+    )
+    parser.add_argument("--backgrounds", type=resolve_path, help="folder of photographs instead of drawn backdrops")
+    parser.add_argument(
+        "--s4", type=NON_NEGATIVE_INT, default=280, metavar="N", help="single-source clips (default 280)"
+    )
+    parser.add_argument("--ms3", type=NON_NEGATIVE_INT, default=70, metavar="N", help="multi-source clips (default 70)")
+    parser.add_argument("--seed", type=SEED_INT, default=0, help="default 0")
+    parser.add_argument("--jobs", type=NUM_JOBS, default=-1, help="processes (default -1: one a core)")
+    parser.add_argument(
+        "--fps", type=bounded_number(float, 1, 120), default=10.0, help="frames a second, 1 to 120 (default 10)"
     )
     parser.add_argument("--size", type=frame_size, default=(240, 320), metavar="WxH", help="even, default 320x240")
     args = parser.parse_args(argv)
@@ -222,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     begin = time.perf_counter()
     cast = open_assets(args.pictures, args.backgrounds)
-    setting = RenderConfig(args.out, args.seed, float(frame_rate(args.fps)), args.size)
+    setting = RenderConfig(args.out, args.seed, float(limit_frame_rate(args.fps)), args.size)
     asked: dict[BenchmarkName, int] = {"s4": args.s4, "ms3": args.ms3}
     counts = {name: count for name, count in asked.items() if count}
     for name in counts:
@@ -237,9 +243,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_recipe(setting, cast, counts)
             remove_partials(args.out)
             made = parallel_map(partial(compose_clip, setting=setting, cast=cast), orders, args.jobs)
-            results = list(tqdm(made, total=len(orders), desc="compose", unit="clip", **quiet_bar()))
+            results = list(tqdm(made, total=len(orders), desc="compose", unit="clip", **progress_bar_options()))
             if lost := [order.clip.name for order, result in zip(orders, results, strict=True) if result is None]:
-                raise InputError(f"not composed: {', '.join(lost)}: {LOST}")
+                raise InputError(f"not composed: {', '.join(lost)}: {WORKER_LOST}")
             for name in plans:
                 write_meta(name, plans[name], setting)
     except OSError as error:

@@ -7,9 +7,9 @@ rows): every step of it is gone through, and what it finds is chance. Needs the 
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import sys
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from utils.cli import Parser, cli_entry
-from utils.paths import expanded
+from utils.paths import expand_user
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -130,7 +130,7 @@ def save_detector(folder: Path, seed: int = 0) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__, prog="python -m synthetic.random_grounding")
-    parser.add_argument("--out", type=expanded, default=Path("pretrained/tiny"), help="default pretrained/tiny")
+    parser.add_argument("--out", type=expand_user, default=Path("pretrained/tiny"), help="default pretrained/tiny")
     args = parser.parse_args(argv)
     save_clap(args.out / "clap")
     save_detector(args.out / "detector")

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from synthetic.assets import AssetLibrary
 from synthetic.audioclip_data import CANVAS
 from synthetic.scene import MAX_OBJECTS, draw_scene, sample_objects
-from utils.layout import FRAME_SIZE, SECONDS
+from utils.layout import CLIP_SECONDS, FRAME_SIZE
 
 SIDE = FRAME_SIZE[0]
 MIN_AREA = 200  # pixels of a frame that a thing must show to be asked for
@@ -65,7 +65,7 @@ def draw_scene_image(cast: AssetLibrary, rng: np.random.Generator) -> Scene:
     roles = sample_objects(
         "s4" if rng.random() < 0.5 else "ms3", str(rng.choice(cast.categories)), cast.categories, rng
     )
-    moment = rng.uniform(0, SECONDS)
+    moment = rng.uniform(0, CLIP_SECONDS)
     scene, visible = draw_scene(roles, cast, CANVAS, [moment], rng)
     frame = cv2.resize(scene.frame(moment), FRAME_SIZE[::-1], interpolation=cv2.INTER_LINEAR)
     return Scene(frame, visible[0] > 0.5)

@@ -12,7 +12,7 @@ import numpy as np
 from synthetic import sounds
 from synthetic.assets import AssetLibrary
 from utils.cli import InputError
-from utils.layout import FRAME_SIZE, SECONDS, BenchmarkName
+from utils.layout import CLIP_SECONDS, FRAME_SIZE, BenchmarkName
 
 RADIUS = (24.0, 58.0)  # of a thing, in pixels of a 224×224 frame
 MIN_VISIBLE = 0.02  # the least part of the frame that each thing shows in each second's labelled frame
@@ -38,7 +38,7 @@ def sample_objects(
     seconds; one clip in ten may have seconds in which nothing sounds. Needs two kinds for S4, three for MS3.
     """
     others = [str(kind) for kind in rng.permutation([kind for kind in kinds if kind != lead])]
-    runs = [range(SECONDS)] if benchmark == "s4" else _runs(min(int(rng.integers(2, 4)), len(others)), rng)
+    runs = [range(CLIP_SECONDS)] if benchmark == "s4" else _runs(min(int(rng.integers(2, 4)), len(others)), rng)
     silent = int(rng.integers(1, MAX_OBJECTS - len(runs) + 1))
     nobody = range(0)
     roles = [SceneObject(*role) for role in zip([lead, *others], runs + [nobody] * silent, strict=False)]
@@ -48,10 +48,10 @@ def sample_objects(
 def _runs(count: int, rng: np.random.Generator) -> list[range]:
     gaps_allowed = rng.random() < 0.1
     while True:
-        lengths = rng.integers(1, SECONDS + 1, count)
-        starts = [int(rng.integers(0, SECONDS - length + 1)) for length in lengths]
+        lengths = rng.integers(1, CLIP_SECONDS + 1, count)
+        starts = [int(rng.integers(0, CLIP_SECONDS - length + 1)) for length in lengths]
         runs = [range(start, start + int(length)) for start, length in zip(starts, lengths, strict=True)]
-        if gaps_allowed or len(set().union(*runs)) == SECONDS:
+        if gaps_allowed or len(set().union(*runs)) == CLIP_SECONDS:
             return runs
 
 
@@ -69,7 +69,7 @@ class MovingSprite:
     def centre(self, seconds: float) -> np.ndarray:
         """(x, y) at a time."""
         bob = self.sway * np.sin(2 * np.pi * (0.5 * seconds + self.phase))
-        return self.start + (self.end - self.start) * (seconds / SECONDS) + np.array([0, bob])
+        return self.start + (self.end - self.start) * (seconds / CLIP_SECONDS) + np.array([0, bob])
 
     def layer(self, seconds: float, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
         """Where it lies in a frame of (height, width), and its premultiplied RGBA pixels there."""
@@ -174,14 +174,14 @@ def _place(
 def _clearance(one: MovingSprite, other: MovingSprite) -> float:
     """The least distance of two things, as a part of the sum of their radii; below 1 they may overlap."""
     reach = sum(sum(thing.sprite.shape[:2]) / 4 for thing in (one, other))
-    gaps = (one.centre(moment) - other.centre(moment) for moment in (0, SECONDS / 2, SECONDS))
+    gaps = (one.centre(moment) - other.centre(moment) for moment in (0, CLIP_SECONDS / 2, CLIP_SECONDS))
     return min(float(np.linalg.norm(gap)) for gap in gaps) / reach
 
 
 def mix_audio(roles: Sequence[SceneObject], cast: AssetLibrary, rng: np.random.Generator) -> np.ndarray:
     """A clip's sound: each role in its own seconds, over noise. Float32 (220500,) at 44.1 kHz, in [-1, 1]."""
-    track = np.zeros(SECONDS * sounds.SYNTHESIS_RATE, np.float32)
-    heard = np.zeros(SECONDS, bool)
+    track = np.zeros(CLIP_SECONDS * sounds.SYNTHESIS_RATE, np.float32)
+    heard = np.zeros(CLIP_SECONDS, bool)
     for role in roles:
         if role.sounding:
             when = slice(role.sounding.start * sounds.SYNTHESIS_RATE, role.sounding.stop * sounds.SYNTHESIS_RATE)

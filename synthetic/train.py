@@ -13,9 +13,9 @@ again, and ends as if nothing had happened. A fresh run needs an OUT without wei
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import argparse
 import math
@@ -29,8 +29,8 @@ from models.registry import MINI_DIR
 from synthetic.tasks import TASKS
 from synthetic.trainer import Metrics, TrainingRun
 from utils.cli import InputError, Parser, cli_entry
-from utils.option_ranges import COUNT, MOST_WORKERS, SEED, number
-from utils.paths import expanded, found
+from utils.option_ranges import MAX_WORKERS, POSITIVE_INT, SEED_INT, bounded_number
+from utils.paths import expand_user, resolve_path
 
 LARGEST_BATCH = 65536
 
@@ -53,37 +53,50 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     hears = models.add_parser("audioclip", help="the contrastive AudioCLIP", description=__doc__)
     sees = models.add_parser("sam", help="Segment Anything", description=__doc__)
     source = hears.add_mutually_exclusive_group()
-    source.add_argument("--data", type=found, help="folder of preprocessed clips, with its meta CSV")
+    source.add_argument("--data", type=resolve_path, help="folder of preprocessed clips, with its meta CSV")
     # Mosaics take AudioCLIP's samples by fours.
     of = (hears, source, 1000, 32, 4, 2e-3), (sees, sees, 1500, 8, 1, 1.5e-3)
     for one, pictures, steps, batch, least, lr in of:
-        pictures.add_argument("--pictures", type=found, help="folder of pictures and sounds, not the drawn things")
-        one.add_argument("--backgrounds", type=found, help="folder of photographs instead of drawn backdrops")
-        one.add_argument("--out", type=expanded, default=MINI_DIR, help="default pretrained/mini")
-        one.add_argument("--start", type=found, help="folder of miniature weights to start from, not random ones")
-        one.add_argument("--seed", type=SEED, default=0, help="default 0")
-        one.add_argument("--steps", type=COUNT, default=steps, help=f"of the whole schedule, default {steps}")
+        pictures.add_argument(
+            "--pictures", type=resolve_path, help="folder of pictures and sounds, not the drawn things"
+        )
+        one.add_argument("--backgrounds", type=resolve_path, help="folder of photographs instead of drawn backdrops")
+        one.add_argument("--out", type=expand_user, default=MINI_DIR, help="default pretrained/mini")
+        one.add_argument(
+            "--start", type=resolve_path, help="folder of miniature weights to start from, not random ones"
+        )
+        one.add_argument("--seed", type=SEED_INT, default=0, help="default 0")
+        one.add_argument("--steps", type=POSITIVE_INT, default=steps, help=f"of the whole schedule, default {steps}")
         one.add_argument(
             "--minutes",
-            type=number(float, 0, above=True),
+            type=bounded_number(float, 0, above=True),
             default=math.inf,
             help="stop after so long; the same command goes on",
         )
         one.add_argument(
-            "--batch", type=number(int, least, LARGEST_BATCH, multiple=least), default=batch, help=f"default {batch}"
+            "--batch",
+            type=bounded_number(int, least, LARGEST_BATCH, multiple=least),
+            default=batch,
+            help=f"default {batch}",
         )
-        one.add_argument("--lr", type=number(float, 0, above=True), default=lr, help=f"default {lr:g}")
+        one.add_argument("--lr", type=bounded_number(float, 0, above=True), default=lr, help=f"default {lr:g}")
         one.add_argument("--sizes", help="JSON of the model's sizes, for another miniature")
         one.add_argument(
-            "--threads", type=number(int, 1, 1024), default=1, help="default 1: small networks gain little by more"
+            "--threads",
+            type=bounded_number(int, 1, 1024),
+            default=1,
+            help="default 1: small networks gain little by more",
         )
         one.add_argument(
-            "--workers", type=number(int, 0, MOST_WORKERS), default=1, help="processes that make samples, default 1"
+            "--workers",
+            type=bounded_number(int, 0, MAX_WORKERS),
+            default=1,
+            help="processes that make samples, default 1",
         )
         one.add_argument("--evaluate", action="store_true", help="only measure the weights in --out")
-        one.add_argument("--evaluation-seeds", type=SEED, nargs="+", default=[0, 1, 2], help="default 0 1 2")
-    hears.add_argument("--rounds", type=COUNT, default=15, help="of one scene a kind, to measure on; default 15")
-    sees.add_argument("--frames", type=COUNT, default=40, help="to measure on, for each seed; default 40")
+        one.add_argument("--evaluation-seeds", type=SEED_INT, nargs="+", default=[0, 1, 2], help="default 0 1 2")
+    hears.add_argument("--rounds", type=POSITIVE_INT, default=15, help="of one scene a kind, to measure on; default 15")
+    sees.add_argument("--frames", type=POSITIVE_INT, default=40, help="to measure on, for each seed; default 40")
     args = parser.parse_args(argv)
     if args.model == "audioclip" and args.data and args.backgrounds:
         parser.error("--backgrounds are for scenes that are drawn; the clips of --data have theirs")

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from models.checkpoints import load_checkpoint
 from synthetic.assets import AssetLibrary, open_assets
-from utils.cli import InputError, quiet_bar
-from utils.figures import plain_style
+from utils.cli import InputError, progress_bar_options
+from utils.figures import default_style
 from utils.files import sha256, write_bytes, write_text
-from utils.interrupts import put_off
+from utils.interrupts import block_interrupts
 
 SAVE_EVERY = 100  # steps
 WEIGHT_DECAY = 0.05
@@ -175,11 +175,11 @@ class TrainingRun:
     def train(self) -> bool:
         """Train until the steps or the minutes are over; whether the steps are."""
         args, state = self.args, self.state
-        with put_off():  # workers start here
+        with block_interrupts():  # workers start here
             batches = iter(DataLoader(self.task.stream(state.step), batch_size=args.batch, num_workers=args.workers))
         self.task.training_mode(self.model)
         begin, before = time.perf_counter(), state.seconds
-        bar = tqdm(batches, initial=state.step, total=args.steps, desc="train", unit="step", **quiet_bar())
+        bar = tqdm(batches, initial=state.step, total=args.steps, desc="train", unit="step", **progress_bar_options())
         try:
             for batch in bar:
                 for group in self.optimizer.param_groups:
@@ -231,7 +231,7 @@ def draw_curve(losses: Sequence[float], stages: dict[str, int], name: str, path:
     from matplotlib.figure import Figure
 
     buffer = io.BytesIO()
-    with plain_style():
+    with default_style():
         figure = Figure(figsize=(6, 3.2), layout="constrained")
         axes = figure.add_subplot()
         steps = np.arange(1, len(losses) + 1)

@@ -8,7 +8,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from utils.cli import InputError
 from utils.device import select_device
-from utils.environment import settle
+from utils.environment import clean_environment
 from utils.option_ranges import DeviceName
 
 LAUNCHED = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
@@ -27,8 +27,8 @@ def make_accelerator(device: DeviceName = "auto", mixed_precision: str = "no") -
         InputError: if "cuda" is asked for without a GPU, or the environment has some but not all of the variables
             that torchrun sets.
     """
-    settle()
-    one_process_or_torchrun()
+    clean_environment()
+    check_launcher()
     AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     return Accelerator(
         mixed_precision=mixed_precision,
@@ -38,7 +38,7 @@ def make_accelerator(device: DeviceName = "auto", mixed_precision: str = "no") -
     )
 
 
-def one_process_or_torchrun() -> None:
+def check_launcher() -> None:
     """Take the variables of several processes out of the environment unless torchrun set them, all together.
 
     A job of one process often inherits some from a cluster's scheduler. Raises InputError where there seem to be more.

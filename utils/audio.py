@@ -12,25 +12,25 @@ import soundfile
 import soxr
 
 from utils.cli import InputError
-from utils.layout import SECONDS
-from utils.paths import beside
+from utils.layout import CLIP_SECONDS
+from utils.paths import describe_siblings
 
 SAMPLE_RATE = 16_000  # Hz, of VGGish and of the wav files on disk
-WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
+WINDOW_LENGTH, HOP_LENGTH, N_FFT = 400, 160, 512  # samples: 25 ms every 10 ms
 MEL_BANDS, MEL_LOW, MEL_HIGH = 64, 125.0, 7500.0  # Hz
-EXAMPLE = 96  # log-mel frames: 0.96 s, no overlap
+EXAMPLE_FRAMES = 96  # log-mel frames: 0.96 s, no overlap
 LOG_OFFSET = 0.01
-MAX_SECONDS = 600  # seconds of a clip's sound, beyond which a file is not read
+MAX_AUDIO_SECONDS = 600  # seconds of a clip's sound, beyond which a file is not read
 MAX_SAMPLES = 1 << 26  # samples of all channels, beyond which neither
 MAX_AMPLITUDE = 2  # sample of a file of floats, where 1 is full scale
-MIN_SAMPLES = WINDOW + (EXAMPLE - 1) * HOP  # samples that make one example
+MIN_SAMPLES = WINDOW_LENGTH + (EXAMPLE_FRAMES - 1) * HOP_LENGTH  # samples that make one example
 
 
 @lru_cache(maxsize=1)
 def mel_matrix() -> np.ndarray:
     """The (257, 64) float64 matrix from magnitude bins to mel bands: triangles that are linear in mel."""
     mel = lambda hertz: 1127.0 * np.log(1.0 + np.asarray(hertz) / 700.0)  # noqa: E731
-    bins = mel(np.linspace(0.0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
+    bins = mel(np.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1))[:, None]
     edges = np.linspace(mel(MEL_LOW), mel(MEL_HIGH), MEL_BANDS + 2)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     matrix = np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
@@ -57,13 +57,13 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 
         samples = resampy.resample(samples, sample_rate, SAMPLE_RATE)
     if len(samples) < MIN_SAMPLES:
-        return np.zeros((0, 1, EXAMPLE, MEL_BANDS), np.float32)
-    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)  # periodic
-    spectrum = np.abs(np.fft.rfft(frames * hann, FFT))
+        return np.zeros((0, 1, EXAMPLE_FRAMES, MEL_BANDS), np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW_LENGTH)[::HOP_LENGTH]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_LENGTH) / WINDOW_LENGTH)  # periodic
+    spectrum = np.abs(np.fft.rfft(frames * hann, N_FFT))
     logs = np.log(spectrum @ mel_matrix() + LOG_OFFSET)
-    count = len(logs) // EXAMPLE
-    return logs[: count * EXAMPLE].reshape(count, 1, EXAMPLE, MEL_BANDS).astype(np.float32)
+    count = len(logs) // EXAMPLE_FRAMES
+    return logs[: count * EXAMPLE_FRAMES].reshape(count, 1, EXAMPLE_FRAMES, MEL_BANDS).astype(np.float32)
 
 
 def pad_or_trim(examples: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ def pad_or_trim(examples: np.ndarray) -> np.ndarray:
     """
     if len(examples) == 0:
         raise ValueError(f"the sound is shorter than one log-mel example ({MIN_SAMPLES / SAMPLE_RATE:.3f} s)")
-    return examples[np.minimum(np.arange(SECONDS), len(examples) - 1)]
+    return examples[np.minimum(np.arange(CLIP_SECONDS), len(examples) - 1)]
 
 
 def read_wav(path: Path) -> tuple[np.ndarray, int]:
@@ -85,7 +85,7 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
 def _read(path: Path, **options: Any) -> tuple[np.ndarray, int]:
     """What soundfile reads; InputError if it cannot, if the end is missing, or if samples are NaN or infinite."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file{beside(path)}")
+        raise InputError(f"{path}: no such file{describe_siblings(path)}")
     with path.open("rb") as file:
         start = file.read(12)
     announced = int.from_bytes(start[4:8], "little") + 8
@@ -96,7 +96,7 @@ def _read(path: Path, **options: Any) -> tuple[np.ndarray, int]:
         info = soundfile.info(path)
         if (
             info.samplerate < 1
-            or info.frames > MAX_SECONDS * info.samplerate
+            or info.frames > MAX_AUDIO_SECONDS * info.samplerate
             or info.frames * info.channels > MAX_SAMPLES
         ):
             raise InputError(f"{path}: has {info.frames} samples of {info.channels} channels at {info.samplerate} Hz")
@@ -142,9 +142,9 @@ def load_clip_waveform(path: Path, sample_rate: int, *, tile: int = 1, int16_rou
     track = resample(samples.mean(axis=1), rate, sample_rate)
     if len(track) < sample_rate:
         raise InputError(f"{path}: {len(track) / sample_rate:.2f} s of sound; at least one second is needed")
-    whole = min(len(track) // sample_rate, SECONDS)
-    parts = [track[: whole * sample_rate]] + [track[-sample_rate:]] * (SECONDS - whole)
+    whole = min(len(track) // sample_rate, CLIP_SECONDS)
+    parts = [track[: whole * sample_rate]] + [track[-sample_rate:]] * (CLIP_SECONDS - whole)
     track = np.concatenate(parts)
     if int16_round_trip:
         track = quantize_int16(track)
-    return np.tile(track.reshape(SECONDS, sample_rate), (1, tile)).astype(np.float32, copy=False)
+    return np.tile(track.reshape(CLIP_SECONDS, sample_rate), (1, tile)).astype(np.float32, copy=False)

@@ -16,15 +16,15 @@ import av
 import numpy as np
 import soxr
 
-from utils.audio import MAX_SECONDS, SAMPLE_RATE
+from utils.audio import MAX_AUDIO_SECONDS, SAMPLE_RATE
 from utils.cli import InputError
 from utils.fidelity import Fidelity, validate_fidelity
-from utils.layout import SECONDS
+from utils.layout import CLIP_SECONDS
 
 READER_RATE = 44_100  # Hz, to which moviepy has ffmpeg resample
 READER_BUFFER = 200_000  # samples that moviepy's reader holds at most
 WRITER_BLOCK = 2_000  # samples that moviepy's writer asks for at a time, at most
-PEAK = 32_440  # 0.99 of full scale, to which moviepy clips
+MOVIEPY_PEAK = 32_440  # 0.99 of full scale, to which moviepy clips
 
 
 def decode_audio(
@@ -43,12 +43,12 @@ def decode_audio(
         int16 (n, channels): two channels as published, else one or two.
 
     Raises:
-        InputError: There is no sound, or more than MAX_SECONDS seconds, or the original cannot read it.
+        InputError: There is no sound, or more than MAX_AUDIO_SECONDS seconds, or the original cannot read it.
     """
     if validate_fidelity(fidelity) == "published":
         samples, _ = _decode(path, packets, _published_graph)
-        positions = moviepy_positions(path, len(samples), printed_duration(path, duration))
-        return np.clip(samples[positions], -PEAK, PEAK)
+        positions = moviepy_positions(path, len(samples), moviepy_duration(path, duration))
+        return np.clip(samples[positions], -MOVIEPY_PEAK, MOVIEPY_PEAK)
     samples, rate = _decode(path, packets, lambda frame: _corrected_graph(frame, start))
     return to_int16(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"))
 
@@ -58,16 +58,16 @@ def to_int16(samples: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
 
-def printed_duration(path: Path, microseconds: int | None) -> float:
+def moviepy_duration(path: Path, microseconds: int | None) -> float:
     """Seconds that a file lasts as moviepy reads them off ffmpeg's output: to a hundredth.
 
     Raises:
-        InputError: The container gives no duration, or more than MAX_SECONDS seconds.
+        InputError: The container gives no duration, or more than MAX_AUDIO_SECONDS seconds.
     """
     if microseconds is None or microseconds < 0:
         raise InputError(f"{path}: does not say how long it is, which the original needs; use --fidelity corrected")
-    if microseconds > MAX_SECONDS * 1_000_000:
-        raise InputError(f"{path}: is more than {MAX_SECONDS} s long; cut it into clips of {SECONDS} s")
+    if microseconds > MAX_AUDIO_SECONDS * 1_000_000:
+        raise InputError(f"{path}: is more than {MAX_AUDIO_SECONDS} s long; cut it into clips of {CLIP_SECONDS} s")
     minutes, hundredths = divmod((microseconds + 5_000) // 10_000, 6_000)
     return float(f"{hundredths // 100}.{hundredths % 100:02d}") + 60.0 * minutes
 
@@ -83,7 +83,7 @@ def moviepy_positions(path: Path, length: int, duration: float) -> np.ndarray:
     Args:
         path: Of the video, for messages.
         length: Samples decoded at 44.1 kHz.
-        duration: Seconds, as of `printed_duration`.
+        duration: Seconds, as of `moviepy_duration`.
 
     Returns:
         int (16 000 · duration,), each in [0, length).
@@ -119,7 +119,7 @@ def moviepy_positions(path: Path, length: int, duration: float) -> np.ndarray:
     return np.concatenate(positions)
 
 
-def audio_graph(frame: av.AudioFrame, *filters: tuple[str, str]) -> av.filter.Graph:
+def build_audio_graph(frame: av.AudioFrame, *filters: tuple[str, str]) -> av.filter.Graph:
     """A chain of FFmpeg filters, each a name and its options, for frames of the same kind as this one."""
     graph = av.filter.Graph()
     source = graph.add_abuffer(
@@ -136,7 +136,7 @@ def audio_graph(frame: av.AudioFrame, *filters: tuple[str, str]) -> av.filter.Gr
     return graph
 
 
-def pulled(graph: av.filter.Graph | None, more: bool = False) -> Iterator[np.ndarray]:
+def pull_blocks(graph: av.filter.Graph | None, more: bool = False) -> Iterator[np.ndarray]:
     """What a chain has ready, in blocks (n, channels); to the end unless more is to come."""
     if graph is None:
         return
@@ -154,13 +154,13 @@ def pulled(graph: av.filter.Graph | None, more: bool = False) -> Iterator[np.nda
 def _published_graph(frame: av.AudioFrame) -> av.filter.Graph:
     # As ffmpeg 4.2 does of itself, 8 and 16 bits are resampled in 16; later ones do it in floats.
     inner = ":tsf=s16p" if frame.format.bytes <= 2 else ""
-    return audio_graph(frame, ("aresample", f"{READER_RATE}:osf=s16:ochl=stereo{inner}"))
+    return build_audio_graph(frame, ("aresample", f"{READER_RATE}:osf=s16:ochl=stereo{inner}"))
 
 
 def _corrected_graph(frame: av.AudioFrame, start: float) -> av.filter.Graph:
     rate = frame.sample_rate
     layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
-    return audio_graph(
+    return build_audio_graph(
         frame,
         # async=1: time stamps count. Silence fills a late start and holes of a tenth of a second; nothing is stretched.
         ("aresample", f"{rate}:async=1:first_pts={round(start * rate)}"),
@@ -183,11 +183,13 @@ def _decode(
             if this != kind:
                 raise InputError(f"{path}: its sound changes its kind on the way; damaged, or not a clip")
             seconds += frame.samples / max(frame.sample_rate, 1)
-            if max(seconds, frame.time or 0.0) > MAX_SECONDS:
-                raise InputError(f"{path}: has more than {MAX_SECONDS} s of sound; cut it into clips of {SECONDS} s")
+            if max(seconds, frame.time or 0.0) > MAX_AUDIO_SECONDS:
+                raise InputError(
+                    f"{path}: has more than {MAX_AUDIO_SECONDS} s of sound; cut it into clips of {CLIP_SECONDS} s"
+                )
             graph.push(frame)
-            blocks += pulled(graph, more=True)
-    blocks += pulled(graph)
+            blocks += pull_blocks(graph, more=True)
+    blocks += pull_blocks(graph)
     if not blocks or kind is None or not any(map(len, blocks)):
         raise InputError(f"{path}: has a sound track with no sound in it")
     return np.concatenate(blocks), kind[2]

@@ -22,7 +22,7 @@ from utils.cli import InputError
 from utils.files import write_bytes
 from utils.safetensors_io import safetensors_bytes
 
-WRITERS = 4  # threads: hashing and writing what a GPU has made may take longer than making it
+WRITER_THREADS = 4  # threads: hashing and writing what a GPU has made may take longer than making it
 
 
 class Cache:
@@ -37,7 +37,7 @@ class Cache:
         Nothing is read or written before the first `get` or `put`.
         """
         described = json.dumps(dict(parameters), sort_keys=True, default=str)
-        self.kind = kind
+        self.entry_type = kind
         self.parameters = hashlib.sha256(described.encode()).hexdigest()
         self.folder = Path(folder) / kind / self.parameters[:16]
 
@@ -78,7 +78,7 @@ class Cache:
             raise InputError(f"{path.parent}: cannot keep results here ({reason}); choose another cache") from error
 
     def _label(self, content: str, total: str) -> dict[str, str]:
-        return {"kind": self.kind, "parameters": self.parameters, "content": content, "sum": total}
+        return {"kind": self.entry_type, "parameters": self.parameters, "content": content, "sum": total}
 
     def _drop(self, path: Path, what: str) -> dict[str, Tensor] | None:
         warnings.warn(f"{path}: {what}; made again", stacklevel=3)
@@ -101,7 +101,7 @@ def get_or_compute(
     """
     found: dict[str, dict[str, Tensor]] = {}
     different = list(dict.fromkeys(contents))
-    with ThreadPoolExecutor(WRITERS) as pool:
+    with ThreadPoolExecutor(WRITER_THREADS) as pool:
         writes = []
         for first in range(0, len(different), batch):
             some = different[first : first + batch]

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
-from utils.environment import settle
-from utils.interrupts import EXIT_CODE, INTERRUPTED
+from utils.environment import clean_environment
+from utils.interrupts import EXIT_CODE, INTERRUPT_MESSAGE
 
-LONGEST = 700  # characters of a message; what it cites of a file may have any length
-UNREAD = 141  # what a shell gives for a program that wrote into a closed pipe
-MINUTE = 60.0  # seconds between two lines of a progress bar in a file
+MAX_MESSAGE_LENGTH = 700  # characters of a message; what it cites of a file may have any length
+EXIT_BROKEN_PIPE = 141  # what a shell gives for a program that wrote into a closed pipe
+LOG_INTERVAL = 60.0  # seconds between two lines of a progress bar in a file
 
 
 class InputError(Exception):
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 def one_line(text: str) -> str:
     """A text as one line of printable signs, cut where it is too long."""
     line = "".join(sign if sign.isprintable() else " " for sign in text).strip()
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+    return line if len(line) <= MAX_MESSAGE_LENGTH else f"{line[:MAX_MESSAGE_LENGTH]} ..."
 
 
 def os_error_message(error: OSError) -> str:
@@ -59,9 +59,9 @@ def os_error_message(error: OSError) -> str:
     return named + (error.strerror or str(error) or type(error).__name__)
 
 
-def quiet_bar() -> dict[str, Any]:
+def progress_bar_options() -> dict[str, Any]:
     """Options of tqdm by which a progress bar in a file is a line a minute, and nothing in the first."""
-    return {} if sys.stderr.isatty() else {"mininterval": MINUTE, "delay": MINUTE}
+    return {} if sys.stderr.isatty() else {"mininterval": LOG_INTERVAL, "delay": LOG_INTERVAL}
 
 
 def cli_entry(main: Main) -> Main:
@@ -70,7 +70,7 @@ def cli_entry(main: Main) -> Main:
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
-        settle()
+        clean_environment()
         try:
             try:
                 code = main(argv)
@@ -85,7 +85,7 @@ def cli_entry(main: Main) -> Main:
         except BrokenPipeError as error:
             if not _nobody_reads():
                 return _refused(error)
-            return UNREAD
+            return EXIT_BROKEN_PIPE
         except OSError as error:
             return _refused(error)
         except UnicodeEncodeError as error:
@@ -104,7 +104,7 @@ def cli_entry(main: Main) -> Main:
             print(f"error: a process that reads clips was lost ({what}); try fewer --data.num_workers", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print(INTERRUPTED, file=sys.stderr)
+            print(INTERRUPT_MESSAGE, file=sys.stderr)
             return EXIT_CODE
 
     return wrapped

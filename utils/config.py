@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_lo
 
 from utils.cli import InputError, one_line
 from utils.option_ranges import check_ranges
-from utils.paths import configs_found, placed
+from utils.paths import resolve_config_paths, resolve_option_paths
 
 T = TypeVar("T")
 PLAIN = "plain yaml"  # our loader's name among jsonargparse's
@@ -44,7 +44,7 @@ def option_parser(options: type, description: str | None, prog: str | None = Non
 def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] | None) -> tuple[T, Namespace]:
     """Parse; returns the options and the whole namespace (for arguments added by hand). Bad usage exits 2."""
     try:
-        namespace = parser.parse_args(configs_found(sys.argv[1:] if argv is None else argv))
+        namespace = parser.parse_args(resolve_config_paths(sys.argv[1:] if argv is None else argv))
     except UnicodeDecodeError as error:
         raise InputError(f"a file of options is not text in UTF-8 ({error.reason})") from error
     return _build(parser, options, namespace), namespace
@@ -79,7 +79,7 @@ def resolve_options(options: type[T], words: Sequence[str]) -> T:
     """The options that words of a command line stand for. Raises InputError, naming the words, if they are none."""
     parser = _quiet_parser(options)  # type: ignore[arg-type]
     try:
-        return _build(parser, options, parser.parse_args(configs_found(words)))
+        return _build(parser, options, parser.parse_args(resolve_config_paths(words)))
     except Exception as error:  # jsonargparse's errors have no common base that is public
         named = words[1] if words[:1] == ["--config"] and len(words) == 2 else " ".join(words)
         raise InputError(f"{named}: {error}") from error
@@ -128,7 +128,7 @@ def _build(parser: ArgumentParser, options: type[T], namespace: Namespace) -> T:
     instantiated = parser.instantiate(namespace)
     built = options(**{name: getattr(instantiated, name) for name in options.__dataclass_fields__})  # type: ignore[attr-defined]
     check_ranges(built)
-    return placed(built)
+    return resolve_option_paths(built)
 
 
 def _must_be_groups(options: type, namespace: Namespace, above: str = "") -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from utils.cli import InputError, os_error_message
-from utils.interrupts import put_off
+from utils.interrupts import block_interrupts
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def load_batches(
     loader = DataLoader(
         _ErrorsAsItems(dataset), batch_sampler=batches, num_workers=workers, pin_memory=pin_memory, collate_fn=_collate
     )
-    with put_off():  # workers start here
+    with block_interrupts():  # workers start here
         read = iter(loader)
     for batch in read:
         if isinstance(batch, _ReadError):

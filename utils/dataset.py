@@ -30,7 +30,7 @@ from utils.layout import FRAME_SIZE, AVSBench, Clip, SoftMasks
 from utils.log_mel import read_log_mel
 from utils.masks import read_mask
 
-STATISTICS = {  # mean and standard deviation of R, G, B
+NORMALIZATION = {  # mean and standard deviation of R, G, B
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
@@ -42,7 +42,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
     data, split: which clips, in the order of the meta CSV. fraction: of the training clips, drawn as the
     original draws them; val and test are always whole. images: how frames are normalised, or "raw".
     audio: "log_mel", "waveform" or "none". sample_rate, tile, int16_round_trip: of the waveform, see
-    utils.audio.five_seconds. image_size: side of the frames given to the model; 224, the size on disk,
+    utils.audio.load_clip_waveform. image_size: side of the frames given to the model; 224, the size on disk,
     leaves them as they are. Masks keep their own size. soft_masks: what is done with those in
     other than black and white, see utils.masks.
 
@@ -85,11 +85,11 @@ class AVSDataset(Dataset[dict[str, Any]]):
         clip = self.clips[index]
         item: dict[str, Any] = {"index": index, "name": clip.name, "category": clip.category}
         item["frames"] = self._frames(self.data.frames(clip))
-        item |= self.audio_of(index)
+        item |= self.load_audio(index)
         item["masks"] = torch.stack([read_mask(p, self.soft_masks) for p in self.data.masks(clip)])
         return item
 
-    def audio_of(self, index: int) -> dict[str, Tensor]:
+    def load_audio(self, index: int) -> dict[str, Tensor]:
         """The part of an item that holds the clip's audio."""
         clip = self.clips[index]
         if self.audio == "log_mel":
@@ -125,7 +125,7 @@ def normalize_frames(frames: Tensor | Sequence[np.ndarray], statistics: str) -> 
 @lru_cache
 def _table(statistics: str) -> np.ndarray:
     """What each of the 256 bytes becomes in each channel, (1, 256, 3) float32."""
-    mean, std = (torch.tensor(values) for values in STATISTICS[statistics])
+    mean, std = (torch.tensor(values) for values in NORMALIZATION[statistics])
     return ((torch.arange(256.0)[None, :, None] / 255 - mean) / std).numpy()
 
 

@@ -10,7 +10,7 @@ from utils.option_ranges import DeviceName
 
 Precision = Literal["fp32", "tf32", "bf16"]
 CPU_MEMORY = 2 * 2**30  # bytes that a step may take where nothing says how much is free
-SHARE = 0.5  # of a GPU's free memory: what a batch is reckoned to take leaves out the kernels' own needs
+FREE_MEMORY_FRACTION = 0.5  # of a GPU's free memory: what a batch is reckoned to take leaves out the kernels' own needs
 
 
 def select_device(name: DeviceName) -> torch.device:
@@ -41,7 +41,7 @@ def free_memory(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     # PyTorch keeps what it has freed, and gives it out again.
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(SHARE * (free + kept))
+    return int(FREE_MEMORY_FRACTION * (free + kept))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -67,7 +67,7 @@ class AsyncCopy:
         return self._values
 
 
-def channels_last(model: nn.Module) -> None:
+def to_channels_last(model: nn.Module) -> None:
     """Lay out the weights of two-dimensional convolutions so that maps pass through channel by channel at each pixel.
 
     (Module.to would try the three-dimensional ones as well, and fail.)"""

@@ -2,8 +2,8 @@
 
 | variables                                              | here                                                    |
 |--------------------------------------------------------|---------------------------------------------------------|
-| those of CHANGE_NUMBERS                                | ignored, with a note: config.yaml would not hold them   |
-| those of IN_THE_WAY                                    | ignored: notebooks and other programs leave them behind |
+| those of RESULT_CHANGING                                | ignored, with a note: config.yaml would not hold them   |
+| those of INTERFERING                                    | ignored: notebooks and other programs leave them behind |
 | WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT | as torchrun sets them, or one process: utils.accelerator |
 | OMP_NUM_THREADS, MKL_*, ATEN_CPU_CAPABILITY,           | heeded: sums are taken in another order, as on another  |
 | ONEDNN_MAX_CPU_ISA, CUBLAS_WORKSPACE_CONFIG, ...       | processor, and numbers agree up to rounding             |
@@ -18,9 +18,9 @@ import os
 import sys
 from fnmatch import fnmatchcase
 
-from utils.interrupts import tell_in_a_line
+from utils.interrupts import install_hook
 
-CHANGE_NUMBERS = (  # by more than the order of sums; * is any ending
+RESULT_CHANGING = (  # by more than the order of sums; * is any ending
     "ACCELERATE_*",  # accumulated gradients, mixed precision, sharding, the device
     "PARALLELISM_CONFIG_*",
     "NVIDIA_TF32_OVERRIDE",
@@ -32,7 +32,7 @@ CHANGE_NUMBERS = (  # by more than the order of sums; * is any ending
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",  # with both, torch reads no file at all
     "TIMM_*",
 )
-IN_THE_WAY = (
+INTERFERING = (
     "MPLBACKEND",  # plots are files here; the backend of a notebook cannot be loaded outside it
     "MATPLOTLIBRC",
     "JSONARGPARSE_*",  # would take options from the environment
@@ -42,14 +42,14 @@ IN_THE_WAY = (
 )
 
 
-def prepare() -> None:
-    """What a script does first of all: from here on Ctrl-C ends it in a line; files are UTF-8; and `settle`."""
-    tell_in_a_line()
-    use_utf8()
-    settle()
+def prepare_process() -> None:
+    """What a script does first of all: from here on Ctrl-C ends it in a line; files are UTF-8; and `clean_environment`."""
+    install_hook()
+    ensure_utf8()
+    clean_environment()
 
 
-def use_utf8() -> None:
+def ensure_utf8() -> None:
     """Start Python anew in its UTF-8 mode where the locale would have files and their names read otherwise."""
     usual = sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8"
     if usual or os.name != "posix" or os.environ.get("PYTHONUTF8") == "1":
@@ -58,11 +58,11 @@ def use_utf8() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def settle() -> None:
+def clean_environment() -> None:
     """Take away the variables that have no say, with a note of those that somebody may have meant; let output that
     the terminal's encoding lacks signs for be printed with replacements."""
-    told = _take(CHANGE_NUMBERS)
-    _take(IN_THE_WAY)
+    told = _take(RESULT_CHANGING)
+    _take(INTERFERING)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -8,15 +8,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-TRUTH, PREDICTION = (64, 196, 99), (255, 120, 40)  # RGB: green, orange
+GROUND_TRUTH_COLOR, PREDICTION_COLOR = (64, 196, 99), (255, 120, 40)  # RGB: green, orange
 TITLES = {"heat": "heat map and prompts", "mask": "answer"}  # on a sheet, where the row's own name does not say it
-STRIP = 144  # pixels: side of a strip's pictures
+ROW_IMAGE_SIZE = 144  # pixels: side of a strip's pictures
 
 # What is shown of a clip: by name, pictures (H, W, 3) uint8 RGB, one a second.
-Rows = Mapping[str, Sequence[np.ndarray]]
+ImageRows = Mapping[str, Sequence[np.ndarray]]
 
 
-def overlay(frame: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+def overlay_mask(frame: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """Tint the mask and draw its outline. frame (H, W, 3) uint8 RGB, mask (H, W) bool -> (H, W, 3) uint8."""
     picture, area = np.ascontiguousarray(frame.copy()), mask.astype(np.uint8)
     cv2.copyTo(cv2.addWeighted(frame, 0.5, np.full_like(frame, colour), 0.5, 0), area, picture)
@@ -29,18 +29,20 @@ def overlay_masks(
     frames: Sequence[np.ndarray], masks: Sequence[np.ndarray], colour: tuple[int, int, int]
 ) -> list[np.ndarray]:
     """`overlay` for each second; the seconds after the last mask stay as they are."""
-    drawn = [overlay(frame, mask, colour) for frame, mask in zip(frames, masks, strict=False)]
+    drawn = [overlay_mask(frame, mask, colour) for frame, mask in zip(frames, masks, strict=False)]
     return [*drawn, *frames[len(drawn) :]]
 
 
-def grid_image(rows: Rows) -> np.ndarray:
+def grid_image(rows: ImageRows) -> np.ndarray:
     """All rows under their titles, one column a second. Returns uint8 RGB."""
     return np.concatenate([_line(TITLES.get(name, name), list(row)) for name, row in rows.items()], axis=0)
 
 
 def row_image(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """The pictures of one row side by side, STRIP pixels each: (STRIP, T·STRIP, 3) uint8 RGB."""
-    return np.concatenate([cv2.resize(p, (STRIP, STRIP), interpolation=cv2.INTER_AREA) for p in pictures], axis=1)
+    """The pictures of one row side by side, ROW_IMAGE_SIZE pixels each: (ROW_IMAGE_SIZE, T·ROW_IMAGE_SIZE, 3) uint8 RGB."""
+    return np.concatenate(
+        [cv2.resize(p, (ROW_IMAGE_SIZE, ROW_IMAGE_SIZE), interpolation=cv2.INTER_AREA) for p in pictures], axis=1
+    )
 
 
 def _line(title: str, pictures: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
@@ -52,7 +54,7 @@ def _line(title: str, pictures: Sequence[np.ndarray], gap: int = 4) -> np.ndarra
 
 
 @contextmanager
-def plain_style(**settings: Any) -> Iterator[None]:
+def default_style(**settings: Any) -> Iterator[None]:
     """matplotlib's own style with these settings, for the block in which a figure is drawn and saved.
 
     A matplotlibrc, of the user's or in the current directory, has no say: it may ask for LaTeX.
@@ -68,7 +70,7 @@ def plot_curves(history: Sequence[Mapping[str, float]]) -> bytes:
     from matplotlib.figure import Figure
 
     buffer = io.BytesIO()
-    with plain_style():
+    with default_style():
         figure = Figure(figsize=(8, 3), layout="constrained")
         panels = figure.subplots(1, 2)
         epochs = [row["epoch"] + 1 for row in history]

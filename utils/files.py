@@ -16,7 +16,7 @@ import soundfile
 from PIL import Image
 
 from utils.cli import InputError
-from utils.paths import beside
+from utils.paths import describe_siblings
 
 MAX_PIXELS = 8192 * 4352  # pixels of a picture (8K), beyond which it is not decoded
 MAX_ARRAY_BYTES = 1 << 24  # bytes of a .npy file, beyond which it is not read
@@ -101,7 +101,7 @@ def npy_bytes(array: np.ndarray) -> bytes:
 def read_image(path: Path, flags: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
     """Read an image as (H, W, 3) RGB uint8, or as OpenCV's flags say. Raises InputError if it is none, or missing."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file{beside(path)}")
+        raise InputError(f"{path}: no such file{describe_siblings(path)}")
     content = path.read_bytes() or b"\0"
     try:
         height, width = _size(content)

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-INTERRUPTED = "interrupted; run the same command again to go on"
+INTERRUPT_MESSAGE = "interrupted; run the same command again to go on"
 EXIT_CODE = 130
 
 
-def tell_in_a_line() -> None:
+def install_hook() -> None:
     """Have an interruption that nothing catches, such as one while modules are imported, told without a traceback."""
     earlier = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            print(INTERRUPTED, file=sys.stderr)
+            print(INTERRUPT_MESSAGE, file=sys.stderr)
         else:
             earlier(kind, error, trace)
 
@@ -24,7 +24,7 @@ def tell_in_a_line() -> None:
 
 
 @contextmanager
-def put_off() -> Iterator[None]:
+def block_interrupts() -> Iterator[None]:
     """Put Ctrl-C off in the processes that are started in the block, and in this thread up to its end.
 
     They so leave it to this process, which ends them, to say that it was interrupted.
@@ -39,7 +39,7 @@ def put_off() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
-def take_up() -> None:
-    """In a process that `put_off` started: be interrupted by Ctrl-C again. Raises KeyboardInterrupt if it came."""
+def unblock_interrupts() -> None:
+    """In a process that `block_interrupts` started: be interrupted by Ctrl-C again. Raises KeyboardInterrupt if it came."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -15,7 +15,7 @@ from utils.cli import InputError
 BenchmarkName = Literal["s4", "ms3"]
 SoftMasks = Literal["refuse", "dither"]  # what is done with masks in grey, see utils.masks
 SPLITS = ("train", "val", "test")
-SECONDS = 5  # a clip has five seconds, hence five frames, five log-mel examples and five masks
+CLIP_SECONDS = 5  # a clip has five seconds, hence five frames, five log-mel examples and five masks
 MAX_NAME_LENGTH = 200  # bytes of a clip's or a category's name; file systems take 255 with all that is added
 FRAME_SIZE = (224, 224)  # height, width of frames and masks
 
@@ -43,7 +43,7 @@ class Benchmark:
     wav: str
     log_mel: str  # without suffix: .npy is ours, .pkl is AVSBench's
     mask: str
-    labelled: dict[str, int]  # masks per clip, by split
+    masks_per_clip: dict[str, int]  # masks per clip, by split
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -57,7 +57,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         wav="s4_data/audio_wav/{split}/{category}/{name}.wav",
         log_mel="s4_data/audio_log_mel/{split}/{category}/{name}",
         mask="s4_data/gt_masks/{split}/{category}/{name}/{name}_{k}.png",
-        labelled={"train": 1, "val": SECONDS, "test": SECONDS},
+        masks_per_clip={"train": 1, "val": CLIP_SECONDS, "test": CLIP_SECONDS},
     ),
     "ms3": Benchmark(
         name="ms3",
@@ -69,7 +69,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         wav="ms3_data/audio_wav/{split}/{name}.wav",
         log_mel="ms3_data/audio_log_mel/{split}/{name}",
         mask="ms3_data/gt_masks/{split}/{name}/{name}_{k}.png",
-        labelled={"train": SECONDS, "val": SECONDS, "test": SECONDS},
+        masks_per_clip={"train": CLIP_SECONDS, "val": CLIP_SECONDS, "test": CLIP_SECONDS},
     ),
 }
 
@@ -85,7 +85,7 @@ class AVSBench:
             raise InputError(f"unknown benchmark '{benchmark}': choose s4 or ms3")
         self.root = Path(root)
         self.benchmark = BENCHMARKS[benchmark]
-        self.clips = read_meta(self.root / self.benchmark.meta, self.benchmark)
+        self.clips = read_metadata(self.root / self.benchmark.meta, self.benchmark)
 
     def split(self, split: str) -> list[Clip]:
         """The clips of one split, in the order of the meta CSV."""
@@ -102,7 +102,7 @@ class AVSBench:
 
     def frames(self, clip: Clip) -> list[Path]:
         """The five frames."""
-        return [self._path(self.benchmark.frame, clip, k + 1) for k in range(SECONDS)]
+        return [self._path(self.benchmark.frame, clip, k + 1) for k in range(CLIP_SECONDS)]
 
     def wav(self, clip: Clip) -> Path:
         """The 16 kHz sound."""
@@ -112,17 +112,17 @@ class AVSBench:
         """The log-mel examples as this repository writes them (.npy)."""
         return self._path(self.benchmark.log_mel + ".npy", clip)
 
-    def legacy_log_mel(self, clip: Clip) -> Path:
+    def pickled_log_mel(self, clip: Clip) -> Path:
         """The log-mel examples as AVSBench distributes them (a pickled tensor)."""
         return self._path(self.benchmark.log_mel + ".pkl", clip)
 
     def masks(self, clip: Clip) -> list[Path]:
         """The ground-truth masks: one for an S4 training clip, else five."""
-        count = self.benchmark.labelled[clip.split]
+        count = self.benchmark.masks_per_clip[clip.split]
         return [self._path(self.benchmark.mask, clip, k + 1) for k in range(count)]
 
 
-def read_meta(path: Path, benchmark: Benchmark) -> list[Clip]:
+def read_metadata(path: Path, benchmark: Benchmark) -> list[Clip]:
     """Read a meta CSV. As in AVSBench, the id is the first column and the start the second, whatever they
     are called, while `category` and `split` are found by name.
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from utils.audio import EXAMPLE, MEL_BANDS
+from utils.audio import EXAMPLE_FRAMES, MEL_BANDS
 from utils.cli import InputError
 from utils.files import read_npy
-from utils.layout import SECONDS, AVSBench, Clip
+from utils.layout import CLIP_SECONDS, AVSBench, Clip
 
-SHAPE = (SECONDS, 1, EXAMPLE, MEL_BANDS)
+SHAPE = (CLIP_SECONDS, 1, EXAMPLE_FRAMES, MEL_BANDS)
 
 
 def read_log_mel(data: AVSBench, clip: Clip) -> np.ndarray:
@@ -15,7 +15,7 @@ def read_log_mel(data: AVSBench, clip: Clip) -> np.ndarray:
     path = data.log_mel(clip)
     if path.is_file():
         array = read_npy(path, SHAPE)
-    elif (path := data.legacy_log_mel(clip)).is_file():
+    elif (path := data.pickled_log_mel(clip)).is_file():
         from utils.pickled_log_mel import read_pickled_tensor  # needs torch, which preprocessing else starts without
 
         array = read_pickled_tensor(path)

@@ -16,12 +16,12 @@ from torch import Tensor
 from utils.cli import InputError
 from utils.files import read_image
 from utils.layout import FRAME_SIZE, SoftMasks
-from utils.paths import beside
+from utils.paths import describe_siblings
 
-NAMED = 6  # values of a refused mask that the message names
+MAX_LISTED_VALUES = 6  # values of a refused mask that the message names
 
 
-class SoftMask(InputError):
+class SoftMaskError(InputError):
     """A mask of 8-bit grey other than black and white, in so many `pixels`."""
 
     def __init__(self, message: str, pixels: int):
@@ -34,11 +34,11 @@ def read_mask(path: Path, soft: SoftMasks = "refuse") -> Tensor:
 
     soft: what is done with 8-bit grey; "dither" makes it black and white as the original's loader of S4 does (PIL's
     mode "1": error diffusion of Floyd and Steinberg). Raises InputError if the
-    file is missing, damaged, of another size, or not in black and white, naming the values that it holds; SoftMask
+    file is missing, damaged, of another size, or not in black and white, naming the values that it holds; SoftMaskError
     where "dither" would read it.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such mask{beside(path)}")
+        raise InputError(f"{path}: no such mask{describe_siblings(path)}")
     pixels = read_image(path, cv2.IMREAD_UNCHANGED)
     if pixels.shape[:2] != FRAME_SIZE:
         raise InputError(f"{path}: is {pixels.shape[1]}×{pixels.shape[0]}, not 224×224")
@@ -82,12 +82,12 @@ def _refusal(path: Path, pixels: np.ndarray) -> InputError:
     flat = flat[:, [2, 1, 0, 3][: flat.shape[1]]] if pixels.ndim == 3 else flat  # OpenCV has blue first
     values = np.unique(flat, axis=0)
     kind = f"{pixels.dtype.itemsize * 8}-bit {'grey' if pixels.ndim == 2 else 'RGBA'[: flat.shape[1]]}"
-    named = ", ".join(_text(value) for value in values[:NAMED])
-    more = f", … {_text(values[-1])} ({len(values)} values)" if len(values) > NAMED else ""
+    named = ", ".join(_text(value) for value in values[:MAX_LISTED_VALUES])
+    more = f", … {_text(values[-1])} ({len(values)} values)" if len(values) > MAX_LISTED_VALUES else ""
     told = f"{path}: not a black-and-white mask: holds {kind} {named}{more}"
     if pixels.ndim == 2 and pixels.dtype == np.uint8:
         between = int(((pixels > 0) & (pixels < 255)).sum())
-        return SoftMask(f"{told}; {between} of {pixels.size} pixels are neither 0 nor 255", between)
+        return SoftMaskError(f"{told}; {between} of {pixels.size} pixels are neither 0 nor 255", between)
     return InputError(told)
 
 

@@ -12,12 +12,12 @@ from typing import Any, Literal
 from utils.cli import InputError
 
 DeviceName = Literal["auto", "cpu", "cuda"]  # values of the options `device`
-RANGE = "range"  # the name in a field's metadata
-INTEGERS = 2**31 - 1  # what no count exceeds
-SEEDS = 2**32 - 1  # of NumPy
-LARGEST_SIDE = 4096  # pixels at which a network may be asked to see a frame
-LARGEST_WIDTH = 16384  # channels of a layer
-MOST_WORKERS = 256  # processes that read clips
+METADATA_KEY = "range"  # the name in a field's metadata
+MAX_INT = 2**31 - 1  # what no count exceeds
+MAX_SEED = 2**32 - 1  # of NumPy
+MAX_IMAGE_SIZE = 4096  # pixels at which a network may be asked to see a frame
+MAX_CHANNELS = 16384  # channels of a layer
+MAX_WORKERS = 256  # processes that read clips
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Range:
         besides = "" if self.besides is None else f", or {self.besides:g}"
         return f"{kind}{' and '.join(bounds)}{besides}"
 
-    def fault(self, value: Any) -> str:
+    def error_message(self, value: Any) -> str:
         """What is wrong with a number or a list of them, to follow its name; empty if nothing."""
         values = list(value) if isinstance(value, Sequence) else [value]
         if self.length is not None and len(values) != self.length:
@@ -60,10 +60,10 @@ class Range:
         return "" if wrong is None else f"is {wrong}; it must be {self}"
 
 
-def ranged(default: Any, least: float, most: float | None = None, **more: Any) -> Any:
+def bounded(default: Any, least: float, most: float | None = None, **more: Any) -> Any:
     """A field of options, with its default and the numbers that it takes; see Range. most: by default no bound."""
     whole = isinstance(default, int | list)
-    metadata = {RANGE: Range(least, (INTEGERS if whole else math.inf) if most is None else most, **more)}
+    metadata = {METADATA_KEY: Range(least, (MAX_INT if whole else math.inf) if most is None else most, **more)}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -75,31 +75,31 @@ def check_ranges(options: Any, above: str = "") -> None:
         value, name = getattr(options, each.name), f"{above}{each.name}"
         if is_dataclass(value):
             check_ranges(value, f"{name}.")
-        elif (found := range_of(each)) and value is not None and (fault := found.fault(value)):
+        elif (found := range_of(each)) and value is not None and (fault := found.error_message(value)):
             raise InputError(f"{name} {fault}")
 
 
 def range_of(option: "Field[Any]") -> Range | None:
     """The range of a field of options, if it is numeric."""
-    return option.metadata.get(RANGE)
+    return option.metadata.get(METADATA_KEY)
 
 
-class number:
+class bounded_number:
     """A `type` for argparse: numbers of a kind within a range. most: by default no bound."""
 
     def __init__(self, kind: Callable[[str], float], least: float, most: float | None = None, **more: Any):
         self.kind = kind
-        self.range = Range(least, (INTEGERS if kind is int else math.inf) if most is None else most, **more)
+        self.range = Range(least, (MAX_INT if kind is int else math.inf) if most is None else most, **more)
         self.__name__ = kind.__name__  # by which argparse calls it
 
     def __call__(self, text: str) -> float:
         value = self.kind(text)
-        if fault := self.range.fault(value):
+        if fault := self.range.error_message(value):
             raise argparse.ArgumentTypeError(fault)
         return value
 
 
-COUNT = number(int, 1)
-COUNT_OR_NONE = number(int, 0)
-SEED = number(int, 0, SEEDS)
-JOBS = number(int, 1, besides=-1)  # -1: one a core
+POSITIVE_INT = bounded_number(int, 1)
+NON_NEGATIVE_INT = bounded_number(int, 0)
+SEED_INT = bounded_number(int, 0, MAX_SEED)
+NUM_JOBS = bounded_number(int, 1, besides=-1)  # -1: one a core

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from utils.interrupts import put_off
+from utils.interrupts import block_interrupts
 
 T = TypeVar("T")
 R = TypeVar("R")
-LOST = "its process was lost twice, as when memory runs out; try fewer --jobs"
+WORKER_LOST = "its process was lost twice, as when memory runs out; try fewer --jobs"
 
 
 def parallel_map(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R | None]:
@@ -23,7 +23,7 @@ def parallel_map(function: Callable[[T], R], items: Sequence[T], jobs: int) -> I
     while done < len(items):
         try:
             work = (joblib.delayed(function)(item) for item in items[done:])
-            with put_off():  # processes start here
+            with block_interrupts():  # processes start here
                 results = joblib.Parallel(n_jobs=jobs, return_as="generator")(work)
             for result in results:
                 done += 1

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from utils.cli import InputError
 
-LARGEST = 1 << 20  # bytes of a file; a clip's log-mel takes 123 kB
+MAX_FILE_BYTES = 1 << 20  # bytes of a file; a clip's log-mel takes 123 kB
 
 
 def _load_storage(data: bytes) -> Any:
@@ -53,7 +53,7 @@ class _TensorUnpickler(pickle.Unpickler):
 def read_pickled_tensor(path: Path) -> np.ndarray:
     """Read one pickled float tensor as a NumPy array. Raises InputError on anything else."""
     try:
-        if path.stat().st_size > LARGEST:
+        if path.stat().st_size > MAX_FILE_BYTES:
             raise pickle.UnpicklingError("it is too large")
         data = path.read_bytes()
         for step, argument, _ in pickletools.genops(data):

@@ -25,24 +25,24 @@ import soundfile
 from tqdm import tqdm
 
 from utils.audio import SAMPLE_RATE, log_mel, pad_or_trim, read_wav
-from utils.cli import InputError, Parser, quiet_bar
+from utils.cli import InputError, Parser, progress_bar_options
 from utils.fidelity import Fidelity
 from utils.files import npy_bytes, png_bytes, read_image, remove_partials, wav_bytes, write_bytes, write_text
 from utils.layout import BENCHMARKS, FRAME_SIZE, AVSBench, BenchmarkName, Clip
 from utils.lock import exclusive_lock
 from utils.log_mel import read_log_mel
-from utils.option_ranges import JOBS
-from utils.parallel import LOST, parallel_map
-from utils.paths import found
+from utils.option_ranges import NUM_JOBS
+from utils.parallel import WORKER_LOST, parallel_map
+from utils.paths import resolve_path
 from utils.video import read_clip
 
 COMMENT = "preprocessed as "  # in a wav, before its fidelity
 ANEW = "--overwrite makes them anew"
-UNSTATED = "kept; its wav does not say its fidelity"
+UNTAGGED = "kept; its wav does not say its fidelity"
 
 
 @dataclass
-class Outcome:
+class ClipResult:
     """One row of the report."""
 
     clip: str
@@ -60,7 +60,7 @@ def frames_intact(data: AVSBench, clip: Clip) -> bool:
         return False
 
 
-def stated_fidelity(path: Path) -> Fidelity | None:
+def read_fidelity_tag(path: Path) -> Fidelity | None:
     """What a wav says it was made as; None if it does not say, or cannot be read."""
     try:
         with soundfile.SoundFile(path) as file:
@@ -71,9 +71,9 @@ def stated_fidelity(path: Path) -> Fidelity | None:
     return next((kind for kind in kinds if comment == COMMENT + kind), None)
 
 
-def folder_fidelity(data: AVSBench) -> Fidelity:
+def detect_fidelity(data: AVSBench) -> Fidelity:
     """What the clips of a folder were preprocessed as; corrected if none says. Raises InputError if it holds both."""
-    found: Counter[Fidelity] = Counter(kind for clip in data.clips if (kind := stated_fidelity(data.wav(clip))))
+    found: Counter[Fidelity] = Counter(kind for clip in data.clips if (kind := read_fidelity_tag(data.wav(clip))))
     if len(found) > 1:
         kinds = ", ".join(f"{number} as {kind}" for kind, number in sorted(found.items()))
         script = f"python preprocess_{data.benchmark.name}.py --root {data.root}"
@@ -81,7 +81,7 @@ def folder_fidelity(data: AVSBench) -> Fidelity:
     return next(iter(found), "corrected")
 
 
-def sound_intact(data: AVSBench, clip: Clip) -> bool:
+def audio_intact(data: AVSBench, clip: Clip) -> bool:
     """Whether the wav is there, whole, and at 16 kHz."""
     try:
         samples, rate = read_wav(data.wav(clip))
@@ -99,15 +99,17 @@ def log_mel_intact(data: AVSBench, clip: Clip) -> bool:
     return True
 
 
-def preprocess_clip(data: AVSBench, clip: Clip, fidelity: Fidelity = "corrected", overwrite: bool = False) -> Outcome:
+def preprocess_clip(
+    data: AVSBench, clip: Clip, fidelity: Fidelity = "corrected", overwrite: bool = False
+) -> ClipResult:
     """Make the frames, wav and log-mel of one clip; what goes wrong becomes the outcome's reason."""
-    outcome = Outcome(clip.name, clip.split, clip.category, "done")
+    outcome = ClipResult(clip.name, clip.split, clip.category, "done")
     wav, examples = data.wav(clip), data.log_mel(clip)
     try:
-        before = stated_fidelity(wav)
+        before = read_fidelity_tag(wav)
         other = before not in (None, fidelity)
-        if not other and not overwrite and all(f(data, clip) for f in (frames_intact, sound_intact, log_mel_intact)):
-            outcome.status, outcome.reason = "skipped", "" if before else UNSTATED
+        if not other and not overwrite and all(f(data, clip) for f in (frames_intact, audio_intact, log_mel_intact)):
+            outcome.status, outcome.reason = "skipped", "" if before else UNTAGGED
             return outcome
         media = read_clip(data.video(clip), fidelity)
         try:
@@ -131,21 +133,23 @@ def preprocess_clip(data: AVSBench, clip: Clip, fidelity: Fidelity = "corrected"
 
 def preprocess(
     data: AVSBench, jobs: int = -1, overwrite: bool = False, fidelity: Fidelity = "corrected"
-) -> list[Outcome]:
+) -> list[ClipResult]:
     """Preprocess every clip of the meta CSV in parallel; outcomes come in the order of the CSV."""
     work = partial(preprocess_clip, data, fidelity=fidelity, overwrite=overwrite)
     made = parallel_map(work, data.clips, jobs)
-    bar = tqdm(made, total=len(data.clips), desc=f"preprocess {data.benchmark.name}", unit="clip", **quiet_bar())
+    bar = tqdm(
+        made, total=len(data.clips), desc=f"preprocess {data.benchmark.name}", unit="clip", **progress_bar_options()
+    )
     return [
-        outcome or Outcome(clip.name, clip.split, clip.category, "failed", LOST)
+        outcome or ClipResult(clip.name, clip.split, clip.category, "failed", WORKER_LOST)
         for clip, outcome in zip(data.clips, bar, strict=True)
     ]
 
 
-def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
+def write_report(path: Path, outcomes: Sequence[ClipResult]) -> None:
     """Write the outcomes as CSV."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Outcome)])
+    writer = csv.DictWriter(text, [field.name for field in fields(ClipResult)])
     writer.writeheader()
     writer.writerows(asdict(outcome) for outcome in outcomes)
     write_text(path, text.getvalue())
@@ -154,8 +158,8 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
 def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None) -> int:
     """The command line that preprocess_s4.py and preprocess_ms3.py share."""
     parser = Parser(usage)
-    parser.add_argument("--root", type=found, default=f"avsbench_data/{BENCHMARKS[benchmark].root}")
-    parser.add_argument("--jobs", type=JOBS, default=-1, help="processes (default -1: one a core)")
+    parser.add_argument("--root", type=resolve_path, default=f"avsbench_data/{BENCHMARKS[benchmark].root}")
+    parser.add_argument("--jobs", type=NUM_JOBS, default=-1, help="processes (default -1: one a core)")
     parser.add_argument("--overwrite", action="store_true", help="make again what is already there")
     parser.add_argument(
         "--fidelity",
@@ -165,7 +169,7 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
     )
     args = parser.parse_args(argv)
     data = AVSBench(args.root, benchmark)
-    fidelity = args.fidelity or folder_fidelity(data)
+    fidelity = args.fidelity or detect_fidelity(data)
     begin = time.perf_counter()
     with exclusive_lock(args.root / ".lock", "preprocesses here"):
         remove_partials(args.root)
@@ -181,6 +185,6 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
         f"{len(outcomes)} clips as {fidelity} in {seconds:.1f} s ({len(outcomes) / seconds:.1f} a second): "
         f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed. Report: {report}"
     )
-    if unstated := sum(outcome.reason == UNSTATED for outcome in outcomes):
+    if unstated := sum(outcome.reason == UNTAGGED for outcome in outcomes):
         print(f"note: {unstated} of them were kept though they do not say whether they are {fidelity}; {ANEW}")
     return 1 if count["failed"] else 0

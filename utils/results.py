@@ -4,9 +4,9 @@ python -m utils.results runs/mini        one line for each result below the fold
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import csv
 import io
@@ -23,17 +23,17 @@ import numpy as np
 
 from utils.audio import read_wav
 from utils.cli import InputError, Parser, cli_entry
-from utils.figures import Rows, grid_image, row_image
+from utils.figures import ImageRows, grid_image, row_image
 from utils.files import mp3_bytes, png_bytes, read_json, webp_bytes, write_bytes, write_text
 from utils.layout import AVSBench, Clip
 from utils.metrics import Metrics
-from utils.paths import expanded, found
+from utils.paths import expand_user, resolve_path
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless")
 COLUMNS = ("m_j", "m_f", "metric_batch", "m_f_whole_set", "iou_dataset", "frames")
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def commit() -> str:
+def git_commit() -> str:
     """The commit of this checkout, with "+" if it has uncommitted changes; "unknown" outside git."""
     here = Path(__file__).parent
     try:
@@ -56,9 +56,9 @@ def commit() -> str:
         return "unknown"
 
 
-def write_result(path: Path, numbers: dict[str, Any], **facts: Any) -> None:
+def write_metrics(path: Path, numbers: dict[str, Any], **facts: Any) -> None:
     """Write metrics.json: the numbers, the given facts, and the commit and versions that made them."""
-    result = {**numbers, **facts, "commit": commit(), "versions": versions()}
+    result = {**numbers, **facts, "commit": git_commit(), "versions": package_versions()}
     write_text(path, json.dumps(result, indent=2) + "\n")
 
 
@@ -96,12 +96,12 @@ def write_masks(folder: Path, clip: Clip, masks: Sequence[np.ndarray]) -> None:
         write_bytes(folder / clip.category / clip.name / f"{clip.name}_{k}.png", png_bytes(mask.astype(np.uint8) * 255))
 
 
-def write_sheet(folder: Path, clip: Clip, rows: Rows) -> None:
+def write_grid_image(folder: Path, clip: Clip, rows: ImageRows) -> None:
     """Write the picture sheet of a clip."""
     write_bytes(folder / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(grid_image(rows)))
 
 
-def write_strips(folder: Path, data: AVSBench, clip: Clip, rows: Rows) -> None:
+def write_row_images(folder: Path, data: AVSBench, clip: Clip, rows: ImageRows) -> None:
     """Write each row of a clip as a small picture of its own, and the sound: what study.page shows of the clip."""
     for name, pictures in rows.items():
         write_bytes(folder / clip.category / clip.name / f"{name}.webp", webp_bytes(row_image(pictures)))
@@ -109,7 +109,7 @@ def write_strips(folder: Path, data: AVSBench, clip: Clip, rows: Rows) -> None:
         write_bytes(folder / clip.category / clip.name / "sound.mp3", mp3_bytes(*read_wav(data.wav(clip))))
 
 
-def table(folder: Path) -> str:
+def results_table(folder: Path) -> str:
     """A Markdown table with a row for each metrics*.json below the folder. Raises InputError if there is none."""
     files = sorted(folder.rglob("metrics*.json"))
     if not files:
@@ -133,10 +133,10 @@ def table(folder: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of a folder of runs."""
     parser = Parser(__doc__)
-    parser.add_argument("folder", type=found, nargs="?", default=Path("runs"))
-    parser.add_argument("--out", type=expanded, help="also write the table to this file")
+    parser.add_argument("folder", type=resolve_path, nargs="?", default=Path("runs"))
+    parser.add_argument("--out", type=expand_user, help="also write the table to this file")
     args = parser.parse_args(argv)
-    text = table(args.folder)
+    text = results_table(args.folder)
     print(text)
     if args.out:
         write_text(args.out, text + "\n")

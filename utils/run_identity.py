@@ -14,13 +14,13 @@ RECIPE = "compose.json"  # that synthetic.compose leaves beside its clips
 RECORD = "data.json"  # of a run folder: digests of what says which clips there are
 
 
-def differing(held: Any, asked: Any, besides: Sequence[str] = ()) -> list[str]:
+def differing_options(held: Any, asked: Any, besides: Sequence[str] = ()) -> list[str]:
     """The dotted names of the options, other than those besides, in which two differ."""
     one, other = _flat(asdict(held)), _flat(asdict(asked))
     return [name for name in one if one[name] != other[name] and name not in besides]
 
 
-def refuse_other_options(folder: Path, held: Any, asked: Any, names: Sequence[str]) -> None:
+def check_same_options(folder: Path, held: Any, asked: Any, names: Sequence[str]) -> None:
     """Raise InputError that says how the options of the names differ, if there are any."""
     if not names:
         return
@@ -29,17 +29,17 @@ def refuse_other_options(folder: Path, held: Any, asked: Any, names: Sequence[st
     raise InputError(f"{folder} holds a run with other options: {told}; choose another --out")
 
 
-def same_files(held: Sequence[str], asked: Sequence[Path]) -> bool:
+def files_match(held: Sequence[str], asked: Sequence[Path]) -> bool:
     """Whether every file that is there is one of those with the digests. One that is gone speaks not against it."""
     return all(not path.is_file() or sha256(path) in held for path in asked)
 
 
-def data_files(root: Path, benchmark: BenchmarkName) -> list[Path]:
+def dataset_files(root: Path, benchmark: BenchmarkName) -> list[Path]:
     """What says which clips there are, and, for composed ones, of what they were made."""
     return [root / BENCHMARKS[benchmark].meta, root.parent / RECIPE]
 
 
-def refuse_other_data(folder: Path, root: Path, benchmark: BenchmarkName) -> None:
+def check_same_data(folder: Path, root: Path, benchmark: BenchmarkName) -> None:
     """Raise InputError if the run in the folder was begun with other clips. Data may have moved."""
     try:
         held = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -51,12 +51,12 @@ def refuse_other_data(folder: Path, root: Path, benchmark: BenchmarkName) -> Non
 
 
 def record_data(folder: Path, root: Path, benchmark: BenchmarkName) -> None:
-    """Leave in a run folder what `refuse_other_data` compares."""
+    """Leave in a run folder what `check_same_data` compares."""
     write_text(folder / RECORD, json.dumps(_digests(root, benchmark), indent=1) + "\n")
 
 
 def _digests(root: Path, benchmark: BenchmarkName) -> dict[str, str]:
-    return {path.name: sha256(path) for path in data_files(root, benchmark) if path.is_file()}
+    return {path.name: sha256(path) for path in dataset_files(root, benchmark) if path.is_file()}
 
 
 def _flat(options: dict[str, Any], above: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from utils.layout import SECONDS
+from utils.layout import CLIP_SECONDS
 
 SAMPLE_POINT = 15 / 16  # of each second: the frame shown then stands for it. Source: AVSBench, `preprocess_s4.py`
 ROUNDING = 0.0005  # seconds: Matroska rounds time stamps to the millisecond
@@ -17,7 +17,7 @@ TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT: formats (MPEG-TS, VOB, Ogg) who
 MAX_GAP, MAX_OVERLAP = 10.0, 0.1  # seconds between packets, beyond which such a file was joined. Source: ffmpeg 4.2
 
 
-def steady_packets(
+def demux_continuous(
     container: InputContainer, *streams: VideoStream | AudioStream | None, joints: list[float] | None = None
 ) -> Iterator[av.Packet]:
     """Demux streams of a file with time stamps that go on where the file's own start again or leap.
@@ -56,7 +56,7 @@ def steady_packets(
         yield packet
 
 
-def frames_shown(times: np.ndarray, seconds: int = SECONDS) -> np.ndarray:
+def displayed_frames(times: np.ndarray, seconds: int = CLIP_SECONDS) -> np.ndarray:
     """Which frame is on the screen at 15/16 of each second.
 
     Args:
@@ -69,7 +69,7 @@ def frames_shown(times: np.ndarray, seconds: int = SECONDS) -> np.ndarray:
     return np.searchsorted(times, np.arange(seconds) + SAMPLE_POINT + ROUNDING, side="right") - 1
 
 
-def frame_indices(fps: float, seconds: int = SECONDS) -> list[int]:
+def published_frame_indices(fps: float, seconds: int = CLIP_SECONDS) -> list[int]:
     """Which frame of a constant rate stands for each second by the original's rule: it counts at the rounded rate.
 
     Source: AVSBench, `preprocess_s4.py` (Python's round: half to even). 25 fps gives 23, 48, 73, 98, 123.
@@ -78,7 +78,7 @@ def frame_indices(fps: float, seconds: int = SECONDS) -> list[int]:
     return [int(second * rate + SAMPLE_POINT * rate) for second in range(seconds)]
 
 
-def constant_rate(times: Sequence[float], rate: float) -> list[int]:
+def ffmpeg_constant_rate(times: Sequence[float], rate: float) -> list[int]:
     """Which frames the ffmpeg program gives where it makes a constant rate: it repeats and drops some.
 
     A gap is filled by the frame before it and, for the last tick or two, by the one after it.
@@ -101,12 +101,12 @@ def constant_rate(times: Sequence[float], rate: float) -> list[int]:
     return given
 
 
-def counted_frames(video: VideoStream, times: np.ndarray, seconds: int = SECONDS) -> np.ndarray:
-    """`frames_shown` by the original's rule: imageio's ffmpeg makes a constant rate, and its frames are counted.
+def published_frames(video: VideoStream, times: np.ndarray, seconds: int = CLIP_SECONDS) -> np.ndarray:
+    """`displayed_frames` by the original's rule: imageio's ffmpeg makes a constant rate, and its frames are counted.
 
     times: seconds from the start of the file on, sorted. The rate that imageio reads off ffmpeg's output is the "tbr".
     """
     rate = video.guessed_rate or video.base_rate or video.average_rate or Fraction(25)
-    given = constant_rate(times.tolist(), float(rate))
-    indices = frame_indices(round(float(video.base_rate or rate), 2), seconds)
+    given = ffmpeg_constant_rate(times.tolist(), float(rate))
+    indices = published_frame_indices(round(float(video.base_rate or rate), 2), seconds)
     return np.array([given[min(index, len(given) - 1)] for index in indices])

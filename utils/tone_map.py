@@ -8,7 +8,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-TRANSFERS = {16: "PQ", 18: "HLG"}  # by FFmpeg's AVColorTransferCharacteristic
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # by FFmpeg's AVColorTransferCharacteristic
 WHITE, PEAK = 203.0, 1000.0  # cd/m²: of paper, and of the brightest light that is told from white
 KNEE = 0.75  # of white: below it light stays as it is
 STEPS = 4096  # of the tables
@@ -16,7 +16,7 @@ LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020
 BT2020_TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
 
 
-def tone_mapped(rgb: np.ndarray, transfer: str) -> np.ndarray:
+def tone_map(rgb: np.ndarray, transfer: str) -> np.ndarray:
     """Encoded BT.2020 RGB, float32 (H, W, 3) in 0 to 1, to uint8 RGB of BT.709. transfer: "PQ" or "HLG"."""
     light = _light(transfer)[np.rint(rgb * (STEPS - 1)).astype(np.uint16)]
     if transfer == "HLG":  # the scene's light; a display of 1000 cd/m² adds a gamma of 1.2

@@ -16,9 +16,9 @@ from utils.audio_track import decode_audio
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.files import MAX_PIXELS
-from utils.paths import beside
-from utils.timestamps import counted_frames, frames_shown, steady_packets
-from utils.video_frame import study_size, to_rgb
+from utils.paths import describe_siblings
+from utils.timestamps import demux_continuous, displayed_frames, published_frames
+from utils.video_frame import resize_frame, to_rgb
 
 PLAYLIST_FORMATS = (
     "concat",
@@ -53,7 +53,7 @@ def read_clip(path: Path, fidelity: Fidelity = "corrected") -> ClipMedia:
         return _decode(path, container, video, audio, fidelity)
 
 
-def probe_clip(path: Path) -> None:
+def check_clip(path: Path) -> None:
     """Read a clip without decoding it. Raises InputError as `read_clip` does, but for damage inside a packet."""
     with _opened(path) as (container, video, _):
         _check_complete(path, container, video, container.demux(video))
@@ -63,7 +63,7 @@ def probe_clip(path: Path) -> None:
 def open_media(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream | None]]:
     """A file, its video track, and its sound track if it has one. Raises InputError for what is no video."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file{beside(path)}")
+        raise InputError(f"{path}: no such file{describe_siblings(path)}")
     try:
         # By this protocol alone: neither the path nor what the file says may lead to a host.
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
@@ -138,7 +138,7 @@ def _decode(
 ) -> ClipMedia:
     pictures: list[av.Packet] = []
     sounds: list[av.Packet] = []
-    for packet in steady_packets(container, video, audio):
+    for packet in demux_continuous(container, video, audio):
         (pictures if packet.stream is video else sounds).append(packet)
     _check_complete(path, container, video, pictures)
     stamps = [packet.pts for packet in pictures if packet.size and packet.pts is not None and not packet.is_discard]
@@ -147,11 +147,11 @@ def _decode(
     times = np.sort(stamps) * float(video.time_base or 0)
     samples = decode_audio(path, sounds, fidelity, start=times[0], duration=container.duration)
     if fidelity == "published":
-        wanted = counted_frames(video, times - (container.start_time or 0) / 1_000_000)
+        wanted = published_frames(video, times - (container.start_time or 0) / 1_000_000)
     else:
-        wanted = frames_shown(times - times[0])
+        wanted = displayed_frames(times - times[0])
     chosen = _choose(path, video, pictures, np.sort(stamps)[wanted].tolist())
-    return ClipMedia([study_size(to_rgb(frame, fidelity)) for frame in chosen], samples)
+    return ClipMedia([resize_frame(to_rgb(frame, fidelity)) for frame in chosen], samples)
 
 
 def _choose(path: Path, video: VideoStream, packets: list[av.Packet], times: list[int]) -> list[av.VideoFrame]:

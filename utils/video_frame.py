@@ -13,35 +13,40 @@ import numpy as np
 
 from utils.fidelity import Fidelity
 from utils.layout import FRAME_SIZE
-from utils.tone_map import TRANSFERS, tone_mapped
+from utils.tone_map import HDR_TRANSFERS, tone_map
 
 # The weights of red and blue in luma, by FFmpeg's AVColorSpace. A file that does not say is read as BT.601, as ffmpeg
 # and OpenCV do.
 BT601 = (0.299, 0.114)
 LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
-UNUSUAL = (8, 11, 12, 13, 14, 15, 16, 17)  # YCgCo, ICtCp and the like: left to libswscale
+UNSUPPORTED_COLORSPACES = (8, 11, 12, 13, 14, 15, 16, 17)  # YCgCo, ICtCp and the like: left to libswscale
 STUDIO_RANGE, FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG and _JPEG
 
 
 def to_rgb(frame: av.VideoFrame, fidelity: Fidelity = "corrected") -> np.ndarray:
     """A decoded frame upright, (H, W, 3) uint8 RGB, with as many pixels as the file has."""
     kind = frame.format
-    if fidelity == "published" or kind.is_rgb or len(kind.components) < 3 or frame.colorspace in UNUSUAL:
+    if (
+        fidelity == "published"
+        or kind.is_rgb
+        or len(kind.components) < 3
+        or frame.colorspace in UNSUPPORTED_COLORSPACES
+    ):
         rgb = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")  # bicubic chroma, as ffmpeg by default
-    elif frame.color_trc in TRANSFERS:
-        rgb = tone_mapped(_converted(frame, 16), TRANSFERS[frame.color_trc])
+    elif frame.color_trc in HDR_TRANSFERS:
+        rgb = tone_map(_converted(frame, 16), HDR_TRANSFERS[frame.color_trc])
     else:
         rgb = _converted(frame, 8)
-    return upright(rgb, display_matrix(frame))
+    return apply_display_matrix(rgb, display_matrix(frame))
 
 
-def study_size(rgb: np.ndarray) -> np.ndarray:
+def resize_frame(rgb: np.ndarray) -> np.ndarray:
     """Resize a picture to the study's 224×224: bilinear, aspect not kept."""
     height, width = FRAME_SIZE
     return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def shown_size(height: int, width: int, aspect: Fraction | None) -> tuple[int, int]:
+def display_size(height: int, width: int, aspect: Fraction | None) -> tuple[int, int]:
     """Height and width, in square pixels, at which a picture has the shape that players give it.
 
     aspect: width by height of a pixel as the file declares it; None or 0 for square. The longer side of a pixel counts.
@@ -57,7 +62,7 @@ def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     return None if found is None else np.frombuffer(found, np.int32).reshape(3, 3)[:2, :2]  # type: ignore[call-overload]
 
 
-def is_turned(matrix: np.ndarray | None) -> bool:
+def is_transposed(matrix: np.ndarray | None) -> bool:
     """Whether a display matrix exchanges height and width."""
     return matrix is not None and bool(np.abs(matrix).argmax() in (1, 2))
 
@@ -70,11 +75,11 @@ def is_oblique(matrix: np.ndarray | None) -> bool:
     return bool(parts[1] > 0.02 * parts[2])
 
 
-def upright(rgb: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+def apply_display_matrix(rgb: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
     """Turn and mirror a picture as its display matrix says: any of the eight ways to lay it."""
     if matrix is None:
         return rgb
-    if is_turned(matrix):
+    if is_transposed(matrix):
         rgb, right, down = rgb.transpose(1, 0, 2), matrix[1, 0], matrix[0, 1]
     else:
         right, down = matrix[0, 0], matrix[1, 1]

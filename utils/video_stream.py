@@ -19,11 +19,11 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from utils.cli import InputError
-from utils.timestamps import ROUNDING, SAMPLE_POINT, steady_packets
-from utils.tone_map import TRANSFERS
+from utils.timestamps import ROUNDING, SAMPLE_POINT, demux_continuous
+from utils.tone_map import HDR_TRANSFERS
 from utils.video import lost_frames, open_media
-from utils.video_frame import display_matrix, is_oblique, is_turned, shown_size, to_rgb
-from utils.video_writer import frame_rate
+from utils.video_frame import display_matrix, display_size, is_oblique, is_transposed, to_rgb
+from utils.video_writer import limit_frame_rate
 
 DEFAULT_FPS = Fraction(25)  # frames a second, where neither the file nor its time stamps say
 MAX_GAP = 3600  # seconds between frames, or between sounds, beyond which a time stamp is taken for damaged
@@ -33,12 +33,12 @@ SPARSE = 61  # prime, so that no column is met in every row
 
 
 @dataclass(frozen=True)
-class Video:
+class VideoInfo:
     """What is known of a video file once it has been opened.
 
     height, width: of the pictures as people see them: upright, in square pixels. fps: of the clock, constant. ticks:
     frames on the clock. origin: seconds on the file's own clock at which its first frame is shown; the sound starts
-    there, too. timed: whether its frames have time stamps. sound_rate, channels: Hz and 1 or 2; 0 without a sound
+    there, too. timed: whether its frames have time stamps. audio_rate, channels: Hz and 1 or 2; 0 without a sound
     track. lost: frames that the file says it has and lacks, as when a copy was cut short. notes: what is unusual about
     the file, a sentence each; reading it may add some.
     """
@@ -48,11 +48,11 @@ class Video:
     width: int
     fps: Fraction
     num_frames: int
-    origin: float
-    timed: bool
-    sound_rate: int
+    start_time: float
+    has_timestamps: bool
+    audio_rate: int
     channels: int
-    lost: int = 0
+    missing_frames: int = 0
     notes: list[str] = field(default_factory=list, compare=False)
 
     @property
@@ -61,17 +61,17 @@ class Video:
         return float(self.num_frames / self.fps)
 
     @property
-    def seconds(self) -> int:
+    def num_seconds(self) -> int:
         """Seconds that have a frame; the last may be incomplete."""
-        return self.second(self.num_frames - 1) + 1
+        return self.second_of(self.num_frames - 1) + 1
 
-    def second(self, tick: int) -> int:
+    def second_of(self, tick: int) -> int:
         """The second, from 0, that a frame lies in."""
         return int(tick / self.fps)
 
     def frame_index_per_second(self) -> list[int]:
         """Which tick of each second stands for it: the one at 15/16, the first that begins there, or the last."""
-        wanted = (int((second + SAMPLE_POINT + ROUNDING) * self.fps) for second in range(self.seconds))
+        wanted = (int((second + SAMPLE_POINT + ROUNDING) * self.fps) for second in range(self.num_seconds))
         return [min(max(tick, math.ceil(s * self.fps)), self.num_frames - 1) for s, tick in enumerate(wanted)]
 
     def add_note(self, note: str) -> None:
@@ -80,7 +80,7 @@ class Video:
             self.notes.append(note)
 
 
-def open_video(path: Path) -> Video:
+def open_video(path: Path) -> VideoInfo:
     """Look through a file without decoding more than one frame.
 
     Raises InputError, in one line, for a missing file and for one that is no video.
@@ -90,7 +90,7 @@ def open_video(path: Path) -> Video:
         stamps: list[int] = []
         there, number, latest, lasting = 0, 0, -float("inf"), 0
         heard: list[float] = []  # from when until when
-        for packet in steady_packets(container, video, audio, joints=joints):
+        for packet in demux_continuous(container, video, audio, joints=joints):
             if packet.stream is not video:
                 if packet.pts is not None and packet.size and not packet.is_discard:
                     begin = float(packet.pts * packet.time_base)
@@ -119,7 +119,7 @@ def open_video(path: Path) -> Video:
     notes = [_joined(joints, origin)] if joints else []
     if heard and timed:
         last = max(last, _sound_beyond(heard, times, last, notes))
-    fps = max(frame_rate(_clock_rate(times, fps)), Fraction(1))
+    fps = max(limit_frame_rate(_clock_rate(times, fps)), Fraction(1))
     span = float(times[-1]) - origin if len(times) else 0.0
     ticks = round(span * float(fps)) + max(1, round(last * float(fps)))
     with open_media(path) as (container, video, audio):
@@ -127,18 +127,18 @@ def open_video(path: Path) -> Video:
         if not isinstance(first, av.VideoFrame):
             raise InputError(f"{path}: no frame could be decoded; obtain it again")
         matrix = display_matrix(first)
-        height, width = shown_size(first.height, first.width, aspect)
-        if is_turned(matrix):
+        height, width = display_size(first.height, first.width, aspect)
+        if is_transposed(matrix):
             height, width = width, height
         if is_oblique(matrix):
             notes.append("The file asks for its pictures to be turned by other than quarter turns; they are not.")
-        if first.color_trc in TRANSFERS:
-            kind = TRANSFERS[first.color_trc]
+        if first.color_trc in HDR_TRANSFERS:
+            kind = HDR_TRANSFERS[first.color_trc]
             notes.append(f"The film is HDR ({kind}): its colors are tone-mapped to those of an ordinary screen.")
-    return Video(path, height, width, fps, ticks, origin, timed, rate, channels, lost, notes)
+    return VideoInfo(path, height, width, fps, ticks, origin, timed, rate, channels, lost, notes)
 
 
-def read_frames(video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
+def read_frames(video: VideoInfo) -> Iterator[tuple[int, av.VideoFrame]]:
     """Every tick of the clock, from 0, with the frame that is nearest to it in time; damage repeats the one before.
 
     Frames are decoded one at a time, and turned into pixels by `pixels` only where they are wanted.
@@ -157,25 +157,25 @@ def read_frames(video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
         tick += 1
 
 
-def read_seconds_frames(video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Every second, from 0, with the frame that is on the screen at 15/16 of it, as utils.timestamps.frames_shown."""
+def read_frame_per_second(video: VideoInfo) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Every second, from 0, with the frame that is on the screen at 15/16 of it, as utils.timestamps.displayed_frames."""
     second, shown = 0, None
     for time, frame in _timed(video):
-        while shown is not None and second < video.seconds and second + SAMPLE_POINT + ROUNDING < time:
+        while shown is not None and second < video.num_seconds and second + SAMPLE_POINT + ROUNDING < time:
             yield second, shown
             second += 1
         shown = frame
-    while shown is not None and second < video.seconds:
+    while shown is not None and second < video.num_seconds:
         yield second, shown
         second += 1
 
 
-def frame_to_rgb(video: Video, frame: av.VideoFrame) -> np.ndarray:
+def frame_to_rgb(video: VideoInfo, frame: av.VideoFrame) -> np.ndarray:
     """A frame as people see it, (height, width, 3) RGB uint8, as all of the video's are."""
-    return in_shape(video, to_rgb(frame))
+    return resize_to_video(video, to_rgb(frame))
 
 
-def in_shape(video: Video, rgb: np.ndarray) -> np.ndarray:
+def resize_to_video(video: VideoInfo, rgb: np.ndarray) -> np.ndarray:
     """A picture at the size of the video: pixels may not be square, and streams change their size on the way."""
     if rgb.shape[:2] == (video.height, video.width):
         return rgb
@@ -189,9 +189,9 @@ def decode_frames(
 ) -> Iterator[av.VideoFrame | av.AudioFrame]:
     """What can be decoded of a track; damaged packets are passed over.
 
-    tracks: all that steady_packets is to keep together, those of `opened`.
+    tracks: all that demux_continuous is to keep together, those of `opened`.
     """
-    for packet in steady_packets(container, *tracks):
+    for packet in demux_continuous(container, *tracks):
         if packet.stream is not stream:
             continue
         try:
@@ -200,7 +200,7 @@ def decode_frames(
             continue
 
 
-def _timed(video: Video) -> Iterator[tuple[float, av.VideoFrame]]:
+def _timed(video: VideoInfo) -> Iterator[tuple[float, av.VideoFrame]]:
     """The frames of a video, each with the seconds from the first on at which it is shown."""
     with open_media(video.path) as (container, stream, audio):
         stream.thread_type = "AUTO"
@@ -208,8 +208,8 @@ def _timed(video: Video) -> Iterator[tuple[float, av.VideoFrame]]:
         for number, frame in enumerate(decode_frames(container, stream, stream, audio)):
             assert isinstance(frame, av.VideoFrame)
             time = number / float(video.fps)
-            if video.timed and frame.time is not None:
-                time = frame.time - video.origin
+            if video.has_timestamps and frame.time is not None:
+                time = frame.time - video.start_time
             first = first or frame
             if (frame.width, frame.height) != (first.width, first.height):
                 video.add_note(f"The size of the pictures changes, first at {time:.1f} s: all are shown at the first.")

@@ -11,16 +11,16 @@ from av.video.reformatter import VideoReformatter
 
 from utils.files import atomic_path
 
-LARGEST_DENOMINATOR = 1001  # of a frame rate: NTSC's 30000/1001 is kept exactly, 29.97 becomes 2997/100
+MAX_DENOMINATOR = 1001  # of a frame rate: NTSC's 30000/1001 is kept exactly, 29.97 becomes 2997/100
 # Without the macroblock tree the same frames give the same bytes; with it they do so only nearly always.
 X264 = {"preset": "veryfast", "x264-params": "mbtree=0"}
 AAC = {"aac_coder": "fast"}
 BT709, STUDIO_RANGE = 1, 1  # FFmpeg's numbers of the colors that are written and tagged, whatever the size
 
 
-def frame_rate(fps: Fraction | float) -> Fraction:
+def limit_frame_rate(fps: Fraction | float) -> Fraction:
     """The rate that a video written at `fps` has: a plain fraction, as containers want it."""
-    return Fraction(fps).limit_denominator(LARGEST_DENOMINATOR)
+    return Fraction(fps).limit_denominator(MAX_DENOMINATOR)
 
 
 def write_video(
@@ -46,7 +46,7 @@ def write_video(
     first = next(remaining, None)
     if first is None:
         raise ValueError(f"{path}: no frames to write")
-    rate = frame_rate(fps)
+    rate = limit_frame_rate(fps)
     sound = None if samples is None else _AudioBuffer([samples] if isinstance(samples, np.ndarray) else samples)
     height, width = first.shape[:2]
     with (

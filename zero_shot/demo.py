@@ -12,14 +12,14 @@ import torch
 from tqdm import tqdm
 
 from models.registry import MINI_DIR
-from utils.audio_stream import read_seconds, read_sound
-from utils.cli import quiet_bar
+from utils.audio_stream import read_audio, read_audio_per_second
+from utils.cli import progress_bar_options
 from utils.config import to_yaml
-from utils.figures import PREDICTION, overlay
+from utils.figures import PREDICTION_COLOR, overlay_mask
 from utils.files import jpeg_bytes, png_bytes, read_image, write_bytes, write_text
 from utils.lock import exclusive_lock
-from utils.video_frame import study_size, to_rgb
-from utils.video_stream import Video, frame_to_rgb, in_shape, read_frames, read_seconds_frames
+from utils.video_frame import resize_frame, to_rgb
+from utils.video_stream import VideoInfo, frame_to_rgb, read_frame_per_second, read_frames, resize_to_video
 from utils.video_writer import write_video
 from zero_shot.demo_folder import (
     MASK_LIST,
@@ -64,7 +64,7 @@ class DemoFrame:
 def run(
     setting: ZeroShotMethod,
     options: Options,
-    video: Video,
+    video: VideoInfo,
     digest: str,
     out: Path,
     every: Every = "second",
@@ -81,7 +81,7 @@ def run(
         print(f"note: {MINIATURE_NOTE}")
     with exclusive_lock(out / ".lock", "makes a demo here"):
         check_folder(out, video, digest)  # again: until now another process may have been here
-        total = video.num_frames if every == "frame" else video.seconds
+        total = video.num_frames if every == "frame" else video.num_seconds
         records = resume(out, description, options.run.batch_size, total)
         notes = finished_notes(out) if len(records) == total else None
         if notes is None:
@@ -112,21 +112,26 @@ def is_miniature(options: Options) -> bool:
     return any(path.parent == MINI_DIR for path in options.checkpoint_files())
 
 
-def card_stride(video: Video) -> int:
+def card_stride(video: VideoInfo) -> int:
     """The page shows one second in so many."""
-    return -(-video.seconds // MAX_CARDS)
+    return -(-video.num_seconds // MAX_CARDS)
 
 
 def add_masks(
-    setting: ZeroShotMethod, video: Video, out: Path, records: list[MaskRecord], description: dict[str, Any], batch: int
+    setting: ZeroShotMethod,
+    video: VideoInfo,
+    out: Path,
+    records: list[MaskRecord],
+    description: dict[str, Any],
+    batch: int,
 ) -> None:
     """Make the masks that `records` lacks, with their pictures, and add them to it and to the list on disk."""
     every, stride = description["every"], card_stride(video)
-    total = video.num_frames if every == "frame" else video.seconds
+    total = video.num_frames if every == "frame" else video.num_seconds
     if len(records) == total:
         return
     with (
-        tqdm(total=total, initial=len(records), desc="masks", unit="mask", **quiet_bar()) as bar,
+        tqdm(total=total, initial=len(records), desc="masks", unit="mask", **progress_bar_options()) as bar,
         (out / MASK_LIST).open("a", encoding="utf-8") as listing,
     ):
         for moment, answer in predict_batches(setting, iterate_frames(video, setting, every, skip=len(records)), batch):
@@ -147,26 +152,28 @@ def add_masks(
             bar.update()
 
 
-def write_overlay(video: Video, out: Path, every: Every) -> None:
+def write_overlay(video: VideoInfo, out: Path, every: Every) -> None:
     """Write the video with its sound and the masks."""
-    rate = video.sound_rate if video.sound_rate in (av.Codec("aac", "w").audio_rates or []) else 48_000
-    sound = read_sound(video, rate) if video.sound_rate else None
-    shown = tqdm(tinted(video, out, every), total=video.num_frames, desc="overlay", unit="frame", **quiet_bar())
+    rate = video.audio_rate if video.audio_rate in (av.Codec("aac", "w").audio_rates or []) else 48_000
+    sound = read_audio(video, rate) if video.audio_rate else None
+    shown = tqdm(
+        tinted(video, out, every), total=video.num_frames, desc="overlay", unit="frame", **progress_bar_options()
+    )
     write_video(out / "overlay.mp4", shown, video.fps, sound, rate)
 
 
-def iterate_frames(video: Video, setting: ZeroShotMethod, every: Every, skip: int = 0) -> Iterator[DemoFrame]:
+def iterate_frames(video: VideoInfo, setting: ZeroShotMethod, every: Every, skip: int = 0) -> Iterator[DemoFrame]:
     """The frames that are to get a mask, but for the first `skip` of them, each with the sound of its second."""
-    sounds = read_seconds(video, setting.sample_rate, int16_round_trip=setting.int16_round_trip)
+    sounds = read_audio_per_second(video, setting.sample_rate, int16_round_trip=setting.int16_round_trip)
     picked, before, sound = video.frame_index_per_second(), -1, None
-    for place, frame in read_frames(video) if every == "frame" else read_seconds_frames(video):
-        second = video.second(place) if every == "frame" else place
+    for place, frame in read_frames(video) if every == "frame" else read_frame_per_second(video):
+        second = video.second_of(place) if every == "frame" else place
         if second > before:
             before, sound = second, next(sounds, None)
         if place >= skip:
             shown = every == "second" or place == picked[second]
             rgb = to_rgb(frame)
-            yield DemoFrame(place + 1, second, shown, study_size(rgb), fit(in_shape(video, rgb)), sound)
+            yield DemoFrame(place + 1, second, shown, resize_frame(rgb), fit(resize_to_video(video, rgb)), sound)
 
 
 def predict_batches(
@@ -181,7 +188,7 @@ def predict_batches(
             yield moment, None if moment.sound is None else next(answers)
 
 
-def save_mask(out: Path, video: Video, moment: DemoFrame, answer: Prediction | None) -> MaskRecord:
+def save_mask(out: Path, video: VideoInfo, moment: DemoFrame, answer: Prediction | None) -> MaskRecord:
     """Write a mask at the size of the video."""
     size = (video.height, video.width)
     mask = np.zeros(size, bool) if answer is None else enlarge_mask(answer.mask, size)
@@ -190,25 +197,25 @@ def save_mask(out: Path, video: Video, moment: DemoFrame, answer: Prediction | N
     return MaskRecord(moment.number, moment.second, answer is None, float(mask.mean()), words)
 
 
-def tinted(video: Video, out: Path, every: Every) -> Iterator[np.ndarray]:
+def tinted(video: VideoInfo, out: Path, every: Every) -> Iterator[np.ndarray]:
     """The frames of the video under the masks that were written."""
     number, mask = 0, np.zeros((video.height, video.width), bool)
     for tick, frame in read_frames(video):
-        wanted = (tick if every == "frame" else video.second(tick)) + 1
+        wanted = (tick if every == "frame" else video.second_of(tick)) + 1
         if wanted != number:
             number, mask = wanted, read_image(out / "masks" / f"{wanted:06d}.png")[..., 0] > 0
-        yield overlay(frame_to_rgb(video, frame), mask, PREDICTION)
+        yield overlay_mask(frame_to_rgb(video, frame), mask, PREDICTION_COLOR)
 
 
-def collect_notes(video: Video, options: Options, records: Sequence[MaskRecord]) -> list[str]:
+def collect_notes(video: VideoInfo, options: Options, records: Sequence[MaskRecord]) -> list[str]:
     """What a reader must know to make sense of the masks, one sentence each; the weightiest first."""
     notes = [*([MINIATURE_NOTE] if is_miniature(options) else []), *video.notes]
-    if video.lost:
-        notes.append(f"The file is cut short: {video.lost} of its frames are missing.")
+    if video.missing_frames:
+        notes.append(f"The file is cut short: {video.missing_frames} of its frames are missing.")
     silent = sorted({record.second for record in records if record.silent})
-    if not video.sound_rate:
+    if not video.audio_rate:
         notes.append("The video has no sound track: nothing sounds, so every mask is empty.")
-    elif len(silent) == video.seconds:
+    elif len(silent) == video.num_seconds:
         notes.append("The video is silent from beginning to end: nothing sounds, so every mask is empty.")
     elif silent:
         notes.append(f"Silent at {spans(silent)}: nothing sounds there, so the masks are empty.")
@@ -221,7 +228,7 @@ def collect_notes(video: Video, options: Options, records: Sequence[MaskRecord])
     return notes
 
 
-def summary(video: Video, records: Sequence[MaskRecord], notes: Sequence[str], every: Every, page: Path) -> str:
+def summary(video: VideoInfo, records: Sequence[MaskRecord], notes: Sequence[str], every: Every, page: Path) -> str:
     """One screen for the end of the run."""
     shown = [record.part for record in records if record.part > 0]
     part = f", which mark {100 * sum(shown) / len(shown):.1f} % of the frame on average" if shown else ""

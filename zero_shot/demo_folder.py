@@ -18,7 +18,7 @@ import yaml
 from utils.cli import InputError
 from utils.config import to_yaml
 from utils.files import read_json, remove_partials, sha256, write_text
-from utils.video_stream import Video
+from utils.video_stream import VideoInfo
 from zero_shot.options import Options
 
 DEMOS = Path("runs/demo")
@@ -68,7 +68,7 @@ def check_words(words: Sequence[str]) -> None:
             raise InputError(f"{word}: begins with a dash, as options do; if it is the video, write ./{word}")
 
 
-def describe(options: Options, video: Video, digest: str, every: str, heat: bool, prompts: bool) -> dict[str, Any]:
+def describe(options: Options, video: VideoInfo, digest: str, every: str, heat: bool, prompts: bool) -> dict[str, Any]:
     """What a demo shows, as plain data: demos of equal descriptions are the same. digest: sha256 of the video."""
     plain = yaml.safe_load(to_yaml(options))
     return {
@@ -85,7 +85,7 @@ def describe(options: Options, video: Video, digest: str, every: str, heat: bool
     }
 
 
-def choose_folder(video: Video, digest: str) -> Path:
+def choose_folder(video: VideoInfo, digest: str) -> Path:
     """The default folder: runs/demo/STEM, or with -2, -3, … where the ones before hold other videos' demos; says so."""
     stem = printable(Path(video.path.stem)).strip(".") or "video"
     for number in count(1):
@@ -98,7 +98,7 @@ def choose_folder(video: Video, digest: str) -> Path:
     return folder
 
 
-def check_folder(out: Path, video: Video, digest: str) -> None:
+def check_folder(out: Path, video: VideoInfo, digest: str) -> None:
     """Raise InputError where a demo of the video must not be written."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; choose another --out")

@@ -11,9 +11,9 @@ stopped loses little and another threshold costs almost nothing.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
-    from utils.environment import prepare
+    from utils.environment import prepare_process
 
-    prepare()
+    prepare_process()
 
 import sys
 import time
@@ -26,7 +26,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from utils.accelerator import make_accelerator
-from utils.cli import cli_entry, quiet_bar
+from utils.cli import cli_entry, progress_bar_options
 from utils.config import from_yaml, option_parser, parse_options, to_yaml
 from utils.dataloader import chunk, load_batches
 from utils.dataset import AVSDataset
@@ -34,18 +34,18 @@ from utils.files import sha256, write_text
 from utils.layout import AVSBench
 from utils.lock import exclusive_lock
 from utils.metrics import Metrics
-from utils.option_ranges import COUNT_OR_NONE
-from utils.paths import expanded
+from utils.option_ranges import NON_NEGATIVE_INT
+from utils.paths import expand_user
 from utils.results import (
     evenly_spaced,
     format_metrics,
+    write_grid_image,
     write_masks,
+    write_metrics,
     write_per_frame,
-    write_result,
-    write_sheet,
-    write_strips,
+    write_row_images,
 )
-from utils.run_identity import differing, record_data, refuse_other_data, refuse_other_options, same_files
+from utils.run_identity import check_same_data, check_same_options, differing_options, files_match, record_data
 from zero_shot.figures import prediction_rows
 from zero_shot.methods import Prediction, ZeroShotMethod, build_method
 from zero_shot.options import BASELINES, HOW, WEIGHTS, Options
@@ -81,7 +81,7 @@ def evaluate(
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
     with tqdm(
-        total=len(mine), desc="clips", unit="clip", disable=not accelerator.is_main_process, **quiet_bar()
+        total=len(mine), desc="clips", unit="clip", disable=not accelerator.is_main_process, **progress_bar_options()
     ) as bar:
         for items in load_batches(dataset, chunk(mine, batch), workers, accelerator.device.type == "cuda"):
             videos, seconds = items["frames"].shape[:2]
@@ -111,9 +111,9 @@ def picture_writer(dataset: AVSDataset, out: Path, sheets: int, strips: int, mas
             write_masks(out / "masks", clip, [answer.mask for answer in answers])
         rows = prediction_rows(list(frames), answers, truth) if index in in_sheets | in_strips else {}
         if index in in_sheets:
-            write_sheet(out / "sheets", clip, rows)
+            write_grid_image(out / "sheets", clip, rows)
         if index in in_strips:
-            write_strips(out / "strips", dataset.data, clip, rows)
+            write_row_images(out / "strips", dataset.data, clip, rows)
 
     return show
 
@@ -126,14 +126,14 @@ def prepare_folder(out: Path, options: Options) -> None:
     with exclusive_lock(out / ".lock", "is just starting in it"):
         if config.is_file():
             held = from_yaml(Options, config)
-            names = differing(held, options, ("data.root", *HOW))
+            names = differing_options(held, options, ("data.root", *HOW))
             files = [each.checkpoint_files() for each in (held, options)]
             if set(names) & set(WEIGHTS) and len(files[0]) == len(files[1]):
                 there = [sha256(path) for path in files[0] if path.is_file()]
-                if len(there) < len(files[0]) or same_files(there, files[1]):
+                if len(there) < len(files[0]) or files_match(there, files[1]):
                     names = [name for name in names if name not in WEIGHTS]
-            refuse_other_options(out, held, options, names)
-            refuse_other_data(out, options.data.root, options.data.benchmark)
+            check_same_options(out, held, options, names)
+            check_same_data(out, options.data.root, options.data.benchmark)
         write_text(config, to_yaml(options))
         record_data(out, options.data.root, options.data.benchmark)
 
@@ -143,15 +143,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = option_parser(Options, __doc__, "python -m zero_shot.evaluate")
     parser.add_argument("--out", type=Path | None, default=None, help="run folder")
-    parser.add_argument("--sheets", type=COUNT_OR_NONE, default=0, help="picture sheets of so many clips")
+    parser.add_argument("--sheets", type=NON_NEGATIVE_INT, default=0, help="picture sheets of so many clips")
     parser.add_argument(
-        "--strips", type=COUNT_OR_NONE, default=0, help="pictures for the study's page, of so many clips"
+        "--strips", type=NON_NEGATIVE_INT, default=0, help="pictures for the study's page, of so many clips"
     )
     parser.add_argument("--masks", action="store_true", help="save every mask as PNG")
     options, namespace = parse_options(parser, Options, argv)
     stem = Path(str(namespace.config[-1])).stem if namespace.config else f"{options.data.benchmark}_{options.method}"
     published = "_published" if options.fidelity == "published" else ""
-    out = expanded(namespace.out or Path("runs/zero_shot") / f"{stem}{published}")
+    out = expand_user(namespace.out or Path("runs/zero_shot") / f"{stem}{published}")
     accelerator = make_accelerator(options.run.device)
     setting = build_method(options, accelerator.device)
     dataset = open_split(options, setting)
@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     numbers = metrics.result(options.metric_batch)
     write_per_frame(out / "per_frame.csv", metrics, dataset.clips)
-    write_result(
+    write_metrics(
         out / "metrics.json",
         numbers,
         setting=options.method,

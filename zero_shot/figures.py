@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from utils.figures import PREDICTION, TRUTH, Rows, overlay_masks
+from utils.figures import GROUND_TRUTH_COLOR, PREDICTION_COLOR, ImageRows, overlay_masks
 from zero_shot.methods import Prediction
 from zero_shot.prompts import Prompt
 
@@ -31,9 +31,9 @@ def draw_prompts(picture: np.ndarray, prompt: Prompt) -> np.ndarray:
     return drawn
 
 
-def prediction_rows(frames: Sequence[np.ndarray], answers: Sequence[Prediction], truth: np.ndarray) -> Rows:
+def prediction_rows(frames: Sequence[np.ndarray], answers: Sequence[Prediction], truth: np.ndarray) -> ImageRows:
     """Rows of pictures: frames, truth (as far as there are labels), heat (where there is a map or a prompt), mask."""
-    rows = {"frames": frames, "truth": overlay_masks(frames, list(truth), TRUTH)}
+    rows = {"frames": frames, "truth": overlay_masks(frames, list(truth), GROUND_TRUTH_COLOR)}
     if any(answer.similarity_map is not None or answer.prompt is not None for answer in answers):
         hot = [
             frame if answer.similarity_map is None else similarity_overlay(frame, answer.similarity_map)
@@ -43,4 +43,4 @@ def prediction_rows(frames: Sequence[np.ndarray], answers: Sequence[Prediction],
             picture if answer.prompt is None else draw_prompts(picture, answer.prompt)
             for picture, answer in zip(hot, answers, strict=True)
         ]
-    return {**rows, "mask": overlay_masks(frames, [answer.mask for answer in answers], PREDICTION)}
+    return {**rows, "mask": overlay_masks(frames, [answer.mask for answer in answers], PREDICTION_COLOR)}

@@ -8,7 +8,7 @@ from typing import Literal
 from models.registry import find_weights, list_weights
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName, SoftMasks
-from utils.option_ranges import LARGEST_SIDE, MOST_WORKERS, DeviceName, ranged
+from utils.option_ranges import MAX_IMAGE_SIZE, MAX_WORKERS, DeviceName, bounded
 
 MethodName = Literal[
     "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
@@ -47,8 +47,8 @@ class DataOptions:
     benchmark: BenchmarkName = "s4"
     root: Path = Path("avsbench_data/Single-source")
     split: Literal["train", "val", "test"] = "test"
-    max_clips: int = ranged(0, 0)
-    num_workers: int = ranged(min(4, os.cpu_count() or 1), 0, MOST_WORKERS)
+    max_clips: int = bounded(0, 0)
+    num_workers: int = bounded(min(4, os.cpu_count() or 1), 0, MAX_WORKERS)
     soft_masks: SoftMasks = "refuse"
 
 
@@ -73,9 +73,9 @@ class AudioCLIPOptions:
     surgery: bool = True
     reverse: bool = True
     noise: Literal["none", "rand", "gaussian", "zero"] = "none"
-    image_size: int = ranged(224, 32, LARGEST_SIDE, multiple=32)
+    image_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple=32)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    audio_repeats: int = ranged(5, 1, 100)
+    audio_repeats: int = bounded(5, 1, 100)
     amplitude: Literal["by_fidelity", "unit", "int16"] = "by_fidelity"
 
 
@@ -116,7 +116,7 @@ class PromptOptions:
 
     points: Literal["global", "local", "dense"] = "local"
     boxes: Literal["multi_box", "total_box", "single_maxscore", "single_maxarea"] = "single_maxarea"
-    threshold: float = ranged(0.6, 0, 1)
+    threshold: float = bounded(0.6, 0, 1)
 
 
 @dataclass
@@ -135,10 +135,10 @@ class RetrievalOptions:
 
     score: Literal["crop", "map"] = "crop"
     rule: Literal["threshold", "top1"] = "threshold"
-    threshold: float = ranged(0.5, 0, 1)
-    logit_scale: float = ranged(100.0, 0, above=True)
-    crop_size: int = ranged(224, 32, LARGEST_SIDE, multiple=32)
-    max_area: float = ranged(1.0, 0, 1)
+    threshold: float = bounded(0.5, 0, 1)
+    logit_scale: float = bounded(100.0, 0, above=True)
+    crop_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple=32)
+    max_area: float = bounded(1.0, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ class ProposalOptions:
         box_nms_thresh: of two masks whose boxes have an IoU above this, the one of less predicted IoU is dropped.
     """
 
-    points_per_side: int = ranged(32, 1, 512)
-    pred_iou_thresh: float = ranged(0.88, 0, 1)
-    stability_score_thresh: float = ranged(0.95, 0, 1)
-    stability_score_offset: float = ranged(1.0, 0)
-    box_nms_thresh: float = ranged(0.7, 0, 1)
+    points_per_side: int = bounded(32, 1, 512)
+    pred_iou_thresh: float = bounded(0.88, 0, 1)
+    stability_score_thresh: float = bounded(0.95, 0, 1)
+    stability_score_offset: float = bounded(1.0, 0)
+    box_nms_thresh: float = bounded(0.7, 0, 1)
 
 
 @dataclass
@@ -175,8 +175,8 @@ class GroundingOptions:
     clap: Path = Path("pretrained/clap-htsat-unfused")
     detector: Path = Path("pretrained/grounding-dino-base")
     labels: Path = Path("zero_shot/data/audioset_labels.json")
-    top_k: int = ranged(1, 1, 100)
-    threshold: float = ranged(0.3, 0, 1)
+    top_k: int = bounded(1, 1, 100)
+    threshold: float = bounded(0.3, 0, 1)
 
 
 @dataclass
@@ -195,9 +195,9 @@ class RunOptions:
         device: auto takes a GPU if there is one; cpu and cuda demand theirs.
     """
 
-    batch_size: int = ranged(4, 1)
+    batch_size: int = bounded(4, 1)
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    memory_mib: int = ranged(0, 0)
+    memory_mib: int = bounded(0, 0)
     channels_last: bool = False
     compile: bool = False
     cache: Path = Path("runs/cache")
@@ -234,7 +234,7 @@ class Options:
     proposals: ProposalOptions = field(default_factory=ProposalOptions)
     grounding: GroundingOptions = field(default_factory=GroundingOptions)
     run: RunOptions = field(default_factory=RunOptions)
-    metric_batch: int = ranged(1, 1)
+    metric_batch: int = bounded(1, 1)
 
     def checkpoint_files(self) -> list[Path]:
         """The checkpoints that the numbers depend on, whether they exist or not."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.figures import PREDICTION, overlay
+from utils.figures import PREDICTION_COLOR, overlay_mask
 from utils.files import jpeg_bytes, write_bytes, write_text
-from utils.video_stream import Video
+from utils.video_stream import VideoInfo
 from zero_shot.demo_folder import MaskRecord, printable
 from zero_shot.figures import draw_prompts, similarity_overlay
 from zero_shot.methods import Prediction
@@ -60,7 +60,7 @@ def prompt_image(picture: np.ndarray, answer: Prediction) -> np.ndarray:
 def save_images(out: Path, number: int, picture: np.ndarray, answer: Prediction | None) -> dict[str, str]:
     """Write the pictures of a second that the page shows; returns their paths from `out` by view."""
     mask = np.zeros(picture.shape[:2], bool) if answer is None else enlarge_mask(answer.mask, picture.shape[:2])
-    views = {"frame": picture, "mask": overlay(picture, mask, PREDICTION)}
+    views = {"frame": picture, "mask": overlay_mask(picture, mask, PREDICTION_COLOR)}
     if answer and (answer.similarity_map is not None or answer.prompt is not None):
         views["heat"] = prompt_image(heatmap_image(picture, answer), answer)
     paths = {view: f"pictures/{number:06d}_{view}.jpg" for view in views}
@@ -71,7 +71,7 @@ def save_images(out: Path, number: int, picture: np.ndarray, answer: Prediction 
 
 def write_page(
     path: Path,
-    video: Video,
+    video: VideoInfo,
     records: Sequence[MaskRecord],
     notes: Sequence[str],
     every: str,
@@ -113,10 +113,10 @@ A click on a time plays the video from there; a click on a picture enlarges it.<
     )
 
 
-def facts(video: Video) -> str:
+def facts(video: VideoInfo) -> str:
     """Length, size, rate and sound of a video in one line."""
     layout = "mono" if video.channels == 1 else "stereo"
-    sound = f"{layout}, {video.sound_rate / 1000:g} kHz" if video.sound_rate else "no sound"
+    sound = f"{layout}, {video.audio_rate / 1000:g} kHz" if video.audio_rate else "no sound"
     return f"{video.duration:.1f} s · {video.width}×{video.height} · {float(video.fps):.4g} frames a second · {sound}"
 
 

@@ -12,7 +12,7 @@ import torch
 from utils.audio import quantize_int16, resample
 from utils.cli import InputError
 from utils.config import resolve_options
-from utils.video_frame import study_size
+from utils.video_frame import resize_frame
 from zero_shot.methods import Prediction, ZeroShotMethod, build_method
 from zero_shot.options import Options
 from zero_shot.prompts import Prompt
@@ -60,7 +60,7 @@ class Pipeline:
         size, predictions = frames[0].shape[:2], list[Prediction]()
         batch = 5 * self.options.run.batch_size
         for start in range(0, len(frames), batch):
-            part = [study_size(np.ascontiguousarray(frame)) for frame in frames[start : start + batch]]
+            part = [resize_frame(np.ascontiguousarray(frame)) for frame in frames[start : start + batch]]
             predictions += self.method.predict(part, seconds[start : start + batch])
         maps = [p.similarity_map for p in predictions if p.similarity_map is not None]
         return PipelineResult(

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from utils.layout import AVSBench, Clip
-from utils.preprocess import Outcome
+from utils.preprocess import ClipResult
 
 
 def square(mark: Path, number: int) -> int:
@@ -16,11 +16,11 @@ def square(mark: Path, number: int) -> int:
     return number**2
 
 
-def preprocess_clip(data: AVSBench, clip: Clip, overwrite: bool = False) -> Outcome:
+def preprocess_clip(data: AVSBench, clip: Clip, overwrite: bool = False) -> ClipResult:
     """In place of the real one: done at once, but for the second clip, which ends its process."""
     if clip == data.clips[1]:
         os.kill(os.getpid(), signal.SIGKILL)
-    return Outcome(clip.name, clip.split, clip.category, "done")
+    return ClipResult(clip.name, clip.split, clip.category, "done")
 
 
 def blocks_interrupts(_: int) -> bool:

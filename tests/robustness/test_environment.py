@@ -17,15 +17,15 @@ from tests.helpers.crash_workers import blocks_interrupts
 from tests.helpers.tiny_checkpoints import arguments, folder, same
 from tests.robustness.test_option_ranges import COMMANDS, FILES, REPOSITORY
 from utils import cli
-from utils.accelerator import LAUNCHED, make_accelerator, one_process_or_torchrun
+from utils.accelerator import LAUNCHED, check_launcher, make_accelerator
 from utils.dataloader import load_batches
-from utils.environment import CHANGE_NUMBERS, settle
-from utils.interrupts import INTERRUPTED, put_off, take_up
+from utils.environment import RESULT_CHANGING, clean_environment
+from utils.interrupts import INTERRUPT_MESSAGE, block_interrupts, unblock_interrupts
 
 __all__ = ["folder"]  # a fixture
 
 VALUES = {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_MIXED_PRECISION": "bf16"}
-CURVES = "from utils.environment import settle; settle(); from utils.figures import curves\n"
+CURVES = "from utils.environment import clean_environment; clean_environment(); from utils.figures import plot_curves\n"
 CURVES += "row = {'epoch': 0, 'loss': 1.0, 'val_m_j': 0.5, 'val_m_f': 0.5}; print(len(curves([row])))"
 
 
@@ -36,11 +36,11 @@ def python(*words: str, cwd: Path = REPOSITORY, **environment: str) -> subproces
 
 
 def variables() -> dict[str, str]:
-    """Every variable that accelerate names, and the others of CHANGE_NUMBERS, set to something."""
+    """Every variable that accelerate names, and the others of RESULT_CHANGING, set to something."""
     sources = "".join(path.read_text() for path in Path(accelerate.__file__).parent.rglob("*.py"))
     names = set(re.findall(r"\bACCELERATE_[A-Z0-9_]*[A-Z0-9]\b", sources))
     assert set(VALUES) <= names and len(names) > 20
-    names |= {name.replace("*", "ENABLED") for name in CHANGE_NUMBERS if not name.startswith("ACCELERATE")}
+    names |= {name.replace("*", "ENABLED") for name in RESULT_CHANGING if not name.startswith("ACCELERATE")}
     return {name: VALUES.get(name, "1") for name in sorted(names)}
 
 
@@ -70,7 +70,7 @@ def test_variables_that_only_choose_kernels_stay(monkeypatch: pytest.MonkeyPatch
     for name in ("OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, "1")
     before = dict(os.environ)
-    settle()
+    clean_environment()
     assert dict(os.environ) == before
 
 
@@ -99,17 +99,17 @@ def test_one_process_or_those_of_torchrun(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     if said is None:
-        one_process_or_torchrun()
+        check_launcher()
         assert not set(given) & set(os.environ)
     else:
         with pytest.raises(cli.InputError, match=said):
-            one_process_or_torchrun()
+            check_launcher()
 
 
 def test_what_torchrun_sets_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in zip(LAUNCHED, ("2", "1", "1", "localhost", "29500"), strict=True):
         monkeypatch.setenv(name, value)
-    one_process_or_torchrun()
+    check_launcher()
     assert set(LAUNCHED) <= set(os.environ)
 
 
@@ -127,7 +127,7 @@ def test_a_terminal_without_the_signs_gets_replacements(monkeypatch: pytest.Monk
 
 def test_files_are_utf8_in_any_locale(tmp_path: Path) -> None:
     (tmp_path / "é.yaml").write_text("# größer\ndata: {root: données}\n", encoding="utf-8")
-    program = "from utils.environment import prepare; prepare()\nimport pathlib; from utils.config import from_yaml\n"
+    program = "from utils.environment import prepare_process; prepare_process()\nimport pathlib; from utils.config import from_yaml\n"
     program += "from zero_shot.options import Options; (path,) = pathlib.Path().glob('*.yaml')\n"
     program += "print(ascii(str(from_yaml(Options, path).data.root)))"
     done = python("-c", program, cwd=tmp_path, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
@@ -150,13 +150,13 @@ def test_an_interruption_during_imports_is_a_line(module: str, tmp_path: Path) -
     for name in ("torch", "numpy", "yaml", "tqdm", "cv2", "pandas"):
         (tmp_path / f"{name}.py").write_text("import os, time\nos.kill(os.getpid(), 2); time.sleep(9)")
     ended = python("-m", module, BEFORE=str(tmp_path))
-    assert ended.stderr == f"{INTERRUPTED}\n" and ended.returncode in (130, -signal.SIGINT)
+    assert ended.stderr == f"{INTERRUPT_MESSAGE}\n" and ended.returncode in (130, -signal.SIGINT)
 
 
 def test_processes_started_while_it_is_put_off_are_not_interrupted() -> None:
     program = "import os; os.kill(os.getpid(), 2); print('alive')"
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    with put_off():
+    with block_interrupts():
         child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert child.stdout == "alive\n" and signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
@@ -170,20 +170,20 @@ def test_readers_of_clips_leave_ctrl_c_to_the_first() -> None:
             return {"blocked": int(blocks_interrupts(index))}
 
     assert [batch["blocked"].tolist() for batch in load_batches(Items(), [[0]], workers=1)] == [[1]]  # type: ignore[arg-type]
-    with put_off():
-        take_up()
+    with block_interrupts():
+        unblock_interrupts()
         assert not blocks_interrupts(0)
 
 
 def test_bars_in_a_file_are_a_line_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
     from tqdm import tqdm
 
-    for _ in tqdm(range(1000), **cli.quiet_bar()):
+    for _ in tqdm(range(1000), **cli.progress_bar_options()):
         pass
     assert capsys.readouterr().err == ""
-    bar = tqdm(total=2, **cli.quiet_bar())
-    bar.start_t -= 2 * cli.MINUTE
-    bar.last_print_t -= 2 * cli.MINUTE
+    bar = tqdm(total=2, **cli.progress_bar_options())
+    bar.start_t -= 2 * cli.LOG_INTERVAL
+    bar.last_print_t -= 2 * cli.LOG_INTERVAL
     bar.update()
     bar.update()
     bar.close()
@@ -198,4 +198,4 @@ def test_every_bar_is_quiet() -> None:
             while depth:
                 depth += {"(": 1, ")": -1}.get(text[end], 0)
                 end += 1
-            assert "**quiet_bar()" in text[place:end] or "disable=None" in text[place:end], path
+            assert "**progress_bar_options()" in text[place:end] or "disable=None" in text[place:end], path

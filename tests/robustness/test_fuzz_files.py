@@ -22,8 +22,8 @@ from utils.audio import load_clip_waveform
 from utils.dataset import read_frame, read_log_mel
 from utils.layout import AVSBench, Clip, SoftMasks
 from utils.masks import read_mask
-from utils.preprocess import frames_intact, log_mel_intact, sound_intact
-from utils.results import table
+from utils.preprocess import audio_intact, frames_intact, log_mel_intact
+from utils.results import results_table
 
 CLIP = Clip("a", "test", "dog")
 MEL = np.linspace(-5, 5, 5 * 96 * 64, dtype=np.float32).reshape(5, 1, 96, 64)
@@ -58,7 +58,7 @@ def as_mel(data: AVSBench) -> None:
 
 
 def as_sound(data: AVSBench) -> None:
-    sound_intact(data, CLIP)
+    audio_intact(data, CLIP)
     found = load_clip_waveform(data.wav(CLIP), 44_100)
     assert found.shape == (5, 44_100) and np.isfinite(found).all()
 
@@ -74,7 +74,7 @@ def as_mask(path: Path, soft: SoftMasks) -> None:
 
 def work(guard: Guard, count: int, seed: int) -> None:
     data = benchmark(guard.inside / "root")
-    mel, pkl, sound = data.log_mel(CLIP), data.legacy_log_mel(CLIP), data.wav(CLIP)
+    mel, pkl, sound = data.log_mel(CLIP), data.pickled_log_mel(CLIP), data.wav(CLIP)
     frame, mask = data.frames(CLIP)[0], data.masks(CLIP)[0]
 
     def attempt(name: str, path: Path, content: bytes, use: partial) -> None:
@@ -128,7 +128,7 @@ def work(guard: Guard, count: int, seed: int) -> None:
         "of lists": '{"m_j": [1]}',
     }
     for name, text in texts.items():
-        attempt(f"results: {name}", run, text.encode(), partial(table, run.parent))
+        attempt(f"results: {name}", run, text.encode(), partial(results_table, run.parent))
         attempt(f"labels: {name}", run, text.encode(), partial(read_labels, run))
 
     saved = io.BytesIO()
@@ -141,7 +141,11 @@ def work(guard: Guard, count: int, seed: int) -> None:
         (frame, png(), partial(as_frame, data)),
         (mask, png(channels=1), partial(as_mask, mask, "refuse")),
         (mask, png(channels=1), partial(as_mask, mask, "dither")),
-        (run, json.dumps({"m_j": 0.5, "m_f": 0.5, "split": "test", "frames": 5}).encode(), partial(table, run.parent)),
+        (
+            run,
+            json.dumps({"m_j": 0.5, "m_f": 0.5, "split": "test", "frames": 5}).encode(),
+            partial(results_table, run.parent),
+        ),
         (run, json.dumps(["dog", "cat"]).encode(), partial(read_labels, run)),
     ):
         attempt(f"whole {path.name}", path, content, use)

@@ -9,8 +9,8 @@ import pytest
 from tests.robustness import media as made
 from tests.robustness.mutations import mutated
 from tests.robustness.sandbox import Guard, guarded
-from utils.audio_stream import read_seconds, read_sound
-from utils.video import probe_clip, read_clip
+from utils.audio_stream import read_audio, read_audio_per_second
+from utils.video import check_clip, read_clip
 from utils.video_stream import frame_to_rgb, open_video, read_frames
 
 
@@ -20,16 +20,16 @@ def as_stream(path: Path) -> None:
     for tick, frame in read_frames(video):
         if tick % 10 == 0:
             assert frame_to_rgb(video, frame).shape == (video.height, video.width, 3)
-    for block in read_sound(video, 44_100):
+    for block in read_audio(video, 44_100):
         assert block.ndim == 2
-    for second in read_seconds(video, 16_000):
+    for second in read_audio_per_second(video, 16_000):
         assert second is None or second.shape == (16_000,)
 
 
 def as_clip(path: Path) -> None:
     """All that preprocessing and the check of the data read of one."""
     try:
-        probe_clip(path)
+        check_clip(path)
     finally:
         media = read_clip(path)
     assert [frame.shape for frame in media.frames] == [(224, 224, 3)] * 5 and media.samples.dtype == np.int16

@@ -14,7 +14,7 @@ import pytest
 from supervised.options import Options as Supervised
 from utils.cli import InputError
 from utils.config import resolve_options, to_yaml
-from utils.option_ranges import INTEGERS, Range, number, range_of
+from utils.option_ranges import MAX_INT, Range, bounded_number, range_of
 from zero_shot.options import Options as ZeroShot
 
 REPOSITORY = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ def test_commands(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert found
     for before, action in found:
         assert action.type not in (int, float), f"{module} {action.option_strings} has no range"
-        if not isinstance(action.type, number):
+        if not isinstance(action.type, bounded_number):
             continue
         assert (
             action.default is None
@@ -132,4 +132,4 @@ def test_commands(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 def test_commands_are_found() -> None:
     assert {"demo", "preprocess_s4", "supervised.train", "zero_shot.evaluate", "benchmarks.__main__"} <= set(COMMANDS)
-    assert INTEGERS < 10**10
+    assert MAX_INT < 10**10

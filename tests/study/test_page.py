@@ -25,7 +25,7 @@ from study.plan import Study, load_study
 from study.plots import Bar, bars, scaling
 from study.results import write_record
 from utils.dataset import read_frame
-from utils.figures import STRIP, row_image
+from utils.figures import ROW_IMAGE_SIZE, row_image
 from utils.files import mp3_bytes, webp_bytes, write_bytes, write_text
 from utils.layout import AVSBench
 
@@ -81,7 +81,7 @@ class Page(HTMLParser):
             content = base64.b64decode(data, validate=True)
             if kind == "image/webp":
                 image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-                assert image is not None and image.shape == (STRIP, 5 * STRIP, 3)
+                assert image is not None and image.shape == (ROW_IMAGE_SIZE, 5 * ROW_IMAGE_SIZE, 3)
                 found.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
             else:
                 samples, rate = soundfile.read(io.BytesIO(content))

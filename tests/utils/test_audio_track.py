@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.golden_audio_track import AAC, FIGURES, KINDS, LENGTHS, kind_video, length_video, places, thinned
 from tests.helpers.videos import mux, pcm_video, tone
-from utils.audio_track import PEAK, READER_BUFFER, moviepy_positions, printed_duration
+from utils.audio_track import MOVIEPY_PEAK, READER_BUFFER, moviepy_duration, moviepy_positions
 from utils.cli import InputError
 from utils.video import read_clip
 
@@ -51,7 +51,9 @@ def test_published_decodes_as_ffmpeg_does() -> None:
 
 def test_published_clips(tmp_path: Path) -> None:
     loud = np.tile(np.array([[32_767, -32_768]], np.int16), (44_100, 1))
-    assert np.array_equal(published(pcm_video(tmp_path / "a.mkv", loud, 44_100, 1.0)), np.sign(loud[:16_000]) * PEAK)
+    assert np.array_equal(
+        published(pcm_video(tmp_path / "a.mkv", loud, 44_100, 1.0)), np.sign(loud[:16_000]) * MOVIEPY_PEAK
+    )
 
 
 @given(length=st.integers(1, 300_000), duration=st.floats(0.01, 12.0).map(lambda seconds: round(seconds, 2)))
@@ -76,13 +78,13 @@ def test_positions_lie_in_the_sound_or_are_refused(length: int, duration: float)
     "microseconds, seconds", [(5_004_999, 5.0), (5_005_000, 5.01), (59_999_999, 60.0), (65_254_000, 65.25)]
 )
 def test_durations_are_read_to_a_hundredth(microseconds: int, seconds: float) -> None:
-    assert printed_duration(HERE, microseconds) == seconds
+    assert moviepy_duration(HERE, microseconds) == seconds
 
 
 @pytest.mark.parametrize("microseconds, said", [(None, "does not say how long"), (601_000_000, "more than 600 s")])
 def test_durations_that_cannot_be_used(microseconds: int | None, said: str) -> None:
     with pytest.raises(InputError, match=rf"^clip\.mp4: .*{said}"):
-        printed_duration(HERE, microseconds)
+        moviepy_duration(HERE, microseconds)
     with pytest.raises(InputError, match="lasts no time"):
         moviepy_positions(HERE, 100, 0.0)
 

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 
 from reference import images as reference
 from utils.cli import InputError
-from utils.dataset import STATISTICS, AVSDataset, normalize_frames, read_frame, sample_fraction
+from utils.dataset import NORMALIZATION, AVSDataset, normalize_frames, read_frame, sample_fraction
 from utils.files import png_bytes, read_image, write_bytes
-from utils.layout import BENCHMARKS, AVSBench, Clip, read_meta
+from utils.layout import BENCHMARKS, AVSBench, Clip, read_metadata
 from utils.pickled_log_mel import read_pickled_tensor
 
 
@@ -57,7 +57,7 @@ def test_variants(composed: Path, open_data, images, audio) -> None:
         if images == "raw":
             assert torch.equal(item["frames"][2], pixels)
         else:
-            mean, std = (torch.tensor(v)[:, None, None] for v in STATISTICS[images])
+            mean, std = (torch.tensor(v)[:, None, None] for v in NORMALIZATION[images])
             pixels = pixels.permute(2, 0, 1) / 255
             torch.testing.assert_close(item["frames"][2], (pixels - mean) / std)
         assert item["name"] == dataset.clips[0].name and item["category"] == dataset.clips[0].category
@@ -106,11 +106,11 @@ def test_only_training_data_is_partial(composed: Path) -> None:
 
 
 def test_statistics_are_imagenets_and_clips() -> None:
-    assert STATISTICS["imagenet"] == (constants.IMAGENET_DEFAULT_MEAN, constants.IMAGENET_DEFAULT_STD)
-    assert STATISTICS["clip"] == (constants.OPENAI_CLIP_MEAN, constants.OPENAI_CLIP_STD)
+    assert NORMALIZATION["imagenet"] == (constants.IMAGENET_DEFAULT_MEAN, constants.IMAGENET_DEFAULT_STD)
+    assert NORMALIZATION["clip"] == (constants.OPENAI_CLIP_MEAN, constants.OPENAI_CLIP_STD)
 
 
-@pytest.mark.parametrize("statistics", STATISTICS)
+@pytest.mark.parametrize("statistics", NORMALIZATION)
 def test_normalising_by_table_is_the_formula_to_the_bit(statistics: str) -> None:
     frames = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(2, 1, 1, 3)
     frames[1] = torch.randint(256, (16, 16, 3), generator=torch.Generator().manual_seed(0))
@@ -145,7 +145,7 @@ def test_avsbenchs_pickles_are_read(benchmark_copy: Path) -> None:
     ours = np.load(data.log_mel(clip))
     data.log_mel(clip).unlink()
     tensor = torch.from_numpy(ours).requires_grad_(True)  # as AVSBench writes them
-    data.legacy_log_mel(clip).write_bytes(pickle.dumps(tensor))
+    data.pickled_log_mel(clip).write_bytes(pickle.dumps(tensor))
     item = AVSDataset(data, "test")[0]
     assert torch.equal(item["log_mel"], torch.from_numpy(ours)) and not item["log_mel"].requires_grad
 
@@ -217,7 +217,10 @@ def test_wrong_meta_data(tmp_path: Path, text: str, message: str) -> None:
 def test_meta_data_columns_by_place(tmp_path: Path) -> None:
     path = tmp_path / "meta.csv"
     path.write_text("youtube,begin,category,split\nb_1,7,dog_barking,test\na,0,cat,train\n")
-    assert read_meta(path, BENCHMARKS["s4"]) == [Clip("b_1", "test", "dog_barking", 7), Clip("a", "train", "cat", 0)]
+    assert read_metadata(path, BENCHMARKS["s4"]) == [
+        Clip("b_1", "test", "dog_barking", 7),
+        Clip("a", "train", "cat", 0),
+    ]
     with pytest.raises(InputError, match=r"no such file; see avsbench_data/README\.md"):
         AVSBench(tmp_path / "nowhere", "s4")
     with pytest.raises(InputError, match="unknown benchmark 's5'"):

@@ -15,7 +15,7 @@ from reference import images as reference
 from utils.cli import InputError
 from utils.dataset import AVSDataset
 from utils.layout import BENCHMARKS, AVSBench
-from utils.masks import SoftMask, read_mask
+from utils.masks import SoftMaskError, read_mask
 
 TRUE = np.zeros((224, 224), bool)
 TRUE[61:181, 43:151] = True  # no edge on a border of JPEG's blocks
@@ -163,7 +163,7 @@ def test_masks_in_grey_are_dithered_as_in_the_original_if_asked(
         path.write_bytes(encode())
         with pytest.raises(InputError, match="not a black-and-white mask") as refusal:
             dataset[0]
-        assert not isinstance(refusal.value, SoftMask)
+        assert not isinstance(refusal.value, SoftMaskError)
     path.write_bytes(png(grey(levels)))
     capsys.readouterr()
     for more, code in ([], 1), (["--soft_masks", "dither"], 0):

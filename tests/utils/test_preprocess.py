@@ -24,8 +24,8 @@ from utils.audio import log_mel
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import AVSBench
-from utils.timestamps import frame_indices
-from utils.video import probe_clip, read_clip
+from utils.timestamps import published_frame_indices
+from utils.video import check_clip, read_clip
 
 ClipMaker = Callable[..., Path]
 
@@ -59,7 +59,7 @@ def report(root: Path) -> dict[str, dict[str, str]]:
     ],
 )
 def test_frame_indices(fps: float, expected: list[int]) -> None:
-    assert frame_indices(fps) == expected
+    assert published_frame_indices(fps) == expected
 
 
 def grey(frame: np.ndarray) -> float:
@@ -72,8 +72,10 @@ def test_the_right_frames_are_read(clip_file: ClipMaker, fps: float, fidelity: F
     """Counted at 30 a second, the last frame of 29.97 is the one after the one on the screen at 4.9375 s."""
     media = read_clip(clip_file(f"fps{fps}.mp4", fps=fps), fidelity)
     shown = [int((second + 15 / 16) * fps) for second in range(5)]
-    assert shown == frame_indices(fps) or (fps == 29.97 and shown[4] == 147 and frame_indices(fps)[4] == 148)
-    wanted = [index % 250 for index in (shown if fidelity == "corrected" else frame_indices(fps))]
+    assert shown == published_frame_indices(fps) or (
+        fps == 29.97 and shown[4] == 147 and published_frame_indices(fps)[4] == 148
+    )
+    wanted = [index % 250 for index in (shown if fidelity == "corrected" else published_frame_indices(fps))]
     assert [round(grey(frame)) for frame in media.frames] == pytest.approx(wanted, abs=1.1)
     assert len(media.samples) == pytest.approx(80_000, abs=1100) and media.samples.dtype == np.int16
 
@@ -86,7 +88,7 @@ def test_frames_are_the_plain_form(composed: Path) -> None:
         rate = float(container.streams.video[0].average_rate or 0)
         every = [frame.to_ndarray(format="rgb24", interpolation="BICUBIC") for frame in container.decode(video=0)]
     resized = [cv2.resize(frame, (224, 224)) for frame in every]
-    for index, frame in zip(frame_indices(rate), read_clip(path, "published").frames, strict=True):
+    for index, frame in zip(published_frame_indices(rate), read_clip(path, "published").frames, strict=True):
         np.testing.assert_array_equal(frame, resized[min(index, len(resized) - 1)])
 
 
@@ -164,8 +166,8 @@ def test_probe_finds_what_preprocessing_would(clip_file: ClipMaker, tmp_path: Pa
     for name, (path, message) in broken_clips(clip_file, tmp_path).items():
         if name != "blink":
             with pytest.raises(InputError, match=message):
-                probe_clip(path)
-    probe_clip(clip_file("good.mp4"))
+                check_clip(path)
+    check_clip(clip_file("good.mp4"))
 
 
 @pytest.mark.parametrize(
@@ -261,10 +263,10 @@ def test_the_other_fidelity_makes_a_clip_anew(clip_file: ClipMaker, tmp_path: Pa
     assert main() == 0 and row() == ("done", "") and main("--fidelity", "corrected") == 0 and row() == ("skipped", "")
     wav, mel = data.wav(data.clips[0]), data.log_mel(data.clips[0])
     corrected = made(data)
-    assert soundfile.info(wav).channels == 1 and preprocess.stated_fidelity(wav) == "corrected"
+    assert soundfile.info(wav).channels == 1 and preprocess.read_fidelity_tag(wav) == "corrected"
     assert main("--fidelity", "published") == 0 and row() == ("done", "was corrected")
     published = made(data)
-    assert soundfile.info(wav).channels == 2 and preprocess.stated_fidelity(wav) == "published"
+    assert soundfile.info(wav).channels == 2 and preprocess.read_fidelity_tag(wav) == "published"
     np.testing.assert_array_equal(np.load(mel), log_mel(soundfile.read(wav, dtype="int16")[0], 16_000))
     assert published[mel] != corrected[mel]
     assert main() == 0 and row() == ("skipped", "")  # goes on as the folder was begun
@@ -284,7 +286,7 @@ def test_a_folder_of_both_fidelities_is_told(
     assert preprocess_s4.main(["--root", str(tmp_path)]) == 1 and re.search(said, capsys.readouterr().err)
     assert run_check(tmp_path) == 1 and re.search(said, capsys.readouterr().out)
     assert preprocess_s4.main(["--root", str(tmp_path), "--fidelity", "published", "--jobs", "1"]) == 0
-    assert preprocess.folder_fidelity(data) == "published" and run_check(tmp_path) == 0
+    assert preprocess.detect_fidelity(data) == "published" and run_check(tmp_path) == 0
 
 
 @pytest.mark.parametrize("nth_write", range(1, 8))

@@ -16,13 +16,13 @@ from av.video.stream import VideoStream
 
 from tests.helpers.videos import level, moving, mux, tone
 from tests.zero_shot.test_demo import make, masks, missing, notes
-from utils.audio_stream import read_seconds, read_sound
+from utils.audio_stream import read_audio, read_audio_per_second
 from utils.fidelity import Fidelity
-from utils.timestamps import constant_rate, frames_shown
-from utils.tone_map import tone_mapped
+from utils.timestamps import displayed_frames, ffmpeg_constant_rate
+from utils.tone_map import tone_map
 from utils.video import read_clip
-from utils.video_frame import shown_size, study_size, to_rgb, upright
-from utils.video_stream import Video, frame_to_rgb, open_video, read_frames, read_seconds_frames
+from utils.video_frame import apply_display_matrix, display_size, resize_frame, to_rgb
+from utils.video_stream import VideoInfo, frame_to_rgb, open_video, read_frame_per_second, read_frames
 from utils.video_writer import write_video
 
 ClipMaker = Callable[..., Path]
@@ -30,7 +30,7 @@ FIDELITIES: tuple[Fidelity, ...] = ("published", "corrected")
 CORNERS = {(-1, -1): (220, 30, 30), (1, -1): (30, 220, 30), (-1, 1): (30, 30, 220), (1, 1): (230, 230, 230)}
 
 
-def first_picture(path: Path) -> tuple[Video, np.ndarray]:
+def first_picture(path: Path) -> tuple[VideoInfo, np.ndarray]:
     video = open_video(path)
     return video, frame_to_rgb(video, next(read_frames(video))[1])
 
@@ -143,14 +143,14 @@ def test_the_shown_shape_is_kept(tmp_path: Path, aspect: Fraction, size: tuple[i
     overlay = open_video(out / "overlay.mp4")
     assert (overlay.height, overlay.width) == (size[0], size[1] + size[1] % 2)  # H.264 wants even sizes
     # The study squashes what it sees anyway: from the pixels of the file, in the demo as in preprocessing.
-    _, frame = next(read_seconds_frames(video))
-    assert np.array_equal(study_size(to_rgb(frame)), read_clip(path).frames[0])
+    _, frame = next(read_frame_per_second(video))
+    assert np.array_equal(resize_frame(to_rgb(frame)), read_clip(path).frames[0])
 
 
 def test_turned_pixels_are_turned_after_they_are_stretched() -> None:
-    assert shown_size(240, 320, Fraction(16, 11)) == (240, 465) and shown_size(240, 320, None) == (240, 320)
+    assert display_size(240, 320, Fraction(16, 11)) == (240, 465) and display_size(240, 320, None) == (240, 320)
     matrix = np.array([[0, 1], [-1, 0]])
-    assert upright(np.zeros((240, 465, 3), np.uint8), matrix).shape == (465, 240, 3)
+    assert apply_display_matrix(np.zeros((240, 465, 3), np.uint8), matrix).shape == (465, 240, 3)
 
 
 # Colors
@@ -248,10 +248,10 @@ def test_hdr_is_tone_mapped_and_noted(tmp_path: Path, trc: int, kind: str, white
 @pytest.mark.parametrize("transfer", ["PQ", "HLG"])
 def test_tone_mapping_keeps_order_and_hues(transfer: str) -> None:
     grey = np.repeat(np.linspace(0, 1, 500, dtype=np.float32)[None, :, None], 3, axis=2)
-    curve = tone_mapped(grey, transfer)[0]
+    curve = tone_map(grey, transfer)[0]
     assert np.abs(np.diff(curve.astype(int), axis=1)).max() <= 1  # grey stays grey
     assert (np.diff(curve[:, 0].astype(int)) >= 0).all() and curve[0].max() == 0 and curve[-1].min() == 255
-    red = tone_mapped(np.array([[[0.5, 0.4, 0.4]]], np.float32), transfer)[0, 0].astype(int)
+    red = tone_map(np.array([[[0.5, 0.4, 0.4]]], np.float32), transfer)[0, 0].astype(int)
     assert red[0] > red[1] + 30 and abs(red[1] - red[2]) < 20
 
 
@@ -295,13 +295,13 @@ def joined(tmp_path: Path, offset: float, second: tuple[int, int] = (48, 64)) ->
 def test_joined_recordings(tmp_path: Path, offset: float) -> None:
     """All frames of both, at their rate, none frozen, and the sound of the second under its pictures."""
     video = open_video(joined(tmp_path, offset))
-    assert (video.fps, video.num_frames, video.seconds) == (25, 150, 6)
+    assert (video.fps, video.num_frames, video.num_seconds) == (25, 150, 6)
     assert video.notes == [
         "The file was joined of parts: its time stamps start again or leap at 3.0 s; the parts follow in turn."
     ]
     shown = [level(frame_to_rgb(video, frame)) for _, frame in read_frames(video)]
     assert shown == pytest.approx([*range(75), *(75 - n for n in range(75))], abs=0.7)
-    track = np.abs(np.concatenate(list(read_sound(video, 48_000)))[:, 0].astype(float))
+    track = np.abs(np.concatenate(list(read_audio(video, 48_000)))[:, 0].astype(float))
     assert len(track) == pytest.approx(6 * 48_000, abs=4000)
     assert np.flatnonzero(track > 0.45 * 32768)[0] == pytest.approx(3 * 48_000, abs=2500)  # the second part is louder
     for fidelity in FIDELITIES:
@@ -335,8 +335,8 @@ def test_a_variable_rate_by_time_stamp(tmp_path: Path, suffix: str) -> None:
     frames = read_clip(path).frames
     assert [round(level(frame)) % 75 for frame in frames] == [n % 75 for n in shown]
     video = open_video(path)
-    for (second, frame), ours in zip(read_seconds_frames(video), frames, strict=True):
-        assert np.array_equal(study_size(to_rgb(frame)), ours), second
+    for (second, frame), ours in zip(read_frame_per_second(video), frames, strict=True):
+        assert np.array_equal(resize_frame(to_rgb(frame)), ours), second
 
 
 def test_a_variable_rate_as_published(tmp_path: Path) -> None:
@@ -348,21 +348,21 @@ def test_a_variable_rate_as_published(tmp_path: Path) -> None:
 
 def test_a_constant_rate_is_made_as_ffmpeg_does() -> None:
     """Figures of imageio 2.31 with its ffmpeg 4.2.2: gaps, jitter, a late start; it repeats the last frame besides."""
-    files = json.loads((Path(__file__).parents[1] / "golden" / "constant_rate.json").read_text())
+    files = json.loads((Path(__file__).parents[1] / "golden" / "ffmpeg_constant_rate.json").read_text())
     assert len(files) == 5
     for name, film in files.items():
         times = [stamp * float(Fraction(film["time_base"])) for stamp in film["times"]]
-        given = constant_rate(times, float(Fraction(film["rate"])))
+        given = ffmpeg_constant_rate(times, float(Fraction(film["rate"])))
         assert given == film["given"][: len(given)], name
         assert set(film["given"][len(given) :]) <= {len(times) - 1}, name
 
 
 def test_the_frame_on_the_screen() -> None:
     times = np.array([0.0, 0.9, 0.9376, 0.95, 2.9])
-    assert frames_shown(times, 4).tolist() == [2, 3, 4, 4]  # 0.9376 within the rounding of Matroska
+    assert displayed_frames(times, 4).tolist() == [2, 3, 4, 4]  # 0.9376 within the rounding of Matroska
     for rate in (10, 15, 16, 24, 25, 30, 60):
         stamps = np.round(np.arange(6 * rate) * 1000 / rate) / 1000
-        assert frames_shown(stamps).tolist() == [int(second * rate + 15 * rate / 16) for second in range(5)]
+        assert displayed_frames(stamps).tolist() == [int(second * rate + 15 * rate / 16) for second in range(5)]
 
 
 def test_frames_that_an_avi_drops_are_not_missing(tmp_path: Path) -> None:
@@ -429,7 +429,7 @@ def test_antiphase_is_not_silent(tmp_path: Path, codec: str) -> None:
     sound[48_000:96_000, 1] *= -1
     path = mux(tmp_path / "a.mkv", "libx264", [40 * n for n in range(75)], sound, codec)
     video = open_video(path)
-    seconds = list(read_seconds(video, 16_000))
+    seconds = list(read_audio_per_second(video, 16_000))
     whole = np.concatenate([second for second in seconds if second is not None])
     plain = 0.3 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000)
     edge = np.abs(np.arange(48_000) % 16_000 - 8000) > 7000  # where codecs and filters smear

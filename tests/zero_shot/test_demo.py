@@ -14,7 +14,7 @@ from zero_shot.build import build_method
 import demo
 from tests.helpers.videos import RATE, moving, mux, tone
 from utils.audio import load_clip_waveform
-from utils.audio_stream import read_sound
+from utils.audio_stream import read_audio
 from utils.cli import InputError
 from utils.config import from_yaml
 from utils.dataset import AVSDataset
@@ -97,7 +97,7 @@ def test_one_mask_a_second(tmp_path: Path, fps: float, seconds: float, size: tup
         )
     before, after = open_video(path), open_video(out / "overlay.mp4")
     assert (after.height, after.width, after.fps, after.num_frames) == (*shape, before.fps, count)
-    sounds = [sum(map(len, read_sound(video, RATE))) for video in (before, after)]
+    sounds = [sum(map(len, read_audio(video, RATE))) for video in (before, after)]
     assert sounds[1] == pytest.approx(sounds[0], abs=2048)
     assert not missing(out) and json.loads((out / "demo.json").read_text())["masks"] == len(found)
     assert "Film &amp; &lt;Co&gt;.mp4" in (out / "index.html").read_text()
@@ -119,7 +119,7 @@ def test_masks_and_sound_stay_with_their_frames(tmp_path: Path) -> None:
             assert orange[:28].all() != orange[36:].all() and orange[36:].all() == (25 <= tick < 50)
             marked = rgb[:, 4:24] if 25 <= tick < 50 else rgb[:, 40:60]
             assert (marked.mean() - 20) / 3 == pytest.approx(tick, abs=0.9)
-        track = np.abs(np.concatenate(list(read_sound(video, RATE)))[:, 0].astype(float))
+        track = np.abs(np.concatenate(list(read_audio(video, RATE)))[:, 0].astype(float))
         loud = np.flatnonzero(track > 0.5 * 32768)
         assert loud[0] == pytest.approx(RATE, abs=200) and loud[-1] == pytest.approx(2 * RATE, abs=200)
 
@@ -132,7 +132,7 @@ def test_a_variable_rate_ends_in_step(tmp_path: Path) -> None:
     video = open_video(out / "overlay.mp4")
     assert video.duration == pytest.approx(4, abs=0.05) and len(masks(out)) == 4
     assert [mask[:, -1].all() for mask in masks(out)] == [False, False, False, True]  # loud in the last second alone
-    track = np.abs(np.concatenate(list(read_sound(video, 48_000)))[:, 0].astype(float))
+    track = np.abs(np.concatenate(list(read_audio(video, 48_000)))[:, 0].astype(float))
     assert np.flatnonzero(track > 0.5 * 32768)[0] == pytest.approx(3 * 48_000, abs=200)
 
 
@@ -195,7 +195,7 @@ def test_without_sound_nothing_is_marked(tmp_path: Path, capsys: Capture, sound:
     out = make(tmp_path, path, setting)
     assert not setting.asked and len(masks(out)) == 2 and not np.any(masks(out))
     assert said in notes(out) and capsys.readouterr().out.count(said) == 1 and not missing(out)
-    assert open_video(out / "overlay.mp4").sound_rate == (RATE if sound is not None else 0)
+    assert open_video(out / "overlay.mp4").audio_rate == (RATE if sound is not None else 0)
 
 
 def test_silent_seconds_and_empty_masks_are_told(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_sound_longer_and_shorter_than_the_picture(tmp_path: Path) -> None:
     write_video(path, moving(30), 10, tone(5))
     out = make(tmp_path, path)
     assert [bool(mask.any()) for mask in masks(out)] == [True] * 3
-    assert sum(map(len, read_sound(open_video(out / "overlay.mp4"), RATE))) == pytest.approx(5 * RATE, abs=2048)
+    assert sum(map(len, read_audio(open_video(out / "overlay.mp4"), RATE))) == pytest.approx(5 * RATE, abs=2048)
     write_video(path, moving(50), 10, tone(2))
     assert [bool(mask.any()) for mask in masks(make(tmp_path / "shorter", path))] == [True, True, False, False, False]
 

@@ -15,7 +15,7 @@ from supervised import train
 from tests.helpers.videos import moving, tone
 from tests.zero_shot.test_demo import Capture, Left, fault, make, masks, missing, notes
 from utils.files import read_image, sha256
-from utils.video_stream import Video, open_video, read_frames
+from utils.video_stream import VideoInfo, open_video, read_frames
 from utils.video_writer import write_video
 from zero_shot import evaluate
 from zero_shot.demo import run
@@ -268,7 +268,7 @@ def test_notes_that_only_reading_brings_to_light_survive_a_kill(
 ) -> None:
     """They are gathered by reading the whole video, which is done again if the command ended before it noted them."""
 
-    def noting(video: Video) -> Iterator[tuple[int, av.VideoFrame]]:
+    def noting(video: VideoInfo) -> Iterator[tuple[int, av.VideoFrame]]:
         video.add_note("The size of the pictures changes.")
         return read_frames(video)
 

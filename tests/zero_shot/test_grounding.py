@@ -18,7 +18,7 @@ from zero_shot.grounding import SAMPLE_RATE, ClapClassifier, GroundingDinoDetect
 
 from synthetic.random_grounding import save_clap, save_detector
 from utils.cli import InputError
-from utils.dataset import STATISTICS
+from utils.dataset import NORMALIZATION
 from zero_shot import grounding
 
 DATA = Path(__file__).parents[2] / "zero_shot" / "data"
@@ -125,7 +125,7 @@ def plain_boxes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes and their scores, by PIL's and torchvision's preprocessing and transformers' own reading of the answer."""
     small = v2.functional.resize(Image.fromarray(frame), 96)
-    pixels = v2.functional.normalize(v2.functional.to_image(small).float() / 255, *map(list, STATISTICS["imagenet"]))
+    pixels = v2.functional.normalize(v2.functional.to_image(small).float() / 255, *map(list, NORMALIZATION["imagenet"]))
     tokens = finder.tokenize([caption], return_tensors="pt")
     answer = finder.model(pixel_values=pixels[None], **tokens)
     processor = GroundingDinoProcessor(GroundingDinoImageProcessor(), finder.tokenize)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from reference import images as reference
-from utils.dataset import STATISTICS
+from utils.dataset import NORMALIZATION
 from zero_shot.proposal_scoring import (
     crop_proposal,
     prepare_crops,
@@ -109,7 +109,7 @@ def test_enlarging_with_antialiasing_would_take_another_kernel() -> None:
     crop = np.random.default_rng(2).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     image = torch.from_numpy(crop).permute(2, 0, 1) / 255.0
     smooth = v2.functional.resize(image, 96, v2.InterpolationMode.BICUBIC, antialias=True)
-    mean, std = (torch.tensor(values)[:, None, None] for values in STATISTICS["clip"])
+    mean, std = (torch.tensor(values)[:, None, None] for values in NORMALIZATION["clip"])
     assert (prepare_crops([crop], 96)[0] - (smooth - mean) / std).abs().max() > 0.2
 
 
@@ -118,7 +118,7 @@ def test_crops_are_not_clamped_and_do_not_mix() -> None:
     stripes[:, ::4] = 255
     grey = np.full((5, 9, 3), 128, np.uint8)
     together = prepare_crops([stripes, grey], 64)
-    mean, std = (torch.tensor(values)[:, None, None] for values in STATISTICS["clip"])
+    mean, std = (torch.tensor(values)[:, None, None] for values in NORMALIZATION["clip"])
     colours = together[0] * std + mean
     assert colours.min() < -0.05 and colours.max() > 1.05
     torch.testing.assert_close(together[1], ((128 / 255 - mean) / std).expand(3, 64, 64), atol=1e-5, rtol=0)

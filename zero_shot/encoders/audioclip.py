@@ -15,7 +15,7 @@ from utils.cache import Cache, content_hash, get_or_compute, weights_hash
 from utils.cli import InputError
 from utils.dataset import normalize_frames
 from utils.device import Precision, to_device
-from utils.device import channels_last as to_channels_last
+from utils.device import to_channels_last as to_channels_last
 from zero_shot.options import AudioCLIPOptions
 from zero_shot.similarity import redundant_feature, similarity_map
 
