@@ -1,16 +1,16 @@
-"""The networks that a zero-shot method asks for, each built from the options when it is asked for."""
+"""The networks of a zero-shot method, each built from the options when it is asked for."""
+
+from pathlib import Path
 
 import torch
 
-from models.registry import create_model
-from utils.fidelity import Fidelity
+from models.registry import find_weights
+from utils.cli import InputError
 from zero_shot.detectors.grounding_dino import GroundingDinoDetector
-from zero_shot.encoders import AudioVisualEncoder
-from zero_shot.encoders.audioclip import AudioCLIPEncoder
+from zero_shot.encoders import ENCODERS, AudioVisualEncoder
 from zero_shot.encoders.clap import ClapClassifier
 from zero_shot.options import Options
-from zero_shot.segmenters import Segmenter
-from zero_shot.segmenters.sam import SamSegmenter
+from zero_shot.segmenters import SEGMENTERS, Segmenter
 
 
 class Components:
@@ -20,39 +20,33 @@ class Components:
     """
 
     def __init__(self, options: Options, device: torch.device | str = "cpu"):
-        self.options, self.device = options, device
+        self.options, self.device = options, torch.device(device)
         self.cache = options.run.cache if options.run.use_cache else None
 
     def encoder(self) -> AudioVisualEncoder:
         """The network that embeds audio and frames in one space."""
-        options, run = self.options.audioclip, self.options.run
-        amplitude: dict[str, Fidelity] = {
-            "by_fidelity": self.options.fidelity,
-            "unit": "published",
-            "int16": "corrected",
-        }
-        model = create_model("audioclip", options.weights, text=False, fidelity=amplitude[options.amplitude])
-        return AudioCLIPEncoder(
-            model,
-            options,
-            device=self.device,
-            cache=self.cache,
-            precision=run.precision,
-            channels_last=run.channels_last,
-        )
+        return ENCODERS[self.options.encoder](self.options, self.device, self.cache)
 
     def segmenter(self) -> Segmenter:
         """The network that turns prompts into masks."""
-        options, run = self.options.sam, self.options.run
-        sam = create_model(f"sam_{options.model}", options.checkpoint).to(self.device)
-        return SamSegmenter(
-            sam, cache=self.cache, precision=run.precision, memory_mib=run.memory_mib, compiled=run.compile
-        )
+        return SEGMENTERS[self.options.segmenter](self.options, self.device, self.cache)
 
     def classifier(self) -> ClapClassifier:
-        """The network that names a sound."""
-        return ClapClassifier(self.options.grounding.clap, self.options.grounding.labels, self.device)
+        """The network that assigns labels to audio."""
+        options = self.options.grounding
+        return ClapClassifier(_folder(options.clap), options.labels, self.device)
 
     def detector(self) -> GroundingDinoDetector:
-        """The network that finds boxes for names."""
-        return GroundingDinoDetector(self.options.grounding.detector, self.device)
+        """The network that detects boxes for labels."""
+        return GroundingDinoDetector(_folder(self.options.grounding.detector), self.device)
+
+
+def _folder(weights: str) -> Path:
+    """The folder that a name or a path stands for."""
+    folder = find_weights(weights)
+    if folder is None:
+        raise InputError(
+            "random: grounding.clap and grounding.detector name folders; python -m "
+            "synthetic.random_grounding makes random ones"
+        )
+    return folder

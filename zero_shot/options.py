@@ -1,4 +1,4 @@
-"""The options of a zero-shot run; zero_shot/configs holds one YAML file for each row of the study."""
+"""The options of a zero-shot run; zero_shot/configs has one YAML file for each row of the study."""
 
 import os
 from dataclasses import dataclass, field
@@ -13,35 +13,30 @@ from utils.option_ranges import MAX_IMAGE_SIZE, MAX_WORKERS, DeviceName, bounded
 MethodName = Literal[
     "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
 ]
+EncoderName = Literal["audioclip"]
+SegmenterName = Literal["sam"]
 
-# Recommended for the public weights: it asks AudioCLIP for what it was trained to tell, whether a picture and a sound
-# belong together, and needs no threshold on a map.
-FOR_PUBLIC_WEIGHTS = "zero_shot/configs/s4_no_prompt.yaml"
-BASELINES = ("foreground", "largest_proposal", "random_proposal")  # settings that do not listen
+# Recommended with the public weights: No-Prompt compares audio and image embeddings, which is what AudioCLIP was
+# trained for, and needs no threshold on a similarity map.
+RECOMMENDED_CONFIG = "zero_shot/configs/s4_no_prompt.yaml"
+BASELINES = ("foreground", "largest_proposal", "random_proposal")  # methods that use no audio
 
-HOW = (
-    "data.num_workers",
-    "run.batch_size",
-    "run.memory_mib",
-    "run.cache",
-    "run.use_cache",
-    "run.device",
-)  # a run is run
-WEIGHTS = ("audioclip.weights", "sam.weights", "grounding.clap", "grounding.detector")  # count by their content
+RUNTIME_ONLY = ("data.num_workers", "run.batch_size", "run.memory_mib", "run.cache", "run.use_cache", "run.device")
+WEIGHTS = ("audioclip.weights", "sam.weights", "grounding.clap", "grounding.detector")  # compared by file content
 
 
 @dataclass
 class DataOptions:
-    """Which clips.
+    """Which clips are evaluated.
 
     Args:
         benchmark: s4 (one source) or ms3 (several).
-        root: the folder that holds the meta CSV.
-        split: test, as in the study; val to choose thresholds on.
-        first: only so many clips of it, from the first; 0 takes all.
-        workers: processes that read clips; 0 reads in the main process.
-        soft_masks: what is done with masks in grey: refuse them, or dither them to black and white, as the original's
-            loader of S4 does. `avsbench_data.check` says how many pixels are in question.
+        root: folder that contains the meta CSV.
+        split: test, as in the study; val to choose thresholds.
+        max_clips: evaluate only the first N clips (0 = all).
+        num_workers: processes that read clips; 0 reads in the main process.
+        soft_masks: what to do with gray masks: refuse them, or dither them to black and white, as the original S4
+            loader does. `avsbench_data.check` reports how many pixels are affected.
     """
 
     benchmark: BenchmarkName = "s4"
@@ -54,19 +49,19 @@ class DataOptions:
 
 @dataclass
 class AudioCLIPOptions:
-    """The network that says where a sound comes from.
+    """AudioCLIP and its similarity maps.
 
     Args:
-        weights: a name of pretrained/checkpoints.yaml, "mini" for the small weights that ship, "random", or the path
-            of a checkpoint or of a folder of small weights (audioclip.json and audioclip.safetensors).
-        surgery: pool by value-value attention (CLIP Surgery), whose locations keep to their own content.
-        reverse: take the foreground where sound and picture agree least, as all published rows do.
-        noise: a sound whose embedding is taken off every other first.
-        image_size: side in pixels at which it sees a frame, a multiple of 32; 224 gives a map of 7×7 cells.
+        weights: a name in pretrained/checkpoints.yaml, "mini" for the small weights in this repository, "random", or
+            the path of a checkpoint or of a folder of small weights (audioclip.json and audioclip.safetensors).
+        surgery: value-value attention in the pooling layer (CLIP Surgery), which keeps features local.
+        reverse: invert the similarity map, as all published rows do.
+        noise: waveform whose embedding is subtracted from every audio embedding.
+        image_size: input side in pixels, a multiple of 32; 224 gives a map of 7×7 cells.
         interpolation: how the map is resized to the frame; the published rows use bilinear.
-        tile: how often each second is repeated before it is heard.
-        amplitude: of the waveform: unit is [-1, 1], int16 is 32768 times as loud; by_fidelity takes unit for
-            published and int16, which the network was trained on, for corrected.
+        audio_repeats: how many times each second of audio is repeated before it is encoded.
+        amplitude: scale of the waveform: unit is [-1, 1], int16 is 32768 times that; by_fidelity uses unit for
+            published and int16, on which the network was trained, for corrected.
     """
 
     weights: str = "audioclip-full"
@@ -84,11 +79,11 @@ class SamOptions:
     """Segment Anything.
 
     Args:
-        size: vit_h is the study's; mini is the miniature.
-        weights: a public checkpoint; for mini the folder that holds sam.json and sam.safetensors, or "mini" for the
-            one that ships; or "random".
-        multimask: let it answer a point prompt with three masks, of which one is chosen.
-        choose: the mask of highest predicted IoU, or the largest.
+        model: vit_h is the study's; mini is the small SAM in this repository.
+        weights: a name in pretrained/checkpoints.yaml, "mini", "random", or the path of a checkpoint or of a folder of
+            small weights (sam.json and sam.safetensors); default: the public checkpoint of the model.
+        multimask: predict three masks for a point prompt and select one of them.
+        mask_selection: select the mask of highest predicted IoU, or the one of largest area.
     """
 
     model: Literal["vit_h", "vit_l", "vit_b", "mini"] = "vit_h"
@@ -107,11 +102,12 @@ class PromptOptions:
     """How the similarity map becomes a prompt.
 
     Args:
-        points: of setting point: top is global (highest and lowest), peak local (all peaks and troughs), dense
-            everything above the threshold.
-        boxes: of setting heatmap_box: one box around all, one a component, or of one component: the one with the
-            highest point (single_maxscore) or the largest (single_maxarea).
-        threshold: of the map, 0 to 1; `top` needs none. Setting heatmap takes it for the mask itself.
+        points: of method point: global is the highest and the lowest point, local all peaks and troughs, dense the grid
+            points above the threshold and as many of the lowest.
+        boxes: of method heatmap_box: one box around everything above the threshold (total_box), one for each component
+            (multi_box), or that of the component with the highest value (single_maxscore) or the largest area
+            (single_maxarea).
+        threshold: of the map, 0 to 1; global points do not use it. Method heatmap thresholds the mask itself with it.
     """
 
     points: Literal["global", "local", "dense"] = "local"
@@ -121,16 +117,16 @@ class PromptOptions:
 
 @dataclass
 class RetrievalOptions:
-    """How setting no_prompt finds the proposal that sounds.
+    """How method no_prompt selects proposals by their similarity to the audio.
 
     Args:
-        score: crop compares the sound with each proposal cut out, as published; map takes the mean of the
-            similarity map over the proposal.
-        rule: above keeps the proposals whose probability exceeds the threshold; best keeps the likeliest.
+        score: crop compares the audio with the image of each proposal, as published; map averages the similarity map
+            over the proposal.
+        rule: threshold keeps the proposals whose probability exceeds the threshold; top1 keeps the most probable one.
         threshold: of the probability.
-        scale: of the cosines before the softmax.
-        crop_size: side in pixels at which AudioCLIP sees a proposal, a multiple of 32.
-        largest: leave out proposals that cover more than this part of the frame.
+        logit_scale: factor of the cosine similarities before the softmax.
+        crop_size: input side of the crops in pixels, a multiple of 32.
+        max_area: ignore proposals that cover more than this fraction of the frame.
     """
 
     score: Literal["crop", "map"] = "crop"
@@ -143,14 +139,14 @@ class RetrievalOptions:
 
 @dataclass(frozen=True)
 class ProposalOptions:
-    """Which masks SAM proposes for a frame, in the order in which they are dropped.
+    """Which masks SAM proposes for a frame; the filters are applied in this order.
 
     Args:
-        points_per_side: side of the square grid of points; each is a prompt of its own and gives three masks.
-        pred_iou_thresh: the IoU that SAM predicts for a mask must be above this.
-        stability_score_thresh: the IoU of a mask cut higher with the mask cut lower must not be below this.
-        stability_score_offset: how much higher and lower, in logits.
-        box_nms_thresh: of two masks whose boxes have an IoU above this, the one of less predicted IoU is dropped.
+        points_per_side: side of the square grid of points; each point is one prompt and gives three masks.
+        pred_iou_thresh: minimum IoU that SAM predicts for a mask.
+        stability_score_thresh: minimum IoU of the mask binarized at a higher threshold with that at a lower one.
+        stability_score_offset: distance of these two thresholds from the usual one, in logits.
+        box_nms_thresh: of two masks whose boxes have an IoU above this, the one with lower predicted IoU is dropped.
     """
 
     points_per_side: int = bounded(32, 1, 512)
@@ -162,18 +158,18 @@ class ProposalOptions:
 
 @dataclass
 class GroundingOptions:
-    """How setting box_prompt turns a sound into words and words into boxes.
+    """How method box_prompt classifies the audio and detects boxes for the labels.
 
     Args:
-        clap: folder of a CLAP model as transformers saves it.
-        detector: folder of a GroundingDINO model as transformers saves it.
-        labels: JSON list of the names that a sound may get.
-        top: names a second gets: the study takes 1 for S4, 2 for MS3.
-        threshold: least score of a box.
+        clap: name in pretrained/checkpoints.yaml or path of a CLAP model, a folder written by transformers.
+        detector: the same for a GroundingDINO model.
+        labels: JSON file with the list of labels.
+        top_k: labels per second of audio; the study uses 1 for S4 and 2 for MS3.
+        threshold: minimum score of a box.
     """
 
-    clap: Path = Path("pretrained/clap-htsat-unfused")
-    detector: Path = Path("pretrained/grounding-dino-base")
+    clap: str = "clap-htsat-unfused"
+    detector: str = "grounding-dino-base"
     labels: Path = Path("zero_shot/data/audioset_labels.json")
     top_k: int = bounded(1, 1, 100)
     threshold: float = bounded(0.3, 0, 1)
@@ -181,18 +177,19 @@ class GroundingOptions:
 
 @dataclass
 class RunOptions:
-    """How it is run; none of this changes a number but for rounding.
+    """How the method runs; results change by rounding only.
 
     Args:
-        batch: videos at once.
-        precision: fp32 is float32 throughout; on a GPU tf32 rounds factors to 10 bits of fraction, bf16 to 7.
-        memory: MiB that one step of SAM may take, about; 0 takes half of what is free on a GPU, 2048 on a CPU.
-        channels_last: lay AudioCLIP's maps out channel by channel at each pixel, which GPUs' tensor cores prefer.
-        compile: have torch compile SAM's image encoder, which takes a minute first.
-        cache: folder of embeddings and proposals, which later runs with other thresholds take from there. A ViT-H
-            embedding takes 4 MB a frame.
-        use_cache: whether to.
-        device: auto takes a GPU if there is one; cpu and cuda demand theirs.
+        batch_size: videos in a batch.
+        precision: fp32 is float32 throughout; on a GPU, tf32 rounds factors to 10 bits of mantissa and bf16 to 7.
+        memory_mib: approximate memory in MiB of one batch in SAM, in addition to the weights; 0 uses half of the free
+            memory on a GPU and 2048 MiB on a CPU.
+        channels_last: use torch's channels-last memory format for AudioCLIP, which tensor cores prefer.
+        compile: compile SAM's image encoder with torch.compile, which takes a minute.
+        cache: folder for embeddings and proposals, which later runs with other thresholds reuse. A ViT-H embedding
+            takes 4 MB per frame.
+        use_cache: read and write the cache.
+        device: auto uses a GPU if there is one; cpu and cuda use theirs or fail.
     """
 
     batch_size: int = bounded(4, 1)
@@ -210,21 +207,25 @@ class Options:
     """A zero-shot run.
 
     Args:
-        setting: no_prompt, point, heatmap_box and box_prompt are the study's. heatmap thresholds the similarity map
-            without SAM; foreground, largest_proposal and random_proposal do not listen: the floors.
-        fidelity: published repeats the original's oddities, corrected does what was meant (docs/deviations.md).
-        data: which clips.
-        audioclip: the network that says where a sound comes from.
-        sam: the network that gives masks.
+        method: no_prompt, point, heatmap_box and box_prompt are the study's. heatmap thresholds the similarity map
+            without SAM; foreground, largest_proposal and random_proposal are trivial baselines, which use no audio.
+        encoder: the audio-visual encoder.
+        segmenter: the promptable segmenter.
+        fidelity: published repeats the original's errors, corrected fixes them (docs/deviations.md).
+        data: which clips are evaluated.
+        audioclip: AudioCLIP and its similarity maps.
+        sam: Segment Anything.
         prompt: how the similarity map becomes a prompt.
-        retrieval: how no_prompt finds the proposal that sounds.
-        proposals: what counts as a proposal.
+        retrieval: how no_prompt selects proposals.
+        proposals: which masks SAM proposes.
         grounding: how box_prompt finds boxes.
-        run: how it is run.
+        run: how the method runs.
         metric_batch: videos that share one threshold in M_F.
     """
 
     method: MethodName = "no_prompt"
+    encoder: EncoderName = "audioclip"
+    segmenter: SegmenterName = "sam"
     fidelity: Fidelity = "corrected"
     data: DataOptions = field(default_factory=DataOptions)
     audioclip: AudioCLIPOptions = field(default_factory=AudioCLIPOptions)
@@ -237,14 +238,14 @@ class Options:
     metric_batch: int = bounded(1, 1)
 
     def checkpoint_files(self) -> list[Path]:
-        """The checkpoints that the numbers depend on, whether they exist or not."""
-        found = []
+        """The checkpoints that the results depend on, whether they exist or not."""
+        found: list[Path | None] = []
         if self.method not in (*BASELINES, "box_prompt"):
             found.append(find_weights(self.audioclip.weights, "audioclip"))
         if self.method not in ("foreground", "heatmap"):
             found.append(find_weights(self.sam.checkpoint, "sam"))
-        files = [path for path in found if path is not None]
         if self.method == "box_prompt":
-            for folder in (self.grounding.clap, self.grounding.detector):
-                files += sorted(folder.glob("*.safetensors")) or [folder / "model.safetensors"]
-        return files
+            for folder in (find_weights(self.grounding.clap), find_weights(self.grounding.detector)):
+                if folder is not None:
+                    found += sorted(folder.glob("*.safetensors")) or [folder / "model.safetensors"]
+        return [path for path in found if path is not None]

@@ -88,8 +88,8 @@ def load_pipeline(config: str | Path = "mini/s4_point_dense", *, device: str | N
     Args:
         config: a YAML file, or the name of one in zero_shot/configs, such as "s4_point_dense".
         device: "cpu" or "cuda"; default: a GPU if there is one.
-        options: more options, with a double underscore for each dot: audioclip__weights="audioclip-full". Embeddings are
-            kept on disk only if run__cache names a folder.
+        options: more options, with a double underscore for each dot: audioclip__weights="audioclip-full". Embeddings
+            are kept on disk only if run__cache names a folder.
 
     Raises:
         InputError: for an unknown option, or a checkpoint that is missing or does not fit.

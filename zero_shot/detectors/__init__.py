@@ -1,1 +1,1 @@
-"""Detectors, which find boxes for names. One file each."""
+"""Open-vocabulary detectors, which find boxes for a text."""

@@ -1,34 +1,21 @@
-"""Audio-visual encoders, which embed audio, frames and cut-outs in one space. One file each."""
+"""Audio-visual encoders. A new one is a file here and a line in ENCODERS, with its name in `options.EncoderName`.
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+clap.py, which only classifies audio, is used by box_prompt and is not an audio-visual encoder.
+"""
 
-import numpy as np
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
-from torch import Tensor
 
+from zero_shot.encoders.audioclip import build_audioclip_encoder
+from zero_shot.encoders.base import AudioVisualEncoder
+from zero_shot.options import Options
 
-class AudioVisualEncoder(Protocol):
-    """What a method needs of an encoder. Embeddings and maps are float32 on the CPU.
+__all__ = ["ENCODERS", "AudioVisualEncoder"]
 
-    Attributes:
-        device: where it computes.
-    """
-
-    device: torch.device
-
-    def encode_audio(self, audio: Tensor, repeats: int) -> Tensor:
-        """Normalized embeddings (N, D) of waveforms (N, samples) in [-1, 1], each repeated in time before it is
-        encoded."""
-        ...
-
-    def encode_crops(self, content: str, parameters: dict[str, Any], crops: Callable[[], Tensor]) -> Tensor:
-        """Normalized embeddings (K, D) of the cut-outs (K, 3, s, s) that `crops` makes of a frame.
-
-        `content` and `parameters` identify the cut-outs, so that embeddings in the cache spare making them.
-        """
-        ...
-
-    def similarity_maps(self, frames: Sequence[np.ndarray], audio_features: Tensor) -> Tensor:
-        """Similarity maps (N, H, W) in [0, 1] of frames (H, W, 3) uint8 RGB with embeddings of audio (N, D)."""
-        ...
+# Each builds an encoder from the options, the device and the cache folder (None: no cache). Raises InputError for a
+# checkpoint that is missing or does not fit.
+ENCODERS: dict[str, Callable[[Options, torch.device, Path | None], AudioVisualEncoder]] = {
+    "audioclip": build_audioclip_encoder,
+}

@@ -1,4 +1,4 @@
-"""AudioCLIP as the zero-shot settings use it: sounds, frames and proposals as embeddings, computed once and cached."""
+"""AudioCLIP as a zero-shot encoder: embeddings of audio, frames and crops, computed once and cached."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,20 +11,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.audioclip import AudioCLIP
+from models.registry import create_model
 from utils.cache import Cache, content_hash, get_or_compute, weights_hash
 from utils.cli import InputError
 from utils.dataset import normalize_frames
-from utils.device import Precision, to_device
-from utils.device import to_channels_last as to_channels_last
-from zero_shot.options import AudioCLIPOptions
+from utils.device import Precision, to_channels_last, to_device
+from utils.fidelity import Fidelity
+from zero_shot.options import AudioCLIPOptions, Options
 from zero_shot.similarity import redundant_feature, similarity_map
 
-VERSION = 1  # of the numbers: raise it when a change here alters what a cache holds
-CHUNK = 64  # sounds, frames or crops that go through a tower at once
+SAMPLE_RATE = 44_100  # Hz, AudioCLIP's
+CACHE_VERSION = 1  # increase when a change here alters the numbers in the cache
+CHUNK = 64  # waveforms, frames or crops encoded at once
 
 
 class AudioCLIPEncoder:
-    """One AudioCLIP, its options and its cache. All embeddings that leave it are on the CPU, in float32."""
+    """AudioCLIP with its options and its cache; implements AudioVisualEncoder.
+
+    Args:
+        model: the network.
+        options: how similarity maps are computed.
+        device: where it runs.
+        cache: folder of cached embeddings; None caches nothing.
+        precision: bf16 runs the network under autocast.
+        channels_last: use torch's memory format of that name.
+
+    Raises:
+        InputError: if `image_size` is not a multiple of 32.
+    """
+
+    sample_rate = SAMPLE_RATE
 
     def __init__(
         self,
@@ -36,97 +52,114 @@ class AudioCLIPEncoder:
         precision: Precision = "fp32",
         channels_last: bool = False,
     ):
-        """channels_last: use torch's memory format of that name."""
         if options.image_size % 32 or options.image_size < 32:
             raise InputError(f"audioclip.image_size {options.image_size} is not a multiple of 32")
         self.model, self.options, self.precision = model.to(device).eval(), options, precision
         self.device, self.cache, self.channels_last = torch.device(device), cache, channels_last
         if channels_last:
             to_channels_last(self.model)
-        self._facts = self._depends_on() if cache else {}
+        self._parameters = self._cache_parameters() if cache else {}
         self._redundant: Tensor | None = None
 
-    def encode_audio(self, seconds: Tensor, tile: int) -> Tensor:
-        """Normalised embeddings (N, D) of waveforms (N, samples), each repeated `tile` times before it is heard."""
-        facts = {"fidelity": self.model.fidelity, "tile": tile}
+    def encode_audio(self, audio: Tensor, repeats: int) -> Tensor:
+        """Implements AudioVisualEncoder.encode_audio."""
+        parameters = {"fidelity": self.model.fidelity, "repeats": repeats}
 
-        def heard(some: list[int]) -> Tensor:
-            return self.model.encode_audio(to_device(seconds[some], self.device).repeat(1, tile))
+        def encode(indices: list[int]) -> Tensor:
+            return self.model.encode_audio(to_device(audio[indices], self.device).repeat(1, repeats))
 
-        return F.normalize(self._embeddings("sound", facts, list(seconds.numpy()), heard), dim=1)
+        return F.normalize(self._embeddings("audio", parameters, list(audio.numpy()), encode), dim=1)
 
-    def similarity_maps(self, frames: Sequence[np.ndarray], sounds: Tensor) -> Tensor:
-        """Similarity maps (N, H, W) of frames, (H, W, 3) uint8 RGB of one size, with sounds (N, D)."""
-        options, side = self.options, self.options.image_size
-        facts = {"surgery": options.surgery, "image_size": side}
+    def similarity_maps(self, frames: Sequence[np.ndarray], audio_features: Tensor) -> Tensor:
+        """Implements AudioVisualEncoder.similarity_maps."""
+        options, size = self.options, self.options.image_size
+        parameters = {"surgery": options.surgery, "image_size": size}
 
-        def dense(some: Sequence[int]) -> Tensor:
-            images = _resized(normalize_frames(torch.from_numpy(np.stack([frames[i] for i in some])), "clip"), side)
+        def encode(indices: Sequence[int]) -> Tensor:
+            images = _resize(normalize_frames(torch.from_numpy(np.stack([frames[i] for i in indices])), "clip"), size)
             return self.model.image_pyramid(to_device(images, self.device), surgery=options.surgery)[1]
 
-        found = self._embeddings("dense", facts, frames, dense)
+        dense = self._embeddings("dense", parameters, frames, encode)
         if self._redundant is None:
             self._redundant = redundant_feature(self.model, options.noise).float().cpu()
         return similarity_map(
-            sounds,
-            found,
+            audio_features,
+            dense,
             redundant=self._redundant,
             reverse=options.reverse,
             size=frames[0].shape[:2],
             mode=options.interpolation,
         )
 
-    def encode_crops(self, content: str, facts: dict[str, Any], crops: Callable[[], Tensor]) -> Tensor:
-        """Normalised pooled embeddings (K, D) of the crops (K, 3, s, s) of a frame.
+    def encode_crops(self, content: str, parameters: dict[str, Any], make_crops: Callable[[], Tensor]) -> Tensor:
+        """Implements AudioVisualEncoder.encode_crops."""
+        cache = self._open_cache("crops", parameters)
+        if cache and (cached := cache.get(content)) is not None:
+            return F.normalize(cached["embeddings"], dim=1)
+        images = make_crops()
 
-        content and facts say what the crops are made of, so that cached embeddings spare making them.
-        """
-        store = self._store("crops", facts)
-        if store and (kept := store.get(content)) is not None:
-            return F.normalize(kept["embeddings"], dim=1)
-        images = crops()
-
-        def encoded() -> Tensor:
+        def encode() -> Tensor:
             return torch.cat([self.model.encode_image(to_device(part, self.device)) for part in images.split(CHUNK)])
 
-        found = self._run(encoded) if len(images) else torch.zeros(0, self.model.embed_dim)
-        if store:
-            store.put(content, {"embeddings": found})
-        return F.normalize(found, dim=1)
+        embeddings = self._run(encode) if len(images) else torch.zeros(0, self.model.embed_dim)
+        if cache:
+            cache.put(content, {"embeddings": embeddings})
+        return F.normalize(embeddings, dim=1)
 
     def _embeddings(
-        self, kind: str, facts: dict[str, Any], items: Sequence[np.ndarray], make: Callable[[list[int]], Tensor]
+        self, kind: str, parameters: dict[str, Any], items: Sequence[np.ndarray], encode: Callable[[list[int]], Tensor]
     ) -> Tensor:
-        """What `make` gives for the items, by their places, stacked; only what the cache lacks is made."""
+        """Embeddings of the items, stacked; `encode` gives those at some indices and is called for uncached ones."""
 
-        def entries(some: list[int]) -> list[dict[str, Tensor]]:
-            return [{"embedding": embedding} for embedding in self._run(partial(make, some))]
+        def entries(indices: list[int]) -> list[dict[str, Tensor]]:
+            return [{"embedding": embedding} for embedding in self._run(partial(encode, indices))]
 
-        found = get_or_compute(self._store(kind, facts), [content_hash(item) for item in items], entries, CHUNK)
+        cache = self._open_cache(kind, parameters)
+        found = get_or_compute(cache, [content_hash(item) for item in items], entries, CHUNK)
         return torch.stack([entry["embedding"] for entry in found])
 
-    def _depends_on(self) -> dict[str, Any]:
-        """What all embeddings depend on, as part of a cache's address; the shapes of the weights tell most sizes."""
+    def _cache_parameters(self) -> dict[str, Any]:
+        """What all embeddings depend on; the shapes of the weights, which are hashed, fix most sizes."""
         return {
-            "version": VERSION,
+            "version": CACHE_VERSION,
             "weights": weights_hash(self.model),
             "hop": self.model.audio.hop,
             "heads": self.model.visual.attnpool.num_heads,
-            "precision": f"{self.precision}, by pixel" if self.channels_last else self.precision,
+            "precision": f"{self.precision}, channels last" if self.channels_last else self.precision,
             "device": self.device.type,  # rounding differs
         }
 
-    def _store(self, kind: str, facts: dict[str, Any]) -> Cache | None:
-        return Cache(self.cache, kind, {**self._facts, **facts}) if self.cache else None
+    def _open_cache(self, kind: str, parameters: dict[str, Any]) -> Cache | None:
+        return Cache(self.cache, kind, {**self._parameters, **parameters}) if self.cache else None
 
     @torch.inference_mode()
-    def _run(self, work: Callable[[], Tensor]) -> Tensor:
+    def _run(self, compute: Callable[[], Tensor]) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return work().float().cpu()
+            return compute().float().cpu()
 
 
-def _resized(images: Tensor, side: int) -> Tensor:
-    """Frames are 224 pixels a side, which the published sizes take as they are."""
-    if tuple(images.shape[2:]) == (side, side):
+def build_audioclip_encoder(options: Options, device: torch.device, cache: Path | None) -> AudioCLIPEncoder:
+    """Build AudioCLIP by the options.
+
+    Raises:
+        InputError: for a checkpoint that is missing or does not fit.
+    """
+    fidelity: dict[str, Fidelity] = {"by_fidelity": options.fidelity, "unit": "published", "int16": "corrected"}
+    model = create_model(
+        "audioclip", options.audioclip.weights, text=False, fidelity=fidelity[options.audioclip.amplitude]
+    )
+    return AudioCLIPEncoder(
+        model,
+        options.audioclip,
+        device=device,
+        cache=cache,
+        precision=options.run.precision,
+        channels_last=options.run.channels_last,
+    )
+
+
+def _resize(images: Tensor, size: int) -> Tensor:
+    """Images (N, 3, H, W) at size × size; 224-pixel frames stay as they are at the published size."""
+    if tuple(images.shape[2:]) == (size, size):
         return images
-    return F.interpolate(images, (side, side), mode="bicubic", antialias=True)
+    return F.interpolate(images, (size, size), mode="bicubic", antialias=True)

@@ -1,8 +1,8 @@
-"""CLAP, which names sounds, by the `transformers` package (an optional extra).
+"""CLAP, an audio classifier over a list of labels, by the `transformers` package (an optional extra).
 
 The study loads `630k-audioset-best.pt` (HTSAT-tiny and RoBERTa-base, without fusion) in the format of LAION-CLAP's own
-code, which is not read here. The nearest in transformers' format is `laion/clap-htsat-unfused`; whether it holds those
-very weights and gives the same numbers has not been verified. Source: Sam4AVS, `zero_shot/*/box_prompt.py`.
+code, which is not supported here. The closest model in transformers' format is `laion/clap-htsat-unfused`; we have not
+verified that it has the same weights and gives the same numbers. Source: Sam4AVS, `zero_shot/*/box_prompt.py`.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ from utils.files import read_json
 from zero_shot.transformers_folder import SOURCES, load_folder
 
 SAMPLE_RATE = 48_000  # Hz, CLAP's
-MAX_SECONDS = 10  # that CLAP encodes; of a longer sound it would draw a random part
-CHUNK = 32  # texts or sounds at once
+MAX_SECONDS = 10  # length of CLAP's input; it takes a random crop of longer audio
+CHUNK = 32  # texts or waveforms encoded at once
 
 
 class ClapClassifier:
-    """CLAP, which names sounds out of a list of labels.
+    """CLAP as a zero-shot audio classifier.
 
     Args:
-        folder: of a CLAP without fusion.
-        labels: JSON file, a list of the names, which CLAP reads verbatim.
+        folder: of a CLAP without fusion, as transformers saves it.
+        labels: JSON file, a list of labels, which are CLAP's text input as they are.
         device: where it runs.
 
     Raises:
-        InputError: the package, the folder or a part of it is missing or of another kind, or the list is no list.
+        InputError: if the package, the folder or a part of it is missing or does not fit, or if the list is not one.
     """
 
     def __init__(self, folder: Path | str, labels: Path | str, device: torch.device | str = "cpu") -> None:
@@ -42,49 +42,64 @@ class ClapClassifier:
             raise InputError(f"{folder}: a CLAP with fusion; the study's is without ({SOURCES['clap']})")
         if self.feature_extractor.sampling_rate != SAMPLE_RATE or self.feature_extractor.max_length_s != MAX_SECONDS:
             raise InputError(f"{folder}: its preprocessor_config.json is not for {MAX_SECONDS} s at {SAMPLE_RATE} Hz")
-        self.texts = torch.cat([self._texts(self.labels[i : i + CHUNK]) for i in range(0, len(self.labels), CHUNK)])
+        chunks = [self.labels[i : i + CHUNK] for i in range(0, len(self.labels), CHUNK)]
+        self.text_features = torch.cat([self._encode_text(chunk) for chunk in chunks])
 
-    def classify(self, seconds: Tensor, top: int = 1) -> list[list[str]]:
-        """The `top` names closest to each sound, the closest first.
+    def classify(self, audio: Tensor, top_k: int = 1) -> list[list[str]]:
+        """Assign labels to audio.
 
-        seconds: (N, samples) floats in [-1, 1] at 48 kHz, 10 s or less; repeated until they fill CLAP's 10 s.
-        Raises InputError if `top` is not from 1 to the number of labels, ValueError on another shape, NaN or infinity.
+        Args:
+            audio: (N, samples) floats in [-1, 1] at 48 kHz, 10 s or less; repeated to fill CLAP's 10 s.
+            top_k: number of labels.
+
+        Returns:
+            For each waveform the `top_k` most similar labels, the most similar first.
+
+        Raises:
+            InputError: if `top_k` is not from 1 to the number of labels.
+            ValueError: for another shape, NaN or infinity.
         """
-        if not 1 <= top <= len(self.labels):
-            raise InputError(f"cannot take the {top} closest of {len(self.labels)} labels")
-        closest = self.similarities(seconds).argsort(dim=1, descending=True, stable=True)[:, :top]
-        return [[self.labels[index] for index in row] for row in closest.tolist()]
+        if not 1 <= top_k <= len(self.labels):
+            raise InputError(
+                f"grounding.top_k is {top_k}; it must be from 1 to {len(self.labels)}, the number of labels"
+            )
+        order = self.similarities(audio).argsort(dim=1, descending=True, stable=True)[:, :top_k]
+        return [[self.labels[index] for index in row] for row in order.tolist()]
 
-    def similarities(self, seconds: Tensor) -> Tensor:
-        """Cosines (N, labels) of sounds, as `label` takes them, with all labels."""
-        if seconds.ndim != 2 or not 0 < seconds.shape[1] <= MAX_SECONDS * SAMPLE_RATE:
-            raise ValueError(f"expected sounds (N, samples) of {MAX_SECONDS} s or less, got {tuple(seconds.shape)}")
-        if not seconds.isfinite().all():
-            raise ValueError("sounds hold NaN or infinity")
-        parts = [self._sounds(part) @ self.texts.T for part in seconds.split(CHUNK)] if len(seconds) else []
+    def similarities(self, audio: Tensor) -> Tensor:
+        """Cosine similarities (N, labels) of audio, as of `classify`, with all labels."""
+        if audio.ndim != 2 or not 0 < audio.shape[1] <= MAX_SECONDS * SAMPLE_RATE:
+            raise ValueError(f"expected audio (N, samples) of {MAX_SECONDS} s or less, got {tuple(audio.shape)}")
+        if not audio.isfinite().all():
+            raise ValueError("the audio contains NaN or infinity")
+        parts = [self._encode_audio(part) @ self.text_features.T for part in audio.split(CHUNK)] if len(audio) else []
         return torch.cat(parts).cpu() if parts else torch.zeros(0, len(self.labels))
 
     @torch.inference_mode()
-    def _sounds(self, seconds: Tensor) -> Tensor:
-        heard = self.feature_extractor(
-            list(seconds.float().cpu().numpy()),
+    def _encode_audio(self, audio: Tensor) -> Tensor:
+        inputs = self.feature_extractor(
+            list(audio.float().cpu().numpy()),
             sampling_rate=SAMPLE_RATE,
-            truncation="rand_trunc",  # the mel bands of CLAP without fusion; nothing is long enough to be cut
+            truncation="rand_trunc",  # selects the mel bands of CLAP without fusion; no input is long enough to be cut
             padding="repeatpad",
             return_tensors="pt",
         )
-        found = self.model.get_audio_features(heard["input_features"].float().to(self.device))
-        return F.normalize(found.pooler_output, dim=1)
+        features = self.model.get_audio_features(inputs["input_features"].float().to(self.device))
+        return F.normalize(features.pooler_output, dim=1)
 
     @torch.inference_mode()
-    def _texts(self, texts: Sequence[str]) -> Tensor:
+    def _encode_text(self, texts: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(self.device)
-        found = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
-        return F.normalize(found.pooler_output, dim=1)
+        features = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
+        return F.normalize(features.pooler_output, dim=1)
 
 
 def read_labels(path: Path) -> list[str]:
-    """A JSON list of names. Raises InputError if the file is missing or is anything else."""
+    """Read a JSON list of labels.
+
+    Raises:
+        InputError: if the file is missing or is not a list of non-empty strings.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such list of labels")
     labels = read_json(path)

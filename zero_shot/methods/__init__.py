@@ -1,9 +1,9 @@
-"""The zero-shot methods. A new one is a file here and a line in METHODS, with its name in `zero_shot.options.MethodName`.
+"""The zero-shot methods. A new one is a file here and a line in METHODS, with its name in `options.MethodName`.
 
-    no_prompt     SAM proposes masks; AudioCLIP picks those that match the audio
+    no_prompt     SAM proposes masks; AudioCLIP selects those that match the audio
     point         the similarity map gives points, SAM a mask (local, global or dense)
     heatmap_box   the similarity map gives boxes, SAM a mask for each
-    box_prompt    CLAP names the sound, GroundingDINO finds boxes, SAM gives a mask for each
+    box_prompt    CLAP classifies the audio, GroundingDINO detects boxes for the labels, SAM gives a mask for each
     heatmap       the similarity map above a threshold, without SAM
     foreground, largest_proposal, random_proposal   trivial baselines, which use no audio
 
@@ -38,7 +38,7 @@ METHODS: dict[str, Callable[[Options, Components], ZeroShotMethod]] = {
 
 
 def build_method(options: Options, device: torch.device | str = "cpu") -> ZeroShotMethod:
-    """The method that the options name, with the networks that it needs on a device.
+    """Build the method that the options name, with the networks that it needs.
 
     Raises:
         InputError: for a checkpoint that is missing or does not fit.

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from zero_shot.prompts import Prompt
 
-AUDIOCLIP_RATE, CLAP_RATE = 44_100, 48_000  # Hz
-
 
 @dataclass
 class Prediction:
@@ -20,7 +18,7 @@ class Prediction:
         mask: (H, W) bool.
         similarity_map: (H, W) float32 in [0, 1], of the methods that compute one.
         prompt: what SAM was prompted with, of the methods that prompt it.
-        labels: the names that box_prompt gives the sound.
+        labels: the labels that box_prompt assigns to the audio.
     """
 
     mask: np.ndarray
@@ -30,19 +28,19 @@ class Prediction:
 
 
 class ZeroShotMethod(ABC):
-    """How frames and their seconds of audio become masks. Frames are independent of each other.
+    """Segments the source of the sound in frames, each given one second of audio. Frames are independent.
 
     Attributes:
         sample_rate: Hz, of the audio that `predict` takes.
-        int16_round_trip: whether that audio is to be quantized to 16 bits first.
+        int16_round_trip: whether that audio must be quantized to 16 bits first.
     """
 
-    sample_rate = AUDIOCLIP_RATE
+    sample_rate = 44_100
     int16_round_trip = False
 
     @abstractmethod
     def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
-        """Segment what sounds in each frame.
+        """Segment the source of the sound in each frame.
 
         Args:
             frames: N frames (H, W, 3) uint8 RGB, all of one size.

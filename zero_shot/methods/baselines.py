@@ -1,4 +1,4 @@
-"""Trivial baselines, which use no audio: what a method must exceed to have used it."""
+"""Trivial baselines, which use no audio: a method must exceed them to show that it uses the audio."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from zero_shot.methods.base import Prediction, ZeroShotMethod
 from zero_shot.options import Options
 from zero_shot.segmenters import Segmenter
 
-MAX_AREA = 0.5  # of the frame: a larger proposal counts as background
+MAX_AREA = 0.5  # fraction of the frame above which a proposal counts as background
 
 
 class Foreground(ZeroShotMethod):
@@ -34,7 +34,7 @@ class ProposalBaseline(ZeroShotMethod):
         for frame, proposals in zip(frames, found, strict=True):
             small = [p for p in proposals if p["area"] < MAX_AREA * frame.shape[0] * frame.shape[1]]
             if self.options.method == "random_proposal":
-                # Drawn by the frame's content: the same whatever the batch, the order or the number of processes.
+                # Seeded by the frame's content, so that batches, order and number of processes do not matter.
                 small = small and [small[int(content_hash(frame)[:12], 16) % len(small)]]
             best = max(small, key=lambda proposal: proposal["area"], default=None)
             predictions.append(Prediction(best["segmentation"] if best else np.zeros(frame.shape[:2], bool)))

@@ -1,4 +1,4 @@
-"""No-Prompt: Segment Anything proposes masks, and the audio-visual encoder picks those that match the audio.
+"""No-Prompt: SAM proposes masks, and the audio-visual encoder selects those that match the audio.
 
 Source: Sam4AVS, `zero_shot/*/no_prompt.py`.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from utils.cache import content_hash
 from zero_shot.encoders import AudioVisualEncoder
-from zero_shot.methods.base import AUDIOCLIP_RATE, CLAP_RATE, Prediction, ZeroShotMethod
+from zero_shot.methods.base import Prediction, ZeroShotMethod
 from zero_shot.options import Options
 from zero_shot.proposal_scoring import (
     crop_proposal,
@@ -23,16 +23,18 @@ from zero_shot.proposal_scoring import (
 )
 from zero_shot.segmenters import Segmenter
 
+PUBLISHED_SAMPLE_RATE = 48_000  # Hz: the original passes audio at CLAP's rate to AudioCLIP
+
 
 class NoPrompt(ZeroShotMethod):
-    """Scores the proposals, as cut-outs or by the similarity map, and joins the selected ones."""
+    """The union of the proposals that score highest, as crops or by the similarity map."""
 
     def __init__(self, options: Options, encoder: AudioVisualEncoder, segmenter: Segmenter):
         self.options, self.encoder, self.segmenter = options, encoder, segmenter
-        # The original gives each second once, at 48 kHz, to a network that was trained on five of them at 44.1 kHz.
+        # The original encodes one second at 48 kHz with a network that was trained on five seconds at 44.1 kHz.
         published = options.fidelity == "published"
         self.int16_round_trip = published
-        self.sample_rate = CLAP_RATE if published else AUDIOCLIP_RATE
+        self.sample_rate = PUBLISHED_SAMPLE_RATE if published else encoder.sample_rate
         self.audio_repeats = 1 if published else options.audioclip.audio_repeats
 
     def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
@@ -59,10 +61,10 @@ class NoPrompt(ZeroShotMethod):
         return predictions
 
     def _encode_crops(self, frame: np.ndarray, proposals: Sequence[dict[str, Any]]) -> tuple[Tensor, list[int]]:
-        """Embeddings (K, D) of the proposals that can be cut out, and their indices among the proposals."""
+        """Embeddings (K, D) of the proposals that give a crop, and their indices among the proposals."""
         size = self.options.retrieval.crop_size
-        cut = {i: crop_proposal(frame, proposal, self.options.fidelity) for i, proposal in enumerate(proposals)}
-        crops = {i: crop for i, crop in cut.items() if crop is not None}
+        all_crops = {i: crop_proposal(frame, proposal, self.options.fidelity) for i, proposal in enumerate(proposals)}
+        crops = {i: crop for i, crop in all_crops.items() if crop is not None}
         content = content_hash(np.concatenate([crop.ravel() for crop in crops.values()])) if crops else ""
         parameters = {"size": size, "shapes": [crop.shape[:2] for crop in crops.values()]}
         make = lambda: prepare_crops(list(crops.values()), size, self.encoder.device)  # noqa: E731

@@ -22,6 +22,7 @@ class SimilarityThreshold(ZeroShotMethod):
 
     def __init__(self, options: Options, encoder: AudioVisualEncoder):
         self.options, self.encoder = options, encoder
+        self.sample_rate = encoder.sample_rate
 
     def similarity_maps(self, frames: Sequence[np.ndarray], audio: Tensor) -> Tensor:
         """Similarity maps (N, H, W) in [0, 1]; arguments as of `predict`."""
@@ -35,7 +36,7 @@ class SimilarityThreshold(ZeroShotMethod):
 
 
 class PromptedMethod(SimilarityThreshold):
-    """SAM, prompted with what the similarity map gives. Where it gives no prompt, the mask is empty."""
+    """SAM, prompted by the similarity map. If the map gives no prompt, the mask is empty."""
 
     def __init__(self, options: Options, encoder: AudioVisualEncoder, segmenter: Segmenter):
         super().__init__(options, encoder)
@@ -50,7 +51,7 @@ class PromptedMethod(SimilarityThreshold):
             empty if prompt.empty else self.predict_mask(embedding, prompt)
             for embedding, prompt in zip(self.segmenter.embed(frames), prompts, strict=True)
         ]
-        on_cpu = torch.stack(masks).cpu().numpy()  # all at once: a GPU would stand idle at every transfer
+        on_cpu = torch.stack(masks).cpu().numpy()  # in one transfer: each makes a GPU wait
         return [Prediction(*parts) for parts in zip(on_cpu, maps.numpy(), prompts, strict=True)]
 
     @abstractmethod
@@ -63,7 +64,7 @@ class PromptedMethod(SimilarityThreshold):
 
 
 class PointPrompt(PromptedMethod):
-    """Points, all in one prompt: the highest and lowest point (global), peaks and troughs (local), or dense ones."""
+    """Points, all in one prompt: highest and lowest (global), peaks and troughs (local), or the grid (dense)."""
 
     def make_prompt(self, similarity_map: Tensor) -> Prompt:
         """Implements PromptedMethod.make_prompt."""

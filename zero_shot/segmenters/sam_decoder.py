@@ -1,13 +1,13 @@
-"""SAM's mask decoder for many prompts of one image: same numbers but for rounding, a fraction of the work.
+"""SAM's mask decoder for many prompts of one image: equal up to rounding, at a fraction of the cost.
 
-Source of the computation: segment-anything, `modeling/mask_decoder.py` and `modeling/transformer.py`. Three things
-make it cheap:
+Source of the computation: segment-anything, `modeling/mask_decoder.py` and `modeling/transformer.py`. Three changes
+make it cheaper:
 
-* What does not depend on the prompt is computed once for the image: in the first layer the image tokens are still
-  the same for all prompts, and with them their keys, values and queries.
-* The image has thousands of tokens and a prompt about seven, so whatever multiplies all image tokens is multiplied
-  into the few prompt tokens instead: q·(W k) = (q W)·k, and A (k W) = (A k) W.
-* The predicted IoU needs one output token. Masks are made, one by one, for the prompts that ask for them.
+* What does not depend on the prompt is computed once per image: in the first layer the image tokens, and so their
+  keys, values and queries, are the same for all prompts.
+* An image has thousands of tokens and a prompt about seven, so weights are multiplied into the prompt tokens rather
+  than the image tokens: q·(W k) = (q W)·k, and A (k W) = (A k) W.
+* The predicted IoU needs one output token. Masks are computed only for the prompts that need them.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,14 +21,20 @@ from segment_anything.modeling.transformer import Attention, TwoWayAttentionBloc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PROMPTS_PER_CHUNK = 256  # prompts whose own few tokens are worked on together
+PROMPTS_PER_CHUNK = 256  # prompts whose tokens are processed together before image tokens are involved
 
 
 @dataclass(frozen=True)
 class SharedImage:
-    """What all prompts of an image share. T image tokens of C channels; H heads of d channels in the first layer.
+    """What all prompts of an image share: T image tokens of C channels; H heads of d channels in the first layer.
 
-    keys, positions: (T, C). head_keys, head_values, head_queries: (H, T, d). grid: rows and columns of T.
+    Attributes:
+        keys: image tokens (T, C).
+        positions: their positional encoding (T, C).
+        head_keys: (H, T, d), of the attention of prompt tokens to image tokens.
+        head_values: (H, T, d), of the same.
+        head_queries: (H, T, d), of the attention of image tokens to prompt tokens.
+        grid: rows and columns of the T tokens.
     """
 
     keys: Tensor
@@ -41,10 +47,14 @@ class SharedImage:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Prompts `first` to `first` + P, before the last attention.
+    """P prompts before the last attention layer.
 
-    iou: (P, 4), predicted, float32; the first for the single mask. prompts, queries: (P, N, C) tokens as they went
-    in and as they are now. keys: (P, T, C), their image tokens.
+    Attributes:
+        first: index of the first prompt.
+        iou: predicted IoU (P, 4) float32; the first is that of the single mask.
+        prompts: prompt tokens (P, N, C) at the input.
+        queries: prompt tokens (P, N, C) at this point.
+        keys: image tokens (P, T, C) at this point.
     """
 
     first: int
@@ -55,10 +65,14 @@ class Decoded:
 
 
 class FastDecoder:
-    """`MaskDecoder` with the work ordered for many prompts an image."""
+    """`MaskDecoder`, reordered for many prompts per image.
+
+    Args:
+        decoder: SAM's mask decoder.
+        autocast: makes the context in which it runs, for bf16.
+    """
 
     def __init__(self, decoder: MaskDecoder, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
-        """autocast: the context that work is done in, for bf16."""
         self.decoder = decoder
         self.autocast = autocast
         layers: list[TwoWayAttentionBlock] = list(decoder.transformer.layers)
@@ -66,7 +80,13 @@ class FastDecoder:
         self.last: Attention = decoder.transformer.final_attn_token_to_image
 
     def share(self, image: Tensor, no_mask: Tensor, positions: Tensor) -> SharedImage:
-        """image: (C, h, w) embedding. no_mask: (C,), the embedding of no mask prompt. positions: (1, C, h, w)."""
+        """Compute what all prompts of an image share.
+
+        Args:
+            image: embedding (C, h, w).
+            no_mask: (C,), the embedding that stands for the absence of a mask prompt.
+            positions: positional encoding (1, C, h, w).
+        """
         keys = (image.flatten(1).T + no_mask).contiguous()
         where = positions[0].flatten(1).T.contiguous()
         to_image, to_tokens = self.first.cross_attn_token_to_image, self.first.cross_attn_image_to_token
@@ -81,7 +101,13 @@ class FastDecoder:
             )
 
     def decode(self, image: SharedImage, sparse: Tensor, batch: int) -> Iterator[Decoded]:
-        """All that the predicted IoU needs, `batch` prompts at a time. sparse: (P, n, C), encoded points or boxes."""
+        """Run the decoder up to the predicted IoU.
+
+        Args:
+            image: by `share`.
+            sparse: encoded points or boxes (P, n, C).
+            batch: prompts at a time.
+        """
         outputs = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
         for start, few in zip(range(0, len(sparse), PROMPTS_PER_CHUNK), sparse.split(PROMPTS_PER_CHUNK), strict=True):
             prompts = torch.cat([outputs.expand(len(few), -1, -1), few], dim=1)
@@ -94,7 +120,7 @@ class FastDecoder:
                 yield Decoded(start + first, iou.float(), prompts[part], queries, keys)
 
     def _own_tokens(self, image: SharedImage, prompts: Tensor) -> tuple[Tensor, Tensor]:
-        """Prompt tokens, (P, N, C), after the first layer, and after the second's attention to themselves."""
+        """Prompt tokens (P, N, C) after the first layer, and after the self-attention of the second."""
         one, two = self.first, self.second
         queries = one.norm1(one.self_attn(prompts, prompts, prompts))
         attention = one.cross_attn_token_to_image
@@ -127,12 +153,19 @@ class FastDecoder:
         iou = self._last(image, queries[:, :1], prompts[:, :1], keys)[:, 0]
         return self.decoder.iou_prediction_head(iou), queries, keys
 
-    def masks(self, image: SharedImage, decoded: Decoded, prompt: Tensor, kind: Tensor) -> Tensor:
-        """Low-resolution logits, (M, 4h, 4w) float32: of mask kind[m], 0 to 3, of prompt[m] of those in `decoded`.
+    def masks(self, image: SharedImage, decoded: Decoded, prompts: Tensor, outputs: Tensor) -> Tensor:
+        """Compute M masks.
 
-        Prompts must be in ascending order.
+        Args:
+            image: by `share`.
+            decoded: a batch of prompts, by `decode`.
+            prompts: (M,) indices into `decoded`, ascending.
+            outputs: (M,) which of the prompt's four masks, 0 to 3.
+
+        Returns:
+            Low-resolution logits (M, 4h, 4w) float32.
         """
-        chosen, which = torch.unique_consecutive(prompt, return_inverse=True)
+        chosen, inverse = torch.unique_consecutive(prompts, return_inverse=True)
         tokens = slice(1, 1 + self.decoder.num_mask_tokens)
         keys, mlps = decoded.keys[chosen], self.decoder.output_hypernetworks_mlps
         with self.autocast():
@@ -141,8 +174,8 @@ class FastDecoder:
             first, norm, activate, second, activate_again = self.decoder.output_upscaling
             fine = F.layer_norm(_double(first, keys), norm.weight.shape, norm.weight, norm.bias, norm.eps)
             fine = activate_again(_double(second, activate(fine)))  # (S, 16 T, C / 8)
-            logits = (weights @ fine.transpose(1, 2))[which, kind].float()
-        # A token's 16 pixels come as 2×2 blocks of 2×2 pixels.
+            logits = (weights @ fine.transpose(1, 2))[inverse, outputs].float()
+        # The 16 pixels of a token are 2×2 blocks of 2×2 pixels.
         h, w = image.grid
         return logits.view(-1, h, w, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * h, 4 * w)
 
@@ -174,10 +207,10 @@ def _fold(x: Tensor, weight: Tensor, heads: int) -> Tensor:
 def _tokens_to_image(
     attention: Attention, queries: Tensor, keys: Tensor, positions: Tensor | None = None, placed: Tensor | None = None
 ) -> Tensor:
-    """Prompt tokens (P, N, C) attend to their own image tokens `keys` (P, T, C) at `positions` (T, C): (P, N, C).
+    """Prompt tokens (P, N, C) attend to their image tokens `keys` (P, T, C) with `positions` (T, C): (P, N, C).
 
-    placed: keys + positions, where they are at hand.
-    The bias of k_proj shifts all scores of a query alike and so drops out of the softmax.
+    `placed` is keys + positions, if already computed. The bias of k_proj shifts all scores of a query equally and so
+    has no effect on the softmax.
     """
     heads = attention.num_heads
     folded = _fold(attention.q_proj(queries) * _scale(attention), attention.k_proj.weight, heads)
@@ -194,9 +227,9 @@ def _tokens_to_image(
 
 
 def _add_attended(keys: Tensor, attention: Attention, weights: Tensor, queries: Tensor) -> Tensor:
-    """keys, (T, C) or (P, T, C), plus what they attended to in queries (P, N, C) by weights (P, H·N, T).
+    """keys, (T, C) or (P, T, C), plus their attention to queries (P, N, C) with weights (P, H·N, T).
 
-    Keys of prompts' own, (P, T, C), may be overwritten.
+    Keys (P, T, C) may be overwritten.
     """
     values = _fold(attention.v_proj(queries), attention.out_proj.weight.T, attention.num_heads)
     values = values + attention.out_proj.bias / attention.num_heads  # each head's weights sum to one

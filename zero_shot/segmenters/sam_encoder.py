@@ -1,8 +1,8 @@
-"""SAM's image encoder without its attention matrices: same numbers but for rounding, less time and memory.
+"""SAM's image encoder without materialized attention matrices: equal up to rounding, with less time and memory.
 
-A global block of ViT-B attends from 4096 tokens to 4096 in 12 heads, 0.8 GB in float32, and the stock encoder goes
-over such a matrix five times. Here PyTorch's fused attention takes the relative positions as a bias, a few rows at
-a time. Source of the computation: segment-anything, `modeling/image_encoder.py`.
+The attention matrix of a global block of ViT-B, 4096 × 4096 tokens in 12 heads, takes 0.8 GB in float32, and the
+original encoder traverses it five times. Here PyTorch's fused attention takes the relative positions as a bias, a few
+rows at a time. Source of the computation: segment-anything, `modeling/image_encoder.py`.
 """
 
 from collections.abc import Callable
@@ -19,38 +19,43 @@ from segment_anything.modeling.image_encoder import (
 from torch import Tensor
 from torch.nn import functional as F
 
-BIAS_CHUNK_BYTES = 4 * 2**20  # bytes of bias made at a time on a CPU: what its caches hold
-BIAS_ALIGNMENT = (
-    8  # elements: CUDA's memory-efficient kernel copies a bias whose rows begin at other than multiples of this
-)
-MAX_HEADS = 2**15  # heads at a time: a CUDA grid has no more than 65 535 of what they become
+BIAS_CHUNK_BYTES = 4 * 2**20  # of bias computed at once on a CPU: the size of its caches
+# Elements: CUDA's memory-efficient kernel copies a bias whose rows do not start at multiples of this.
+BIAS_ALIGNMENT = 8
+MAX_HEADS = 2**15  # at once: they become one dimension of a CUDA grid, which is limited to 65,535
 
 EncodeBlock = Callable[[Block, Tensor, int], Tensor]
 
 
-def encode(encoder: ImageEncoderViT, images: Tensor, memory: int, block_by: EncodeBlock | None = None) -> Tensor:
-    """(B, 3, S, S) normalised and padded to embeddings (B, C, h, w).
+def encode(encoder: ImageEncoderViT, images: Tensor, memory: int, block_fn: EncodeBlock | None = None) -> Tensor:
+    """Encode images.
 
-    memory: what a bias may take, in bytes. block_by: `encode_block` (the default) or a compiled one.
-    Without gradients, for biases are written in place.
+    Args:
+        encoder: SAM's image encoder; gradients must be disabled, because biases are written in place.
+        images: (B, 3, S, S), normalized and padded.
+        memory: of the bias, in bytes.
+        block_fn: `encode_block` (the default) or a compiled one.
+
+    Returns:
+        Embeddings (B, C, h, w).
     """
     x = encoder.patch_embed(images)
     if encoder.pos_embed is not None:
         x = x + encoder.pos_embed
     for block in encoder.blocks:
-        x = (block_by or encode_block)(block, x, memory)
+        x = (block_fn or encode_block)(block, x, memory)
     out: Tensor = encoder.neck(x.permute(0, 3, 1, 2))
     return out
 
 
 def compiled_block(backend: str = "inductor") -> EncodeBlock:
-    """`encode_block` as torch compiles it: once for blocks with windows and once for those without."""
+    """`encode_block` compiled by torch.compile: once for blocks with windows and once for those without."""
     compiled: EncodeBlock = torch.compile(encode_block, backend=backend)
     return compiled
 
 
 def encode_block(block: Block, x: Tensor, memory: int) -> Tensor:
-    """One block on tokens (B, h, w, C)."""
+    """Apply one block to tokens (B, h, w, C); `memory` in bytes for the bias."""
     if block.window_size > 0:
         windows, padded = window_partition(block.norm1(x), block.window_size)
         attended = _attend(block.attn, windows, memory)
@@ -78,7 +83,7 @@ def _attend(attention: Attention, x: Tensor, memory: int) -> Tensor:
 def _attend_with_relative_position(
     attention: Attention, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int], memory: int
 ) -> Tensor:
-    """The same with relative positions: the bias is made for some heads and some rows of queries at a time."""
+    """The same with relative positions: the bias is computed for a few heads and rows of queries at a time."""
     height, width = size
     count, tokens, _ = q.shape
     grid = q.unflatten(1, size)
@@ -87,22 +92,22 @@ def _attend_with_relative_position(
     budget = memory if q.is_cuda else min(memory, BIAS_CHUNK_BYTES)
     row = vertical.element_size() * width * tokens
     rows = min(height, max(1, budget // row))
-    many = min(MAX_HEADS, max(1, budget // (row * rows)))
+    heads = min(MAX_HEADS, max(1, budget // (row * rows)))
     out = torch.empty_like(q)
-    for first in range(0, count, many):
-        some = slice(first, first + many)
+    for first in range(0, count, heads):
+        head_slice = slice(first, first + heads)
         for y in range(0, height, rows):
-            bias = relative_position_bias(vertical[some, y : y + rows], horizontal[some, y : y + rows])
-            part = slice(y * width, (y + rows) * width)
-            out[some, part] = F.scaled_dot_product_attention(
-                q[None, some, part], k[None, some], v[None, some], attn_mask=bias[None]
+            bias = relative_position_bias(vertical[head_slice, y : y + rows], horizontal[head_slice, y : y + rows])
+            tokens_slice = slice(y * width, (y + rows) * width)
+            out[head_slice, tokens_slice] = F.scaled_dot_product_attention(
+                q[None, head_slice, tokens_slice], k[None, head_slice], v[None, head_slice], attn_mask=bias[None]
             )[0]
     return out
 
 
 def relative_position_bias(vertical: Tensor, horizontal: Tensor) -> Tensor:
-    """Of h·w queries, (n, h, w, H) and (n, h, w, W), to (n, h·w, H·W): their sum for each of H·W keys."""
-    if torch.compiler.is_compiling():  # which takes care of the layout itself, and takes no `out`
+    """Sum of the vertical (n, h, w, H) and horizontal (n, h, w, W) bias of h·w queries and H·W keys, (n, h·w, H·W)."""
+    if torch.compiler.is_compiling():  # the compiler chooses the layout, and does not support `out`
         return (vertical[..., None] + horizontal[..., None, :]).flatten(3).flatten(1, 2)
     height, width = vertical.shape[-1], horizontal.shape[-1]
     row = -(-height * width // BIAS_ALIGNMENT) * BIAS_ALIGNMENT

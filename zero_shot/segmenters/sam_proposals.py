@@ -1,7 +1,7 @@
-"""Every mask of a frame that SAM thinks well of: the records of `SamAutomaticMaskGenerator`, made cheaply.
+"""Mask proposals: the records of `SamAutomaticMaskGenerator`, computed faster.
 
-A grid of points prompts SAM; masks are kept by predicted IoU, by stability and by non-maximum suppression of their
-boxes. Here the predicted IoU decides before a mask is made.
+SAM is prompted with a grid of points; masks are filtered by predicted IoU, by stability and by non-maximum suppression
+of their boxes. Here the predicted IoU is checked before a mask is computed.
 Source: segment-anything, `automatic_mask_generator.py`, with one crop and no removal of small regions.
 """
 
@@ -24,51 +24,47 @@ from zero_shot.segmenters.sam_decoder import FastDecoder
 if TYPE_CHECKING:
     from zero_shot.segmenters.sam import ImageEmbedding, SamSegmenter
 
-SPARSE = 2  # tokens of a point prompt: the point and the padding beside it
+POINT_TOKENS = 2  # tokens of a point prompt: the point and its padding
 
 
 def generate_proposals(
     segmenter: "SamSegmenter", frames: Sequence[np.ndarray], options: ProposalOptions
 ) -> list[list[dict[str, Any]]]:
-    """The proposals of frames, (H, W, 3) uint8 RGB of any sizes; none is an empty list.
-
-    Each is a record: segmentation, (H, W) bool; area in pixels; bbox, [left, top, width, height] with the width from
-    the first pixel to the last; predicted_iou; point_coords, [[x, y]]; stability_score; crop_box, the whole frame.
-    They come by descending predicted IoU.
-    """
+    """Propose masks for everything in each frame; arguments and records as of Segmenter.propose."""
     cache = None
-    if segmenter.folder:
-        cache = Cache(segmenter.folder, "proposals", {**segmenter.parameters, **asdict(options)})
+    if segmenter.cache:
+        cache = Cache(segmenter.cache, "proposals", {**segmenter.parameters, **asdict(options)})
 
-    def proposals(some: list[int]) -> list[dict[str, Tensor]]:
-        return [_find(segmenter, embedded, options) for embedded in segmenter.embed([frames[place] for place in some])]
+    def proposals(indices: list[int]) -> list[dict[str, Tensor]]:
+        embeddings = segmenter.embed([frames[index] for index in indices])
+        return [_propose(segmenter, embedding, options) for embedding in embeddings]
 
     found = get_or_compute(cache, [content_hash(frame) for frame in frames], proposals, segmenter.images_per_batch)
     return [_records(entry, (frame.shape[0], frame.shape[1])) for entry, frame in zip(found, frames, strict=True)]
 
 
 @torch.no_grad()
-def _find(segmenter: "SamSegmenter", embedded: "ImageEmbedding", options: ProposalOptions) -> dict[str, Tensor]:
-    """The surviving masks of a frame, on the CPU, in the form that a cache keeps."""
-    height, width = embedded.size
+def _propose(segmenter: "SamSegmenter", embedding: "ImageEmbedding", options: ProposalOptions) -> dict[str, Tensor]:
+    """The proposals of a frame, on the CPU, as they are cached."""
+    height, width = embedding.size
     device, points = segmenter.device, build_point_grid(options.points_per_side) * np.array([[width, height]])
     encoder, decoder = segmenter.sam.prompt_encoder, FastDecoder(segmenter.sam.mask_decoder, segmenter.autocast)
-    # In float64 up to the positional encoding, as in the stock generator.
-    placed = torch.as_tensor(segmenter.transform.apply_coords(points, embedded.size), device=device)
+    # In float64 up to the positional encoding, as in SamAutomaticMaskGenerator.
+    coordinates = torch.as_tensor(segmenter.transform.apply_coords(points, embedding.size), device=device)
     labels = torch.ones(len(points), 1, dtype=torch.int, device=device)
-    sparse, _ = encoder(points=(placed[:, None], labels), boxes=None, masks=None)
-    image = decoder.share(embedded.features, encoder.no_mask_embed.weight[0], encoder.get_dense_pe())
-    batch = segmenter.prompts_per_batch(SPARSE, embedded.size)
-    nothing = torch.empty(0, device=device)
-    parts = [_filter_masks(nothing.view(0, height, width), nothing, nothing.long(), options)]
+    sparse, _ = encoder(points=(coordinates[:, None], labels), boxes=None, masks=None)
+    image = decoder.share(embedding.features, encoder.no_mask_embed.weight[0], encoder.get_dense_pe())
+    batch = segmenter.prompts_per_batch(POINT_TOKENS, embedding.size)
+    empty = torch.empty(0, device=device)
+    parts = [_filter_masks(empty.view(0, height, width), empty, empty.long(), options)]
     for decoded in decoder.decode(image, sparse, batch):
         scores = decoded.iou[:, 1:]
         good = scores > options.pred_iou_thresh if options.pred_iou_thresh > 0 else torch.ones_like(scores)
         chosen = good.nonzero()
-        for prompt, kind in (some.unbind(1) for some in chosen.split(batch) if len(chosen)):
-            logits = segmenter.upscale(decoder.masks(image, decoded, prompt, kind + 1), embedded)
-            parts.append(_filter_masks(logits, scores[prompt, kind], decoded.first + prompt, options))
-    # To the CPU all at once: a GPU would stand idle at every transfer.
+        for prompts, outputs in (part.unbind(1) for part in chosen.split(batch) if len(chosen)):
+            logits = segmenter.upscale(decoder.masks(image, decoded, prompts, outputs + 1), embedding)
+            parts.append(_filter_masks(logits, scores[prompts, outputs], decoded.first + prompts, options))
+    # One transfer to the CPU at the end: each would make a GPU wait.
     found = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
     found["point"] = torch.as_tensor(points)[found["point"]]
     kept = batched_nms(found["box"].float(), found["score"], torch.zeros(len(found["box"])), options.box_nms_thresh)
@@ -76,17 +72,21 @@ def _find(segmenter: "SamSegmenter", embedded: "ImageEmbedding", options: Propos
 
 
 def _filter_masks(logits: Tensor, score: Tensor, point: Tensor, options: ProposalOptions) -> dict[str, Tensor]:
-    """Of K masks, those that are stable enough, their pixels packed eight to a byte.
+    """Those of K masks that are stable enough, with eight pixels packed into a byte.
 
-    logits: (K, H, W). score: (K,) predicted IoU. point: (K,), its place in the grid.
+    Args:
+        logits: (K, H, W).
+        score: predicted IoU (K,).
+        point: index of the point in the grid (K,).
+        options: the thresholds.
     """
     stability = calculate_stability_score(logits, Sam.mask_threshold, options.stability_score_offset)
     if options.stability_score_thresh > 0:
-        stable = (stability >= options.stability_score_thresh).nonzero()[:, 0]  # once: a GPU is waited for here
+        stable = (stability >= options.stability_score_thresh).nonzero()[:, 0]  # once, because it makes a GPU wait
         logits, score, stability, point = logits[stable], score[stable], stability[stable], point[stable]
     masks = logits > Sam.mask_threshold
     return {
-        "mask": packed(masks.flatten(1)),
+        "mask": pack_bits(masks.flatten(1)),
         "area": masks.sum((1, 2)),
         "box": batched_mask_to_box(masks).long(),
         "score": score,
@@ -95,17 +95,17 @@ def _filter_masks(logits: Tensor, score: Tensor, point: Tensor, options: Proposa
     }
 
 
-def packed(bits: Tensor) -> Tensor:
-    """(K, N) bool as NumPy's packbits has it, (K, N / 8 rounded up) uint8, on the device."""
+def pack_bits(bits: Tensor) -> Tensor:
+    """Pack (K, N) bool into (K, ceil(N / 8)) uint8 as numpy.packbits does, on the tensor's device."""
     if bits.device.type == "cpu":
         return torch.from_numpy(np.packbits(bits.numpy(), axis=1))
-    return packed_by_torch(bits)
+    return pack_bits_with_torch(bits)
 
 
-def packed_by_torch(bits: Tensor) -> Tensor:
-    """The same on any device, on a CPU slower."""
-    whole = F.pad(bits.byte(), (0, -bits.shape[1] % 8)).unflatten(1, (-1, 8))
-    return (whole << torch.arange(7, -1, -1, dtype=torch.uint8, device=bits.device)).sum(2, dtype=torch.uint8)
+def pack_bits_with_torch(bits: Tensor) -> Tensor:
+    """`pack_bits` for any device; slower than NumPy on a CPU."""
+    padded = F.pad(bits.byte(), (0, -bits.shape[1] % 8)).unflatten(1, (-1, 8))
+    return (padded << torch.arange(7, -1, -1, dtype=torch.uint8, device=bits.device)).sum(2, dtype=torch.uint8)
 
 
 def _records(found: dict[str, Tensor], size: tuple[int, int]) -> list[dict[str, Any]]:
