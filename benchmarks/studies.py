@@ -17,9 +17,9 @@ from benchmarks.harness import Output, Work
 from models.registry import create_model
 from utils.audio import load_clip_waveform
 from utils.layout import AVSBench
+from zero_shot.encoders.audioclip import SAMPLE_RATE
 from zero_shot.evaluate import evaluate, open_split
 from zero_shot.methods import build_method
-from zero_shot.methods.base import AUDIOCLIP_RATE
 from zero_shot.options import (
     AudioCLIPOptions,
     DataOptions,
@@ -120,7 +120,7 @@ def study_reference(setting: str, count: int, composed: int, side: int) -> Work:
         for clip in bench.split("test")[:count]:
             frames = [np.asarray(Image.open(path).convert("RGB")) for path in bench.frames(clip)]
             heard = torch.from_numpy(
-                load_clip_waveform(bench.wav(clip), AUDIOCLIP_RATE, tile=options.audioclip.audio_repeats)
+                load_clip_waveform(bench.wav(clip), SAMPLE_RATE, tile=options.audioclip.audio_repeats)
             )
             sounds = torch.nn.functional.normalize(model.encode_audio(heard), dim=1)
             if setting == "no_prompt":

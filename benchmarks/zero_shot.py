@@ -12,7 +12,7 @@ from models.audioclip import AudioCLIP
 from models.registry import create_model
 from models.sam import SAM_CONFIGS
 from reference.random_sam import MINI, random_sam
-from zero_shot.methods.base import AUDIOCLIP_RATE
+from zero_shot.encoders.audioclip import SAMPLE_RATE
 from zero_shot.options import ProposalOptions
 from zero_shot.prompts import peak_points
 from zero_shot.segmenters.sam import SamSegmenter
@@ -41,7 +41,7 @@ def audio_optimized(size: str) -> Work:
 
 
 def _hear(model: AudioCLIP) -> Work:
-    sound = 0.2 * torch.randn(1, 5 * AUDIOCLIP_RATE).clamp(-3, 3)
+    sound = 0.2 * torch.randn(1, 5 * SAMPLE_RATE).clamp(-3, 3)
 
     @torch.inference_mode()
     def work() -> Output:

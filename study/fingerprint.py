@@ -17,7 +17,7 @@ from utils.run_identity import dataset_files
 MISSING = "missing"
 OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}
 WITHOUT_EFFECT = {  # options that change no number, or stand for what is in the key by its content
-    "zero_shot": ("data.root", "grounding.labels", *zero_shot.options.HOW, *zero_shot.options.WEIGHTS),
+    "zero_shot": ("data.root", "grounding.labels", *zero_shot.options.RUNTIME_ONLY, *zero_shot.options.WEIGHTS),
     "supervised": (*supervised.options.RUNTIME_ONLY, *supervised.options.WEIGHTS),
 }
 

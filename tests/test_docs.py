@@ -11,7 +11,7 @@ from torch import Tensor
 from study.plan import load_study
 from study.requirements import duration, estimates
 from utils.metrics import Metrics
-from zero_shot.options import FOR_PUBLIC_WEIGHTS
+from zero_shot.options import RECOMMENDED_CONFIG
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")}
@@ -116,10 +116,10 @@ def test_the_readme_says_how_long_a_row_takes_as_the_dry_run_does(tmp_path: Path
 
 
 def test_one_configuration_is_recommended_for_the_public_weights() -> None:
-    assert (ROOT / FOR_PUBLIC_WEIGHTS).is_file()
+    assert (ROOT / RECOMMENDED_CONFIG).is_file()
     found = set()
     for path in (path for pattern in ("*.md", "*/*.md", "*.py", "*/*.py") for path in ROOT.glob(pattern)):
         if path.parent.name != "tests":
             text = path.read_text(encoding="utf-8")
             found |= {(path.name, name) for name in re.findall(r"demo\.py VIDEO.*--config (\S+\.yaml)", text)}
-    assert found == {(name, FOR_PUBLIC_WEIGHTS) for name in ("README.md", "demo.py")}
+    assert found == {(name, RECOMMENDED_CONFIG) for name in ("README.md", "demo.py")}

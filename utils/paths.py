@@ -7,6 +7,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OUTPUT_OPTIONS = ("cache",)  # options that name folders to write into, which lie where the command is given
+WEIGHTS_OPTIONS = ("weights", "clap", "detector")  # options that are a name or a path
 
 
 def expand_user(path: Path | str) -> Path:
@@ -34,7 +35,7 @@ def resolve_option_paths(options: Any) -> Any:
             changes[each.name] = resolve_option_paths(value)
         elif isinstance(value, Path):
             changes[each.name] = (expand_user if each.name in OUTPUT_OPTIONS else resolve_path)(value)
-        elif each.name == "weights" and "/" in value:
+        elif isinstance(value, str) and each.name in WEIGHTS_OPTIONS and "/" in value:
             changes[each.name] = str(resolve_path(value))
     return replace(options, **changes)
 

@@ -33,16 +33,16 @@ from zero_shot.demo_folder import (
     write_record,
 )
 from zero_shot.methods import Prediction, ZeroShotMethod
-from zero_shot.options import FOR_PUBLIC_WEIGHTS, Options
+from zero_shot.options import RECOMMENDED_CONFIG, Options
 from zero_shot.page import enlarge_mask, facts, fit, heatmap_image, prompt_image, save_images, spans, write_page
 
 Every = Literal["second", "frame"]
 
 MAX_CARDS = 600  # seconds that the page shows, at most
 MINIATURE_NOTE = (
-    "Made by the miniature networks, which know fourteen drawings and nothing else: do not rely on what they mark in "
-    "any other video. For that: python -m pretrained.download audioclip-full sam-vit-h, then "
-    f"--config {FOR_PUBLIC_WEIGHTS}"
+    "Made by the small networks of this repository, which know fourteen drawings and nothing else: do not rely on what "
+    "they mark in any other video. For that: python -m pretrained.download audioclip-full sam-vit-h, then "
+    f"--config {RECOMMENDED_CONFIG}"
 )
 
 

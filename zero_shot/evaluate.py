@@ -48,7 +48,7 @@ from utils.results import (
 from utils.run_identity import check_same_data, check_same_options, differing_options, files_match, record_data
 from zero_shot.figures import prediction_rows
 from zero_shot.methods import Prediction, ZeroShotMethod, build_method
-from zero_shot.options import BASELINES, HOW, WEIGHTS, Options
+from zero_shot.options import BASELINES, RUNTIME_ONLY, WEIGHTS, Options
 
 Show = Callable[[int, np.ndarray, list[Prediction], np.ndarray], None]  # (place in the split, frames, answers, masks)
 
@@ -126,7 +126,7 @@ def prepare_folder(out: Path, options: Options) -> None:
     with exclusive_lock(out / ".lock", "is just starting in it"):
         if config.is_file():
             held = from_yaml(Options, config)
-            names = differing_options(held, options, ("data.root", *HOW))
+            names = differing_options(held, options, ("data.root", *RUNTIME_ONLY))
             files = [each.checkpoint_files() for each in (held, options)]
             if set(names) & set(WEIGHTS) and len(files[0]) == len(files[1]):
                 there = [sha256(path) for path in files[0] if path.is_file()]
@@ -168,10 +168,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_metrics(
         out / "metrics.json",
         numbers,
-        setting=options.method,
+        method=options.method,
         fidelity=options.fidelity,
         split=options.data.split,
-        sound="real",
+        audio="original",
         seconds=round(time.perf_counter() - begin, 3),
         checkpoints={str(path): sha256(path) for path in options.checkpoint_files()},
     )

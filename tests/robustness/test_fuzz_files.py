@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from zero_shot.grounding import read_labels
+from zero_shot.encoders.clap import read_labels
 
 from tests.robustness import archives
 from tests.robustness.media import wide_png

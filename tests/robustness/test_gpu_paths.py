@@ -42,7 +42,7 @@ from zero_shot.segmenters import sam as segmenter
 from zero_shot.segmenters import sam_encoder as fast_encoder
 from zero_shot.segmenters.sam import SamSegmenter
 from zero_shot.segmenters.sam_encoder import BIAS_ALIGNMENT, compiled_block, encode, relative_position_bias
-from zero_shot.segmenters.sam_proposals import generate_proposals, packed, packed_by_torch
+from zero_shot.segmenters.sam_proposals import generate_proposals, pack_bits, pack_bits_with_torch
 
 __all__ = ["folder"]  # a fixture
 
@@ -162,8 +162,8 @@ def test_proposals_wait_thrice_for_a_batch_of_masks_and_never_for_one_mask() -> 
 @given(st.integers(0, 4), st.integers(1, 70), st.integers(0, 10**6))
 def test_masks_are_packed_on_a_gpu_as_numpy_packs_them(count: int, size: int, seed: int) -> None:
     bits = torch.from_numpy(np.random.default_rng(seed).random((count, size)) > 0.5)
-    assert torch.equal(packed_by_torch(bits), torch.from_numpy(np.packbits(bits.numpy(), axis=1)))
-    assert torch.equal(packed(bits), packed_by_torch(bits))
+    assert torch.equal(pack_bits_with_torch(bits), torch.from_numpy(np.packbits(bits.numpy(), axis=1)))
+    assert torch.equal(pack_bits(bits), pack_bits_with_torch(bits))
 
 
 def test_crops_are_made_on_the_device() -> None:
@@ -225,7 +225,7 @@ def test_audioclip_by_pixel_gives_the_same(precision: Any, tmp_path: Path) -> No
     found = []
     for by_pixel in (False, True):
         eye = AudioCLIPEncoder(
-            clip(1), AudioCLIPOptions(image_size=64), cache=tmp_path, precision=precision, by_pixel=by_pixel
+            clip(1), AudioCLIPOptions(image_size=64), cache=tmp_path, precision=precision, channels_last=by_pixel
         )
         crops = prepare_crops(frames, 64)
         heard = eye.encode_audio(sounds, 1)

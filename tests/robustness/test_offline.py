@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from zero_shot.grounding import GroundingDinoDetector
+from zero_shot.detectors.grounding_dino import GroundingDinoDetector
 
 from synthetic.random_grounding import save_detector
 from tests.helpers.offline.block_network import LIST, is_here

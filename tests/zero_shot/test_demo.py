@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 from torch import Tensor
-from zero_shot.build import build_method
 
 import demo
 from tests.helpers.videos import RATE, moving, mux, tone
@@ -25,7 +24,7 @@ from utils.video_stream import frame_to_rgb, open_video, read_frames
 from utils.video_writer import write_video
 from zero_shot.demo import MINIATURE_NOTE, Every, run
 from zero_shot.demo_folder import check_folder
-from zero_shot.methods import Prediction, ZeroShotMethod
+from zero_shot.methods import Prediction, ZeroShotMethod, build_method
 from zero_shot.options import Options
 from zero_shot.page import enlarge_mask
 from zero_shot.prompts import Prompt

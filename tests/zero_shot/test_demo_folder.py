@@ -46,7 +46,7 @@ class Stopped(Left):
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt
-        return super().answer(frames, seconds)
+        return super().predict(frames, seconds)
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -106,7 +106,7 @@ def test_other_options_make_the_demo_anew_and_say_so(tmp_path: Path, film: Path,
         (["--run.batch_size", "2", "--data.root", "elsewhere"], "10 of 10 masks are there already"),
         (["--every", "frame"], "another every"),
         (
-            ["--every", "frame", "--audioclip.audio_repeats", "3", "--prompt.points", "top"],
+            ["--every", "frame", "--audioclip.audio_repeats", "3", "--prompt.points", "global"],
             "audioclip.audio_repeats, prompt.points;",
         ),
     ):
@@ -123,7 +123,7 @@ def test_a_second_demo_in_the_same_folder_waits(tmp_path: Path, film: Path) -> N
         def predict(self, frames: Sequence[np.ndarray], seconds: Tensor) -> list[Prediction]:
             if pid := os.fork():  # locks are held by processes
                 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
-                return super().answer(frames, seconds)
+                return super().predict(frames, seconds)
             os._exit(demo.main([str(film), "--out", str(tmp_path / "out"), *QUICK]))
 
     assert len(masks(make(tmp_path, film, Second()))) == 10

@@ -12,15 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from zero_shot.build import build_method
 
 from models.audioclip import AudioCLIP
+from models.registry import create_model
 from synthetic.random_grounding import save_clap, save_detector
 from utils.config import from_yaml
 from utils.layout import AVSBench
 from zero_shot import evaluate
-from zero_shot.encoders.audioclip import AudioCLIPEncoder, build_audioclip
-from zero_shot.methods import NoPrompt, PointPrompt
+from zero_shot.encoders.audioclip import AudioCLIPEncoder, build_audioclip_encoder
+from zero_shot.methods import build_method
+from zero_shot.methods.no_prompt import NoPrompt
+from zero_shot.methods.prompted import PointPrompt
 from zero_shot.options import AudioCLIPOptions, Options, RunOptions, SamOptions
 
 REPOSITORY = Path(__file__).parents[2]
@@ -76,7 +78,7 @@ def test_every_setting_runs_end_to_end(composed: Path, tmp_path: Path, setting: 
     found = run(composed, out, "--method", setting, "--sheets", "1", "--masks", benchmark=benchmark)
     clips = AVSBench(composed / ("Single-source" if benchmark == "s4" else "Multi-sources"), benchmark).split("test")
     assert found["videos"] == len(clips) and found["frames"] == 5 * len(clips)
-    assert found["setting"] == setting and found["fidelity"] == "corrected" and found["metric_batch"] == 1
+    assert found["method"] == setting and found["fidelity"] == "corrected" and found["metric_batch"] == 1
     assert all(0 <= found[name] <= 1 for name in ("m_j", "m_f", "m_f_whole_set", "iou_dataset"))
     assert all(len(digest) == 64 for digest in found["checkpoints"].values())
     per_frame = pd.read_csv(out / "per_frame.csv")
@@ -143,18 +145,20 @@ def tiny_audioclip(fidelity: str) -> AudioCLIP:
 
 
 def test_no_prompt_listens_as_its_fidelity_says() -> None:
-    published = NoPrompt(Options(fidelity="published"), None, None)  # type: ignore[arg-type]
-    corrected = NoPrompt(Options(), None, None)  # type: ignore[arg-type]
-    assert (published.sample_rate, published.tile, published.int16_round_trip) == (48_000, 1, True)
-    assert (corrected.sample_rate, corrected.tile, corrected.int16_round_trip) == (44_100, 5, False)
+    encoder = AudioCLIPEncoder(tiny_audioclip("corrected"), AudioCLIPOptions())
+    published = NoPrompt(Options(fidelity="published"), encoder, None)  # type: ignore[arg-type]
+    corrected = NoPrompt(Options(), encoder, None)  # type: ignore[arg-type]
+    assert (published.sample_rate, published.audio_repeats, published.int16_round_trip) == (48_000, 1, True)
+    assert (corrected.sample_rate, corrected.audio_repeats, corrected.int16_round_trip) == (44_100, 5, False)
 
 
 def test_points_leave_the_diagonal_only_when_corrected() -> None:
+    encoder = AudioCLIPEncoder(tiny_audioclip("corrected"), AudioCLIPOptions())
     heat = torch.zeros(224, 224)
     heat[60, 150] = 1.0
     heat[100:120, 20:40] = 0.3
     published, corrected = (
-        PointPrompt(Options(method="point", fidelity=f), None, None).make_prompt(heat)  # type: ignore[arg-type]
+        PointPrompt(Options(method="point", fidelity=f), encoder, None).make_prompt(heat)  # type: ignore[arg-type]
         for f in ("published", "corrected")
     )
     assert published.points is not None and (published.points[:, 0] == published.points[:, 1]).all()
@@ -171,8 +175,8 @@ def test_points_leave_the_diagonal_only_when_corrected() -> None:
     ],
 )
 def test_amplitude_follows_fidelity_unless_told(amplitude, fidelity, heard) -> None:
-    options = AudioCLIPOptions(weights="mini", amplitude=amplitude)
-    assert build_audioclip(options, fidelity).fidelity == heard
+    options = Options(fidelity=fidelity, audioclip=AudioCLIPOptions(weights="mini", amplitude=amplitude))
+    assert build_audioclip_encoder(options, torch.device("cpu"), None).model.fidelity == heard
 
 
 def test_one_sound_among_many_and_alone_is_the_same(tmp_path: Path) -> None:
@@ -192,10 +196,10 @@ def test_bf16_stays_close() -> None:
     seconds = torch.from_numpy(rng.uniform(-0.5, 0.5, (2, 44_100)).astype(np.float32))
     maps = []
     for precision in ("fp32", "bf16"):
-        seeing = AudioCLIPEncoder(
-            build_audioclip(AudioCLIPOptions("mini"), "corrected"), AudioCLIPOptions(), precision=precision
+        encoder = AudioCLIPEncoder(
+            create_model("audioclip", "mini", text=False), AudioCLIPOptions(), precision=precision
         )
-        maps.append(seeing.similarity_maps(frames, seeing.encode_audio(seconds, 1)))
+        maps.append(encoder.similarity_maps(frames, encoder.encode_audio(seconds, 1)))
     assert maps[1].dtype == torch.float32 and 0 < (maps[0] - maps[1]).abs().mean() < 0.1
 
 
@@ -236,7 +240,7 @@ def test_bad_input_is_told_in_a_line(composed: Path, tmp_path: Path, capsys: pyt
         (["--method", "heatmap", "--audioclip.weights", str(mini / "sam.safetensors")], "does not fit AudioCLIP"),
         (["--method", "point", *MINI, "--sam.weights", str(wrong)], "does not fit Sam"),
         (["--method", "point", *MINI, "--sam.model", "vit_b", "--sam.weights", "none.pth"], "no such checkpoint"),
-        (["--method", "box_prompt", *MINI, "--grounding.clap", str(tmp_path)], "no folder of clap"),
+        (["--method", "box_prompt", *MINI, "--grounding.clap", str(tmp_path)], "not a clap folder"),
         (["--method", "heatmap", *MINI, "--data.benchmark", "ms3"], "ms3_meta_data.csv"),
     ):
         assert evaluate.main([*root, *words, "--out", str(tmp_path / "run")]) == 1

@@ -142,7 +142,7 @@ def test_kept_proposals_are_the_same_bit_by_bit(tmp_path: Path, monkeypatch: pyt
     first = generate_proposals(segmenter, frames, EVERYTHING)
     entries = sorted(tmp_path.rglob("*.safetensors"))
     assert [path.relative_to(tmp_path).parts[0] for path in entries] == ["embedding"] * 3 + ["proposals"] * 3
-    monkeypatch.setattr("zero_shot.segmenters.sam_proposals._find", None)  # whoever calls it now fails
+    monkeypatch.setattr("zero_shot.segmenters.sam_proposals._propose", None)  # whoever calls it now fails
     again = generate_proposals(SamSegmenter(random_sam(seed=2), cache=tmp_path), frames, EVERYTHING)
     for one, other in zip(chain(*first), chain(*again), strict=True):
         assert (one.pop("segmentation") == other.pop("segmentation")).all()

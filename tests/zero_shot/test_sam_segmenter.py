@@ -12,7 +12,7 @@ from segment_anything.modeling import ImageEncoderViT, Sam
 
 from models.sam import SamConfig
 from reference.random_sam import MINI, random_sam
-from zero_shot.segmenters.sam import ImageEmbedding, SamSegmenter, scaling
+from zero_shot.segmenters.sam import ImageEmbedding, SamSegmenter, upscale_matrix
 from zero_shot.segmenters.sam_encoder import encode
 
 SIZES = [(224, 224), (90, 160), (161, 97), (300, 300), (8, 200)]
@@ -113,13 +113,13 @@ def test_a_prompt_without_a_label_for_each_point_is_refused(sam: Sam) -> None:
     embedded = segmenter.embed(frames_of([(90, 160)]))[0]
     one, point = np.array([1]), np.array([[3, 4]])
     for bad in ({}, {"points": point}, {"points": point, "labels": np.array([1, 0])}, {"labels": one, "boxes": None}):
-        with pytest.raises(ValueError, match="a prompt is points with a label each"):
+        with pytest.raises(ValueError, match="points with one label each"):
             segmenter.prompt(embedded, **bad)
 
 
 @pytest.mark.parametrize("frame", [np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8)])
 def test_what_is_no_frame_is_refused(sam: Sam, frame: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="a frame is"):
+    with pytest.raises(ValueError, match="expected a frame"):
         SamSegmenter(sam).embed([frame])
 
 
@@ -156,7 +156,7 @@ def test_scaling_masks_is_the_stock_scaling(sam: Sam, height: int, width: int) -
 
 
 def test_a_row_of_scaling_is_an_average() -> None:
-    matrix = scaling(64, 256, 144, 90)
+    matrix = upscale_matrix(64, 256, 144, 90)
     assert matrix.shape == (90, 64)
     torch.testing.assert_close(matrix.sum(1), torch.ones(90))
     assert not matrix[:, 37:].any()  # beyond the frame SAM saw only padding
