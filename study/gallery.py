@@ -53,7 +53,7 @@ def runs_of(study: Study, folder: Path, benchmark: str) -> list[Run]:
     found: dict[tuple[str, str, str], Run] = {}
     for job in study.jobs:
         done = result(job, folder) if job.benchmark == benchmark else None
-        if done is None or done.get("setting") in BASELINES or not (job.folder(folder) / "per_frame.csv").is_file():
+        if done is None or done.get("method") in BASELINES or not (job.folder(folder) / "per_frame.csv").is_file():
             continue
         run = Run(job.table, label(job), job.fidelity, job.folder(folder))
         found.setdefault((run.table, run.label, run.fidelity), run)

@@ -95,7 +95,7 @@ def _bars(jobs: Sequence[Job], runs: Path, table: str, benchmark: str) -> str:
             for sound in job.audio_conditions:
                 if facts := result(job, runs, sound):
                     found[row, _series(job, sound)].append(facts["m_j"])
-                    grey |= {row} if facts.get("setting") in NOT_PROMPTED else set()
+                    grey |= {row} if facts.get("method") in NOT_PROMPTED else set()
     shown = [Bar(row, series, values, row in grey) for (row, series), values in found.items()]
     return bars(f"{table}_{benchmark}", shown) if shown else ""
 

@@ -111,7 +111,7 @@ def fabricate(study: Study, runs: Path, clips: Sequence[tuple[str, str]], strips
     for place, job in enumerate(study.jobs, 1):
         folder = job.folder(runs)
         facts = {"m_j": place / 100, "m_f": place / 50, "commit": "0123456789abcdef+", "metric_batch": 1}
-        facts |= {"setting": job.options.setting} if job.kind == "zero_shot" else {}
+        facts |= {"method": job.options.method} if job.kind == "zero_shot" else {}
         for sound in job.audio_conditions:
             name = "metrics.json" if sound == "real" else f"metrics_test_{sound}.json"
             write_text(folder / name, json.dumps({**facts, "sound": sound}))
