@@ -1,8 +1,8 @@
-"""Sam4AVS's supervised segmentor: AudioCLIP's towers, a fusion of sight and sound, and a semantic FPN.
+"""SAM4AVS's supervised segmentor: AudioCLIP's towers, an audio-visual fusion, and a semantic FPN.
 
-The image tower's attention pool gives every location an embedding in the space of the sounds. Sound enters at the
-coarsest level only, by one of these fusions (x4: the tower's last map; e: those embeddings; a: the sound's embedding,
-the same everywhere; ⊙: product channel by channel; ê, â: L2-normalised):
+The attention pool of the image tower gives every location an embedding in the space of the audio embeddings. Audio is
+fused at the coarsest level only (x4: last map of the image tower; e: embeddings of the locations; a: audio embedding,
+the same at every location; ⊙: elementwise product; ê, â: L2-normalized):
 
     concate         [x4, e ⊙ a]         naive_concate   [x4, e, a]      skip      e ⊙ a
     normed_concate  [x4, ê ⊙ â]         score_fusion    [x4, Σ ê ⊙ â]   noprior   [x4, a]      none  x4
@@ -26,18 +26,25 @@ from models.vggish import VGGish
 from utils.fidelity import Fidelity
 
 Fusion = Literal["concate", "normed_concate", "naive_concate", "score_fusion", "skip", "noprior", "none"]
-WITHOUT_DENSE_EMBEDDINGS = ("noprior", "none")  # fusions that do not read e
+WITHOUT_DENSE_EMBEDDINGS = ("noprior", "none")  # fusions that do not use e
 
 
 class AudioCLIPSegmentor(nn.Module):
-    """Frames and sound -> mask logits.
+    """From frames and audio to mask logits.
 
-    fusion: see above. upsample: of the pyramid's neck. channels: width of the neck, twice that of the head.
-    audioclip: whose towers to use (they become part of this model), or the sizes that `AudioCLIP` takes; without
-    either, the published sizes with random weights. audio: what hears, "audioclip" (a waveform) or "vggish"
-    (log-mel examples, through `vggish` and a projection to AudioCLIP's space). fidelity: the amplitude of the
-    waveform, see AudioCLIP; None leaves a given AudioCLIP's, and is "corrected" else.
-    Raises ValueError for an unknown choice.
+    Args:
+        fusion: one of the table above.
+        upsample: interpolation in the neck.
+        audioclip: the network whose towers become part of this model, or constructor arguments of one; default: the
+            published sizes with random weights.
+        audio: the audio tower: "audioclip" (from waveforms), or "vggish" (from log-mel spectrograms, followed by a
+            projection to AudioCLIP's embedding space).
+        vggish: the VGGish to use; default: the public sizes with random weights.
+        channels: width of the neck, twice that of the head.
+        fidelity: amplitude of the waveform as in AudioCLIP; default: that of `audioclip`, or "corrected".
+
+    Raises:
+        ValueError: for an unknown fusion, upsampling or audio tower.
     """
 
     def __init__(
@@ -59,7 +66,7 @@ class AudioCLIPSegmentor(nn.Module):
         self.fusion = fusion
         self.fidelity: Fidelity = fidelity or towers.fidelity
         self.visual = towers.visual
-        # What a fusion does not read is not built, or left without gradients (several processes insist on that).
+        # What a fusion does not use is not built or gets no gradient, as distributed training requires.
         self.visual.attnpool.requires_grad_(fusion not in WITHOUT_DENSE_EMBEDDINGS)
         self.audio: VGGish | ESResNeXtFBSP | None = None
         self.audio_projector: nn.Linear | None = None
@@ -68,7 +75,7 @@ class AudioCLIPSegmentor(nn.Module):
             self.audio_projector = nn.Linear(self.audio.output_size, towers.embed_dim)
         elif fusion != "none":
             self.audio = towers.audio
-            towers.audio.fbsp.bias.requires_grad_(False)  # empty
+            towers.audio.fbsp.bias.requires_grad_(False)  # has no elements
         width = self.visual.layer4[-1].bn3.num_features
         embedding, extra = towers.embed_dim, 2 * towers.embed_dim
         last = {"naive_concate": width + extra, "score_fusion": width + 1, "skip": embedding, "none": width}
@@ -77,54 +84,75 @@ class AudioCLIPSegmentor(nn.Module):
         self.head = SemanticHead(channels, channels // 2)
 
     def forward(self, frames: Tensor, audio: Tensor | None) -> Tensor:
-        """frames (B, 5, 3, H, W) normalised, H and W multiples of 32; audio as `listen` takes it ->
-        logits (B, 5, H, W)."""
+        """Segment clips.
+
+        Args:
+            frames: (B, T, 3, H, W), normalized; H and W multiples of 32.
+            audio: as in `encode_audio`; None for fusion "none".
+
+        Returns:
+            Logits (B, T, H, W).
+        """
         return self.segment(frames, self.encode_audio(audio)).logits
 
     def encode_audio(self, audio: Tensor | None) -> Tensor | None:
-        """Features (B, 5, A) of sounds, before their projection to the embedding space; None for fusion "none".
+        """Audio features before their projection to the embedding space.
 
-        audio: waveforms (B, 5, samples) in [-1, 1] at 44.1 kHz, or, for VGGish, log-mel examples (B, 5, 1, 96, 64).
+        Args:
+            audio: waveforms (B, T, samples) in [-1, 1] at 44.1 kHz, or log-mel (B, T, 1, 96, 64) for VGGish.
+
+        Returns:
+            (B, T, A); None for fusion "none".
+
+        Raises:
+            ValueError: if audio is missing.
         """
         if self.audio is None:
             return None
         if audio is None:
-            raise ValueError(f"fusion '{self.fusion}' listens: give it sounds")
+            raise ValueError(f"fusion '{self.fusion}' needs audio")
         flat = audio.flatten(0, 1)
         if isinstance(self.audio, VGGish):
-            heard = self.audio(flat)
+            features = self.audio(flat)
         else:
-            heard = self.audio.pool(scale_waveform(flat, self.fidelity))
-        return heard.unflatten(0, audio.shape[:2])
+            features = self.audio.pool(scale_waveform(flat, self.fidelity))
+        return features.unflatten(0, audio.shape[:2])
 
-    def segment(self, frames: Tensor, heard: Tensor | None, labelled: int | None = None) -> Segmentation:
-        """As `forward`, from what `listen` returns; `maps` are the neck's, and no stage has an audio feature.
+    def segment(self, frames: Tensor, audio_features: Tensor | None, num_labeled: int | None = None) -> Segmentation:
+        """Like `forward`, from audio features.
 
-        labelled: give only the first so many frames' logits and maps. Batch statistics are still those of all.
+        Args:
+            frames: as in `forward`.
+            audio_features: (B, T, A), the output of `encode_audio`.
+            num_labeled: decode only the first frames of each clip. Batch statistics are still those of all frames.
+
+        Returns:
+            The logits and the maps of the neck; no stage has an aligned audio feature.
         """
         if frames.shape[-1] % 32 or frames.shape[-2] % 32:
             raise ValueError(f"frames are {frames.shape[-1]}×{frames.shape[-2]}; both sides must be multiples of 32")
         maps = self.visual.pyramid(frames.flatten(0, 1))
-        if labelled is not None:
-            maps = [x.unflatten(0, frames.shape[:2])[:, :labelled].flatten(0, 1) for x in maps]
-            heard = None if heard is None else heard[:, :labelled]
+        if num_labeled is not None:
+            maps = [x.unflatten(0, frames.shape[:2])[:, :num_labeled].flatten(0, 1) for x in maps]
+            audio_features = None if audio_features is None else audio_features[:, :num_labeled]
         batch = (len(frames), -1)
-        maps[3] = self._fuse(maps[3], None if heard is None else self.projection(heard.flatten(0, 1)))
+        embeddings = None if audio_features is None else self.projection(audio_features.flatten(0, 1))
+        maps[3] = self._fuse(maps[3], embeddings)
         maps = self.neck(maps)
         logits = self.head(maps).unflatten(0, batch)
         return Segmentation(logits, [x.unflatten(0, batch) for x in maps], [None] * 4)
 
     @property
     def projection(self) -> nn.Linear:
-        """The layer from what `listen` returns to embeddings: the audio tower's own last one, or VGGish's projector."""
+        """The layer from audio features to embeddings: the last one of the audio tower, or VGGish's projector."""
         if isinstance(self.audio, ESResNeXtFBSP):
             return self.audio.fc
         if self.audio_projector is None:
-            raise ValueError("fusion 'none' does not listen")
+            raise ValueError("fusion 'none' uses no audio")
         return self.audio_projector
 
     def _fuse(self, x4: Tensor, a: Tensor | None) -> Tensor:
-        """x4 (N, C, h, w) and embeddings (N, E) of the sounds -> the coarsest map that the neck gets."""
+        """The coarsest input of the neck, from x4 (N, C, h, w) and audio embeddings (N, E)."""
         if a is None:
             return x4
         a = a[:, :, None, None]
@@ -141,12 +169,18 @@ class AudioCLIPSegmentor(nn.Module):
         return torch.cat([x4, joint.sum(1, keepdim=True) if self.fusion == "score_fusion" else joint], 1)
 
     def load_reference(self, state: Mapping[str, Tensor]) -> "AudioCLIPSegmentor":
-        """Load a state dict in Sam4AVS's names, strictly; returns the model.
+        """Load a state dict of Sam4AVS's code strictly.
 
-        It holds each tower twice, as `aclp.visual.*` and `visual_encoder.*`, `aclp.audio.*` and `audio_encoder.*`;
-        the second names are in force, the first serve where they are missing. The text tower, and towers that this
-        fusion does not use, are left out. Such weights were trained on sounds of the published amplitude, so
-        `fidelity` is "published" from here on. Raises RuntimeError naming missing, unexpected or misshapen keys.
+        It holds each tower twice: as `aclp.visual.*` and `visual_encoder.*`, `aclp.audio.*` and `audio_encoder.*`.
+        The second names take precedence; the first are used where those are missing. The text tower and towers that
+        this fusion does not use are left out. `fidelity` becomes "published", because such weights were trained on
+        waveforms of the published amplitude.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            RuntimeError: naming missing, unexpected and misshapen keys.
         """
         renames = {"aclp.visual.": "visual.", "visual_encoder.": "visual."}
         unused = ["aclp."]

@@ -1,7 +1,7 @@
-"""The RefineNet-style decoder of AVSBench's segmentor: four maps -> one logit map.
+"""The RefineNet-style decoder of AVSBench's segmentor, from four maps to one map of logits.
 
-Source: AVSBench, `model/ResNet_AVSModel.py`. The residual of a ResidualConv is its rectified input, because the
-original's first ReLU works in place; trained weights depend on it, so it is the architecture (docs/deviations.md).
+Source: AVSBench, `model/ResNet_AVSModel.py`. The skip connection of a ResidualConv carries ReLU(x) instead of x,
+because the original's first ReLU works in place; trained weights depend on it (docs/deviations.md).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Atrous(nn.Module):
-    """Sum of four 3×3 convolutions with dilations 3, 6, 12 and 18. (N, C, H, W) -> (N, channels, H, W)."""
+    """Sum of four 3×3 convolutions with dilations 3, 6, 12 and 18: (N, width, H, W) to (N, channels, H, W)."""
 
     def __init__(self, width: int, channels: int):
         super().__init__()
@@ -38,11 +38,11 @@ class ResidualConv(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Add the finer map to the coarser stream, refine, and double the resolution."""
+    """Add a finer map to the coarser stream, refine, and double the resolution."""
 
     def __init__(self, channels: int, lateral: bool = True):
         super().__init__()
-        if lateral:  # the coarsest level has no stream to join
+        if lateral:  # the coarsest level has no coarser stream to be added to
             self.resConfUnit1 = ResidualConv(channels)
         self.resConfUnit2 = ResidualConv(channels)
 
@@ -60,7 +60,7 @@ class Upsample2(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Four maps (N, channels, H/4 ... H/32, ·), finest first -> logits (N, H, W)."""
+    """Logits (N, H, W) from four maps (N, channels, H/4 ... H/32, ·), finest first."""
 
     def __init__(self, channels: int = 256):
         super().__init__()

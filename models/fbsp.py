@@ -145,7 +145,7 @@ class FBSP(nn.Module):
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}
+        return {**self.__dict__, "_cache": None}
 
     def extra_repr(self) -> str:
         return f"n_fft={self.n_fft}, n_filters={self.n_filters}"

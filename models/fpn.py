@@ -1,8 +1,8 @@
-"""A semantic feature pyramid network (FPN): four maps of a backbone -> one logit map.
+"""A semantic feature pyramid network (FPN), from four maps of a backbone to one map of logits.
 
 Source: Lin et al., "Feature Pyramid Networks for Object Detection" (CVPR 2017); Kirillov et al., "Panoptic Feature
-Pyramid Networks" (CVPR 2019); as Sam4AVS (BMVC 2023) builds them, without normalisation in the neck and with 1×1
-convolutions in the head. Its names are kept.
+Pyramid Networks" (CVPR 2019); as Sam4AVS (BMVC 2023) builds them, without normalization in the neck and with 1×1
+convolutions in the head, under its state-dict keys.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,19 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHANNELS_PER_GROUP = 4  # channels that a GroupNorm of the head normalises together: 32 groups at the published width
+CHANNELS_PER_GROUP = 4  # of GroupNorm in the head: 32 groups at the published width
 
 
 class FeaturePyramid(nn.Module):
-    """The neck: brings four maps to one width and adds the coarser to the finer ones.
+    """The neck: projects maps to a common width and adds coarser to finer ones.
 
-    widths: channels of the maps, finest first. channels: of the outputs. upsample: how a coarser map gets the size
-    of the next finer one ("bilinear" in every published row).
+    Args:
+        widths: channels of the input maps, finest first.
+        channels: of the outputs.
+        upsample: interpolation of a coarser map to the next finer size ("bilinear" in every published row).
+
+    Raises:
+        ValueError: for another upsampling.
     """
 
     def __init__(
@@ -32,7 +37,7 @@ class FeaturePyramid(nn.Module):
         self.fpn_convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in widths)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (N, widths[i], H/2^i, W/2^i) -> as many of `channels`, at the same sizes."""
+        """Maps (N, channels, H/2^i, W/2^i) from maps (N, widths[i], H/2^i, W/2^i)."""
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, maps, strict=True)]
         for level in range(len(laterals) - 1, 0, -1):
             coarse = F.interpolate(laterals[level], scale_factor=2, mode=self.upsample)
@@ -41,9 +46,14 @@ class FeaturePyramid(nn.Module):
 
 
 class SemanticHead(nn.Module):
-    """Brings the neck's four maps to the finest one's size, adds them and reads off one logit per pixel.
+    """The head: upsamples the four maps to the finest size, sums them and predicts one logit per pixel.
 
-    channels: of the neck's maps. width: of the head's, a multiple of 4.
+    Args:
+        channels: of the input maps.
+        width: of the head, a multiple of 4.
+
+    Raises:
+        ValueError: for another width.
     """
 
     def __init__(self, channels: int = 256, width: int = 128):
@@ -54,7 +64,7 @@ class SemanticHead(nn.Module):
         self.seg_conv = nn.Conv2d(width, 1, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Four maps (N, channels, h/2^i, w/2^i) -> logits (N, 4h, 4w)."""
+        """Logits (N, 4h, 4w) from four maps (N, channels, h/2^i, w/2^i)."""
         total = sum(
             (head(x) for head, x in zip(self.scale_heads[1:], maps[1:], strict=True)), self.scale_heads[0](maps[0])
         )
@@ -62,7 +72,7 @@ class SemanticHead(nn.Module):
 
 
 def _scale_head(level: int, channels: int, width: int) -> nn.Sequential:
-    """One unit for the two finest levels, two and three for the others; each but the finest doubles the size."""
+    """One unit for the two finest levels, two and three for the others; all but the finest level's double the size."""
     layers: list[nn.Module] = []
     for unit in range(max(1, level)):
         layers += [

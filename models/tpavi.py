@@ -1,9 +1,9 @@
 """TPAVI: temporal pixel-wise audio-visual interaction.
 
-Every pixel of every second attends to all pixels of the five seconds, with audio as the key. The attention is
-a dot product divided by the number of pixels n, without softmax, so it is linear and the n × n matrix
-(n = 15 680 at 56×56) need not exist: (θᵀφ) gᵀ / n = θᵀ (φ gᵀ / n), where the memory φ gᵀ is only 128 × 128.
-With audio, φ is constant over space, so the memory needs just the spatial sums of g, and, g being linear, of the maps.
+Every pixel of every second attends to all pixels of all seconds, with audio as the key. The attention is a dot product
+divided by the number of pixels n, without softmax. It is therefore linear, and the n × n matrix (n = 15 680 at 56×56)
+is never formed: (θᵀφ) gᵀ / n = θᵀ (φ gᵀ / n), where φ gᵀ is only 128 × 128. With audio, φ is constant over space, so
+that φ gᵀ needs only the spatial sums of g, and thus, g being linear, of the maps.
 
 Source: Zhou et al., "Audio-Visual Segmentation" (ECCV 2022), section 4; AVSBench, `model/TPAVI.py`.
 """
@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 
 class TPAVI(nn.Module):
-    """State-dict keys are AVSBench's. channels: of the maps; audio_features: size of an audio feature."""
+    """One TPAVI block, with AVSBench's state-dict keys.
+
+    Args:
+        channels: of the maps, even.
+        audio_features: length of an audio feature.
+    """
 
     def __init__(self, channels: int = 256, audio_features: int = 128):
         super().__init__()
@@ -29,9 +34,14 @@ class TPAVI(nn.Module):
         self.norm_layer = nn.LayerNorm(channels)
 
     def forward(self, maps: Tensor, audio: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """maps (B, T, C, H, W), audio (B, T, A) or None -> maps of the same shape, aligned audio (B, T, C).
+        """Fuse maps with audio.
 
-        Without audio the maps are their own keys (AVSBench's `vv`).
+        Args:
+            maps: (B, T, C, H, W).
+            audio: (B, T, A); None takes the maps themselves as keys (AVSBench's `vv`).
+
+        Returns:
+            Fused maps (B, T, C, H, W) and the aligned audio feature (B, T, C), None without audio.
         """
         batch, seconds, channels, height, width = maps.shape
         pixels = seconds * height * width
@@ -45,7 +55,7 @@ class TPAVI(nn.Module):
             assert self.g.bias is not None
             values = F.linear(maps.sum((3, 4)), _matrix(self.g), height * width * self.g.bias)  # summed over pixels
             memory = values.mT @ keys
-        # θ, the memory and W_z's convolution are one C × C matrix per clip, applied at every pixel.
+        # θ, φ gᵀ and W_z's convolution make one C × C matrix per clip, applied at every pixel.
         after = _matrix(self.W_z[0]) @ memory / pixels  # (B, C, C/2)
         matrix = after @ _matrix(self.theta)
         bias = after @ self.theta.bias + self.W_z[0].bias
@@ -56,6 +66,6 @@ class TPAVI(nn.Module):
 
 
 def _matrix(conv: nn.Module) -> Tensor:
-    """The weight of a convolution of kernel 1 as (out, in)."""
+    """The weight of a 1×1×1 convolution as a matrix (out, in)."""
     assert isinstance(conv, nn.Conv3d)
     return conv.weight.flatten(1)

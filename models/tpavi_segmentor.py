@@ -17,11 +17,12 @@ from models.tpavi import TPAVI
 
 @dataclass
 class Segmentation:
-    """What a segmentor gives in training.
+    """The outputs of a segmentor in training.
 
-    logits (B, 5, H, W), or (B, M, H, W) where only M labelled frames were asked for. maps: the four fused maps,
-    (B, 5, C, h, w), finest first, rectified, for the AVM losses. audio: per stage the aligned audio feature
-    (B, 5, C), None where the stage has no audio.
+    Attributes:
+        logits: (B, 5, H, W), or (B, M, H, W) if only the first M frames were decoded.
+        maps: the four fused maps (B, 5, C, h, w) after ReLU, finest first, for the AVM loss.
+        audio: the aligned audio feature (B, 5, C) of each stage; None for a stage without audio.
     """
 
     logits: Tensor
@@ -30,12 +31,20 @@ class Segmentation:
 
 
 class TPAVISegmentor(nn.Module):
-    """Frames and audio features -> mask logits.
+    """From frames and audio features to mask logits.
 
-    backbone: a name of models.backbones.WIDTHS. stages: where TPAVI works, 0 (finest) to 3. attention: keys
-    from audio ("va", the published choice), from the frames themselves ("vv", no audio), or the mean of both.
-    channels: width of the fused maps. audio_features: size of an audio feature (VGGish: 128).
-    Everything has AVSBench's names but for the backbone; `load_reference` takes AVSBench's state dicts.
+    Parameters have AVSBench's names except in the backbone; `load_reference` takes AVSBench's state dicts.
+
+    Args:
+        backbone: a key of models.backbones.WIDTHS.
+        stages: stages of the backbone that get a TPAVI block, 0 (finest) to 3.
+        attention: keys from audio ("va", published), from the frames themselves without audio ("vv"), or the mean of
+            the two outputs ("both").
+        channels: width of the fused maps.
+        audio_features: length of an audio feature (VGGish: 128).
+
+    Raises:
+        ValueError: for an unknown backbone, stage or attention.
     """
 
     def __init__(
@@ -58,24 +67,37 @@ class TPAVISegmentor(nn.Module):
         for stage in self.stages:
             self.add_module(f"tpavi_b{stage + 1}", TPAVI(channels, audio_features))
             if attention == "vv":
-                del getattr(self, f"tpavi_b{stage + 1}").align_channel  # no audio, nothing to align
+                del getattr(self, f"tpavi_b{stage + 1}").align_channel  # without audio there is nothing to align
         self.decoder = Decoder(channels)
 
     def forward(self, frames: Tensor, audio: Tensor | None) -> Tensor:
-        """frames (B, 5, 3, H, W) normalised, H and W multiples of 32; audio (B, 5, A), None if attention is
-        "vv" -> logits (B, 5, H, W)."""
+        """Segment clips.
+
+        Args:
+            frames: (B, T, 3, H, W), normalized by ImageNet's statistics; H and W multiples of 32.
+            audio: features (B, T, A); None if attention is "vv".
+
+        Returns:
+            Logits (B, T, H, W).
+
+        Raises:
+            ValueError: for other sizes, or if audio is missing.
+        """
         return self.segment(frames, audio).logits
 
-    def segment(self, frames: Tensor, audio: Tensor | None, labelled: int | None = None) -> Segmentation:
-        """As `forward`, with what the AVM losses need.
+    def segment(self, frames: Tensor, audio: Tensor | None, num_labeled: int | None = None) -> Segmentation:
+        """Like `forward`, but also returns the maps and audio features for the AVM loss.
 
-        labelled: decode only the first so many frames, so that the logits are (B, labelled, H, W).
+        Args:
+            frames: as in `forward`.
+            audio: as in `forward`.
+            num_labeled: decode only the first frames of each clip: logits (B, num_labeled, H, W).
         """
         batch, seconds = frames.shape[:2]
         if frames.shape[-1] % 32 or frames.shape[-2] % 32:
             raise ValueError(f"frames are {frames.shape[-1]}×{frames.shape[-2]}; both sides must be multiples of 32")
         if audio is None and self.attention != "vv":
-            raise ValueError("this model listens: give it audio features, or build it with attention='vv'")
+            raise ValueError("this model needs audio features; attention='vv' builds one without audio")
         maps: list[Tensor] = []
         aligned: list[Tensor | None] = [None] * 4
         for stage, raw in enumerate(self.backbone(frames.flatten(0, 1))):
@@ -83,24 +105,29 @@ class TPAVISegmentor(nn.Module):
             if stage in self.stages:
                 fused, aligned[stage] = self._attend(stage, fused.unflatten(0, (batch, seconds)), audio)
                 fused = fused.flatten(0, 1)
-            # The original rectifies these maps in place before its losses see them.
+            # In the original, the decoder's in-place ReLU changes these maps before the losses read them.
             maps.append(fused.relu())
         clips = [m.unflatten(0, (batch, seconds)) for m in maps]
-        decoded = maps if labelled is None else [m[:, :labelled].flatten(0, 1) for m in clips]
+        decoded = maps if num_labeled is None else [m[:, :num_labeled].flatten(0, 1) for m in clips]
         return Segmentation(self.decoder(decoded).unflatten(0, (batch, -1)), clips, aligned)
 
     def _attend(self, stage: int, maps: Tensor, audio: Tensor | None) -> tuple[Tensor, Tensor | None]:
         block = getattr(self, f"tpavi_b{stage + 1}")
         if self.attention == "both":
-            (seen, _), (heard, aligned) = block(maps, None), block(maps, audio)
-            return (seen + heard) / 2, aligned
+            (visual, _), (audiovisual, aligned) = block(maps, None), block(maps, audio)
+            return (visual + audiovisual) / 2, aligned
         return block(maps, None if self.attention == "vv" else audio)
 
     def load_reference(self, state: Mapping[str, Tensor]) -> "TPAVISegmentor":
-        """Load a state dict in AVSBench's names, strictly; returns the model.
+        """Load a state dict of AVSBench's code strictly.
 
-        What AVSBench builds but never uses (the second ResNet branch, path4.resConfUnit1) is left out.
-        Raises RuntimeError naming missing, unexpected or misshapen keys.
+        Parameters that AVSBench builds but never uses (the second ResNet branch, path4.resConfUnit1) are left out.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            RuntimeError: naming missing, unexpected and misshapen keys.
         """
         renamed = {_rename(key): value for key, value in state.items() if not _UNUSED.match(key)}
         self.load_state_dict(renamed, strict=True)

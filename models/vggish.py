@@ -1,6 +1,6 @@
 """VGGish: log-mel examples → 128-d audio features, after the final ReLU.
 
-The front end is utils.audio.log_mel (NumPy only), offered here under the name that users expect.
+The front end, log_mel, is utils.audio's (NumPy only).
 Source: Hershey et al., "CNN Architectures for Large-Scale Audio Classification" (ICASSP 2017), as ported in
 AVSBench's `torchvggish`.
 """
@@ -15,10 +15,14 @@ __all__ = ["VGGish", "log_mel"]
 
 
 class VGGish(nn.Module):
-    """The state dict has the 18 keys of `vggish-10086976.pth`, which loads with strict=True.
+    """VGGish with the 18 state-dict keys of `vggish-10086976.pth`.
 
-    widths: channels after each of the four resolution levels. hidden: width of the two hidden layers.
-    features: size of the output. The defaults are the public network (72 M parameters).
+    The defaults are the public network (72 M parameters).
+
+    Args:
+        widths: channels of the four resolution levels.
+        hidden: width of the two hidden layers.
+        features: length of the output.
     """
 
     def __init__(self, widths: Sequence[int] = (64, 128, 256, 512), hidden: int = 4096, features: int = 128):
@@ -43,7 +47,7 @@ class VGGish(nn.Module):
         self.output_size = features
 
     def forward(self, examples: Tensor) -> Tensor:
-        """(N, 1, 96, 64) log-mel, axes (example, channel, time, mel) -> (N, features), non-negative."""
+        """Audio features (N, features), non-negative, of log-mel spectrograms (N, 1, 96 frames, 64 mel bands)."""
         maps = self.features(examples)
-        # TensorFlow's order: time, mel, channel.
+        # The public weights expect TensorFlow's order: time, mel, channel.
         return self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))

@@ -1,4 +1,4 @@
-"""The clips of a supervised run as its model takes them, with the audio features of a frozen tower computed once."""
+"""The data set of a supervised run, whose items hold the audio or, of a frozen tower, its precomputed features."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -21,16 +21,16 @@ from utils.dataset import AVSDataset
 from utils.layout import AVSBench
 
 AudioCondition = Literal["original", "silent", "shuffled"]
-FEATURES_VERSION = 1  # of the features: raise it when a change alters them
+FEATURES_VERSION = 1  # in the key of the cache: raise it when a change alters the features
 
 
 class SupervisedDataset(AVSDataset):
-    """A split whose clips come with their own audio, with silence, or with the audio of another clip.
+    """A split with its original audio, with silence, or with the audio of another clip.
 
     Attributes:
-        condition: which of these.
-        audio_features: (clips, 5, A) float32 on the CPU. Where they are given, items hold `audio_features` (5, A)
-            instead of `log_mel` or `waveform`.
+        condition: "original", "silent" or "shuffled".
+        audio_features: (clips, 5, A) float32 on the CPU. If set, items hold `audio_features` (5, A) instead of
+            `log_mel` or `waveform`.
     """
 
     def __init__(self, data: AVSBench, split: str, condition: AudioCondition = "original", **kinds: Any):
@@ -39,7 +39,7 @@ class SupervisedDataset(AVSDataset):
         self.audio_features: Tensor | None = None
 
     def load_audio(self, index: int) -> dict[str, Tensor]:
-        """The part of an item that holds its audio, under the condition."""
+        """The audio of an item, by its key, under the condition."""
         if self.audio_features is not None:
             return {"audio_features": self.audio_features[index]}
         if self.condition == "shuffled":
@@ -52,8 +52,9 @@ class SupervisedDataset(AVSDataset):
 
 
 def other_clip(dataset: AVSDataset, index: int) -> int:
-    """The clip whose audio `index` gets when audio is shuffled: half the split further on, or the next one after that
-    of another category.
+    """Index of the clip whose audio a clip gets under the condition "shuffled".
+
+    The first clip of another category (of any, where there is no other) from half the split further on.
 
     Raises:
         InputError: if the split has only one clip.
@@ -61,7 +62,7 @@ def other_clip(dataset: AVSDataset, index: int) -> int:
     count = len(dataset.clips)
     candidates = [i for step in range(count) if (i := (index + count // 2 + step) % count) != index]
     if not candidates:
-        raise InputError("a split of one clip has no other audio to shuffle in")
+        raise InputError("--audio shuffled needs at least two clips in the split")
     category = dataset.clips[index].category
     return next((i for i in candidates if dataset.clips[i].category != category), candidates[0])
 
@@ -74,7 +75,14 @@ def open_dataset(
     root: Path | None = None,
     condition: AudioCondition = "original",
 ) -> SupervisedDataset:
-    """A split with the frames and the kind of audio that a model takes; `root` replaces the options'.
+    """Open a split as the inputs of a model.
+
+    Args:
+        options: which clips.
+        inputs: of the model.
+        split: "train", "val" or "test".
+        root: replaces `options.root`.
+        condition: of the audio.
 
     Raises:
         InputError: if the data are missing.
@@ -110,12 +118,12 @@ def extract_audio_features(
 ) -> Tensor:
     """The audio features of every clip of a split, for a model whose `audio_is_static`.
 
-    Each clip goes through the tower alone, so the features depend neither on its neighbors, nor on the number of
+    Clips are encoded one at a time, so that features depend neither on other clips of a batch, nor on the number of
     processes, nor on what the cache already holds.
 
     Args:
         model: on the accelerator's device.
-        num_workers: processes that read the audio; 0 reads in this one.
+        num_workers: processes that load audio; 0 loads in this one.
         cache: folder that keeps the features for later runs.
         title: of the progress bar.
 
@@ -165,7 +173,7 @@ def _feature_cache(model: AVSModel, accelerator: Accelerator, folder: Path) -> C
     parameters = {
         "version": FEATURES_VERSION,
         "weights": weights_hash(tower),
-        "hop": getattr(tower, "hop", None),  # which no shape of a weight tells
+        "hop": getattr(tower, "hop", None),  # not visible in the weights
         "amplitude": getattr(model.segmentor, "fidelity", None),
         "precision": accelerator.mixed_precision if torch.get_float32_matmul_precision() == "highest" else "tf32",
         "device": accelerator.device.type,  # rounding differs

@@ -1,5 +1,5 @@
-"""Training in several processes with the numbers of one: shares of a batch, batch statistics over all shares, and
-stochastic depth that does not depend on who has which share."""
+"""Distributed training with the numbers of a single process: splitting of batches, batch statistics over all processes,
+and stochastic depth that does not depend on how a batch is split."""
 
 from typing import Any
 
@@ -11,24 +11,41 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def shuffled_batches(count: int, size: int, seed: int) -> list[list[int]]:
-    """Shuffle 0 ... count-1 by the seed and cut it into batches; the last may be smaller."""
+    """Shuffle the indices 0 ... count-1 and cut them into batches.
+
+    Args:
+        count: number of items.
+        size: of a batch; the last one may be smaller.
+        seed: of the order.
+    """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     return [order[i : i + size] for i in range(0, count, size)]
 
 
 def rank_slice(batch: list[int], rank: int, world: int) -> list[int]:
-    """The part of a batch that one process works on. A batch with fewer videos than processes goes to all."""
+    """The videos of a batch that process `rank` of `world` works on.
+
+    A batch with fewer videos than processes goes to every process as a whole.
+    """
     return batch if len(batch) < world else batch[rank::world]
 
 
 def loss_scale(local: int, whole: int, world: int) -> float:
-    """What a process's mean loss is multiplied by, so that averaging gradients over processes gives the gradient
-    of the whole batch's mean. A batch that went to all processes needs none."""
+    """Factor of a process's mean loss with which gradients averaged over processes equal those of the whole batch.
+
+    Args:
+        local: videos of this process.
+        whole: videos of the batch.
+        world: number of processes.
+
+    Returns:
+        The factor; 1 for a batch that every process has as a whole.
+    """
     return 1.0 if whole < world else world * local / whole
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over processes; the gradient of a sum that every process uses is the sum of their gradients."""
+    """Differentiable sum over processes."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
@@ -44,7 +61,7 @@ class _AllReduceSum(torch.autograd.Function):
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Batch normalisation over all processes on any device (torch's own needs a GPU)."""
+    """Batch normalization over all processes on any device (torch.nn.SyncBatchNorm needs a GPU)."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -59,8 +76,8 @@ class SyncBatchNorm(_BatchNorm):
         *total, count = _AllReduceSum.apply(packed).split([input.shape[1], 1])
         mean = total[0] / count
         shape = [1, -1] + [1] * (input.dim() - 2)
-        centred = input - mean.view(shape)
-        variance = _AllReduceSum.apply(centred.square().sum(axes)) / count
+        centered = input - mean.view(shape)
+        variance = _AllReduceSum.apply(centered.square().sum(axes)) / count
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
             self.running_mean.lerp_(mean, self.momentum)
@@ -68,23 +85,26 @@ class SyncBatchNorm(_BatchNorm):
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked += 1
         scale = (variance + self.eps).rsqrt()
-        return centred * (scale * self.weight).view(shape) + self.bias.view(shape)
+        return centered * (scale * self.weight).view(shape) + self.bias.view(shape)
 
 
 class StochasticDepth(DropPath):
-    """timm's, with decisions that do not depend on the number of processes.
+    """timm's DropPath with samples that do not depend on the number of processes.
 
-    Every process, its generator in the same state as the others', decides for the whole batch and takes what is
-    decided for its own share. In a single process the numbers are those of timm.
+    Every process draws for the whole batch, from a generator in the same state, and uses the draws of its own videos.
+    In a single process the numbers are those of timm.
+
+    Attributes:
+        num_videos: videos in the whole batch; see `set_num_videos`.
     """
 
     def __init__(self, drop_prob: float, scale_by_keep: bool, rank: int, world: int):
         super().__init__(drop_prob, scale_by_keep)
         self.rank, self.world = rank, world
-        self.num_videos = 0  # in the whole batch; see `announce`
+        self.num_videos = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (share of the videos · frames, ...), video by video."""
+        """x: (videos of this process · frames, ...), video by video; returns the same shape."""
         if not self.training or self.drop_prob == 0:
             return x
         mine = rank_slice(list(range(self.num_videos)), self.rank, self.world)
@@ -94,16 +114,19 @@ class StochasticDepth(DropPath):
         return x * kept[mine].view(-1, *[1] * (x.ndim - 1))
 
 
-def set_num_videos(module: nn.Module, videos: int) -> None:
-    """Tell a model how many videos all processes together are about to train on."""
+def set_num_videos(module: nn.Module, num_videos: int) -> None:
+    """Set the size of the next batch, over all processes, in every StochasticDepth of a model."""
     for part in module.modules():
         if isinstance(part, StochasticDepth):
-            part.num_videos = videos
+            part.num_videos = num_videos
 
 
 def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
-    """Make every batch normalisation count all processes' samples, and stochastic depth decide as one process would;
-    nothing changes in a single process."""
+    """Replace batch normalization and stochastic depth by versions whose numbers are those of a single process.
+
+    Returns:
+        The model, unchanged in a single process.
+    """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return module
     if torch.cuda.is_available():
@@ -117,11 +140,11 @@ def _convert(module: nn.Module) -> nn.Module:
     if isinstance(module, DropPath):
         return StochasticDepth(module.drop_prob, module.scale_by_keep, dist.get_rank(), dist.get_world_size())
     if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
-        twin = SyncBatchNorm(module.num_features, module.eps, module.momentum)
-        twin.weight, twin.bias = module.weight, module.bias  # themselves: they may be frozen
-        twin.running_mean, twin.running_var = module.running_mean, module.running_var
-        twin.num_batches_tracked = module.num_batches_tracked
-        return twin
+        synced = SyncBatchNorm(module.num_features, module.eps, module.momentum)
+        synced.weight, synced.bias = module.weight, module.bias  # the same tensors: they may be frozen
+        synced.running_mean, synced.running_var = module.running_mean, module.running_var
+        synced.num_batches_tracked = module.num_batches_tracked
+        return synced
     for name, child in module.named_children():
         setattr(module, name, _convert(child))
     return module

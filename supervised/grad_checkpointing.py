@@ -1,6 +1,6 @@
-"""Less memory for more time: blocks whose activations are computed again on the way back instead of being kept.
+"""Gradient checkpointing of image towers: activations within a block are recomputed in the backward pass.
 
-Numbers and running statistics stay what they are. Source: Chen et al., "Training Deep Nets with Sublinear Memory
+It takes less memory and more time; outputs, gradients and running statistics do not change. Source: Chen et al., "Training Deep Nets with Sublinear Memory
 Cost" (2016).
 """
 
@@ -23,16 +23,16 @@ BLOCKS = (CLIPBottleneck, BasicBlock, Bottleneck, PVTBlock)
 
 
 def enable_grad_checkpointing(tower: nn.Module) -> None:
-    """Have an image tower keep only what enters each of its blocks, and CLIP's stem as one more."""
+    """Store only the inputs of each block of an image tower, CLIP's stem counting as a block."""
     for block in tower.modules():
         if isinstance(block, BLOCKS):
-            _keep_input_only(block, "forward")
+            _checkpoint_method(block, "forward")
         elif isinstance(block, DenseResNet):
-            _keep_input_only(block, "stem")
+            _checkpoint_method(block, "stem")
 
 
-def _keep_input_only(block: nn.Module, method: str) -> None:
-    # A method of the block itself, so that its copy (a moving average of the weights) does not run the original's.
+def _checkpoint_method(block: nn.Module, method: str) -> None:
+    # Bound to the block itself, so that a deep copy (the EMA of the weights) does not run the original's method.
     setattr(block, method, MethodType(partial(_run, method), block))
 
 
@@ -42,13 +42,13 @@ def _run(method: str, block: nn.Module, *inputs: Any) -> Any:
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What surrounds the first computation, and the second."""
-    return nullcontext(), _uncounted(block)
+    """Contexts of the first computation and of the recomputation."""
+    return nullcontext(), _frozen_statistics(block)
 
 
 @contextmanager
-def _uncounted(block: nn.Module) -> Iterator[None]:
-    """Batch normalisation uses the batch's statistics, as it did, and does not count them a second time."""
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """Batch normalization uses the statistics of the batch without updating the running ones a second time."""
     norms: list[Any] = [norm for norm in block.modules() if isinstance(norm, _BatchNorm) and norm.training]
     before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:

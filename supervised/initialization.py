@@ -1,4 +1,4 @@
-"""The weights that a supervised run starts from: a checkpoint for each tower, and what no file fills.
+"""The initial weights of a run: a checkpoint for each tower; parameters that it does not fill stay random.
 
 | checkpoint                          | image tower                          | audio tower     |
 |-------------------------------------|--------------------------------------|-----------------|
@@ -10,7 +10,7 @@
 | mini, or a folder of small weights  | all                                  | all             |
 | random                              | nothing                              | nothing         |
 
-A path works like the name of the file that lies there: the content decides how it is loaded (models.key_maps).
+A path works like the name of its file; the content decides how it is loaded (models.key_maps).
 Source: SAM4AVS (BMVC 2023), the ablation of initial weights.
 """
 
@@ -29,12 +29,12 @@ from utils.files import sha256
 
 @dataclass
 class InitRecord:
-    """What a tower started from.
+    """The initial weights of a tower.
 
     Attributes:
         tower: "visual" or "audio".
-        file: None for random weights.
-        random: the tower's parameters that no file filled.
+        file: the checkpoint; None for random weights.
+        random: names of the parameters and buffers that keep random weights.
     """
 
     tower: str
@@ -48,13 +48,18 @@ class InitRecord:
         return f"{self.tower} tower: {self.file}{kept}"
 
     def record(self) -> dict[str, Any]:
-        """The file's name and sha256 and what stayed random, for a JSON file."""
+        """Path and sha256 of the checkpoint and the names that stay random, for initial_weights.json."""
         digest = None if self.file is None else sha256(self.file)
         return {"file": None if self.file is None else str(self.file), "sha256": digest, "random": self.random}
 
 
 def init_tower(tower: str, module: nn.Module, weights: str) -> InitRecord:
-    """Fill AudioCLIP's image tower ("visual") or audio tower ("audio") from a checkpoint.
+    """Fill AudioCLIP's image or audio tower from a checkpoint.
+
+    Args:
+        tower: "visual" or "audio".
+        module: the tower.
+        weights: a name or a path, as in the table above.
 
     Raises:
         InputError: if the checkpoint is missing or does not fit.
@@ -70,7 +75,13 @@ def init_tower(tower: str, module: nn.Module, weights: str) -> InitRecord:
 def init_module(
     tower: str, module: nn.Module, weights: str, load: Callable[[dict[str, Tensor]], Any] | None = None
 ) -> InitRecord:
-    """Fill a whole network from a checkpoint, by `load` where its keys must be mapped first.
+    """Fill a whole network from a checkpoint.
+
+    Args:
+        tower: "visual" or "audio", for the record.
+        module: the network.
+        weights: a registered name, "random" or a path.
+        load: loads a state dict whose keys need mapping; default: a strict load.
 
     Raises:
         InputError: if the checkpoint is missing or does not fit.

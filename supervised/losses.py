@@ -1,8 +1,8 @@
 """AVSBench's training losses.
 
-Cross-entropy of the labelled frames, and optionally audio-visual mapping (AVMOptions): the feature of what is segmented
-should resemble the feature of what is heard. Source: Zhou et al., "Audio-Visual Segmentation" (ECCV 2022),
-section 4; AVSBench, `avs_s4/loss.py` and `avs_ms3/loss.py`, whose flags are the fields of AVMOptions.
+Binary cross-entropy (BCE) of the labeled frames, and optionally an audio-visual mapping (AVM) term, which brings the
+visual feature under the predicted mask close to the audio feature. Source: Zhou et al., "Audio-Visual Segmentation"
+(ECCV 2022), section 4; AVSBench, `avs_s4/loss.py` and `avs_ms3/loss.py`, whose flags are the fields of AVMOptions.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from supervised.options import AVMOptions
 
 @dataclass
 class LossTerms:
-    """total = bce + weight · avm; avm is 0 where it is off."""
+    """Scalars with total = bce + weight · avm; avm is 0 where the term is off."""
 
     total: Tensor
     bce: Tensor
@@ -29,14 +29,20 @@ def segmentation_loss(
 ) -> LossTerms:
     """The loss of a batch.
 
-    masks: (B, M, H, W); the first M frames of each video are labelled, M = 1 in S4 training.
-    videos: size of the whole batch where this is one process's share of it; the KL distance is summed over
-    frames, not averaged, as in the original, and so needs it.
+    Args:
+        output: of the model, with logits (B, >= M, h, w).
+        masks: (B, M, H, W) in [0, 1]; the first M frames of each video are labeled, M = 1 in S4 training.
+        avm: options of the AVM term; None leaves it out.
+        videos: size of the whole batch where this process has only part of it. The KL distance, which is summed over
+            frames as in the original, is scaled by it.
+
+    Raises:
+        ValueError: if the AVM term reads a stage without audio.
     """
-    # Probabilities first, as the original: its log is clamped at -100, which bounds a loss in saturation.
+    # On probabilities, as in the original: torch clamps their log at -100, which bounds the loss in saturation.
     logits = resize_logits(output.logits[:, : masks.shape[1]].float(), masks)
     probabilities = logits.sigmoid()
-    # It refuses NaN, on a GPU by ending the program; the caller is to see it in the loss.
+    # BCE rejects NaN (on a GPU by aborting the process); the sum passes it on to the loss for the caller to check.
     bce = F.binary_cross_entropy(probabilities.nan_to_num(0.5), masks) + 0 * probabilities.detach().sum()
     if avm is None or avm.distance == "none":
         return LossTerms(bce, bce, bce.new_zeros(()))
@@ -47,7 +53,7 @@ def segmentation_loss(
 
 
 def resize_logits(logits: Tensor, masks: Tensor) -> Tensor:
-    """Logits (..., h, w) at the masks' size, bilinear; as they are where the model works at that size."""
+    """Logits (..., h, w) resized bilinearly to the size of the masks (..., H, W)."""
     if logits.shape[-2:] == masks.shape[-2:]:
         return logits
     return F.interpolate(logits, masks.shape[-2:], mode="bilinear")
@@ -56,20 +62,20 @@ def resize_logits(logits: Tensor, masks: Tensor) -> Tensor:
 def _avm_loss(output: Segmentation, stage: int, avm: AVMOptions) -> Tensor:
     audio = output.audio[stage]
     if audio is None:
-        raise ValueError(f"the AVMOptions loss asks for stage {stage}, where this model has no audio")
+        raise ValueError(f"the AVM loss reads stage {stage}, where this model has no audio")
     audio = audio.flatten(0, 1).float()  # (B·5, C)
     visual = _visual_feature(output.logits.flatten(0, 1).float(), output.maps[stage].flatten(0, 1).float(), avm)
     if avm.normalize or avm.distance == "cosine":
         audio, visual = F.normalize(audio, dim=1), F.normalize(visual, dim=1)
     total = _distance(audio, visual, avm)
     if avm.avm_vv:
-        others = torch.cdist(audio, audio) + 10 * torch.eye(len(audio), device=audio.device)
-        total = total + _distance(visual[others.argmin(1)], visual, avm)
+        distances = torch.cdist(audio, audio) + 10 * torch.eye(len(audio), device=audio.device)
+        total = total + _distance(visual[distances.argmin(1)], visual, avm)
     return total
 
 
 def _visual_feature(logits: Tensor, maps: Tensor, avm: AVMOptions) -> Tensor:
-    """logits (N, H, W), maps (N, C, h, w) -> (N, C), the maps' mean under the mask."""
+    """Mean of the maps (N, C, h, w) under the predicted mask, from logits (N, H, W): (N, C)."""
     pool = F.adaptive_avg_pool2d if avm.pool == "avg" else F.adaptive_max_pool2d
     size = (maps.shape[-2], maps.shape[-1])
     if avm.distance == "cosine":  # S4 pools probabilities, MS3 pools logits

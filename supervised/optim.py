@@ -1,4 +1,4 @@
-"""The optimiser of a run: which weights at which rate, the rate's course, and the weights' moving average."""
+"""The optimizer of a run: parameter groups, the learning-rate schedule, and the moving average of the weights."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 def build_optimizer(model: AVSModel, options: TrainOptions, fidelity: Fidelity) -> torch.optim.Adam:
-    """Adam or AdamW over what the model trains, in the groups of `groups`."""
+    """Adam or AdamW over the groups of `param_groups`."""
     parts = param_groups(model, options, fidelity)
     if options.optimizer == "adamw":
         return torch.optim.AdamW(parts, lr=options.lr)
@@ -23,25 +23,34 @@ def build_optimizer(model: AVSModel, options: TrainOptions, fidelity: Fidelity) 
 
 
 def param_groups(model: AVSModel, options: TrainOptions, fidelity: Fidelity) -> list[dict[str, Any]]:
-    """Parameter groups: head and backbone, each with and without weight decay; empty ones are left out.
+    """The trainable parameters in groups: head and backbone, each with and without weight decay.
 
-    The backbone is tpavi's visual one, or AudioCLIP's towers; VGGish, its projector, and an audio layer that
-    starts random (from ESRNXFBSP.pt) belong to the head. AdamW does not decay what normalises; in the published
-    program it would, for it looks for "norm" in the names, and none has it. Source: Sam4AVS, `train.py`.
+    The backbone is the visual one of tpavi, or the AudioCLIP towers of fpn. VGGish, its projection, and the last audio
+    layer where it starts from random weights (esresnext-fbsp) belong to the head. AdamW does not decay the parameters
+    of normalization layers; under fidelity "published" it does, because the original looks for "norm" in the names and
+    no name has it. Source: Sam4AVS, `train.py`.
+
+    Args:
+        model: with its frozen parameters marked (requires_grad False).
+        options: learning rates and weight decay.
+        fidelity: "published" or "corrected".
+
+    Returns:
+        Groups for a torch optimizer, named "head" or "backbone"; empty ones are left out.
     """
     backbone = {id(p) for p in model.visual_tower.parameters()}
     if isinstance(model.audio_tower, ESResNeXtFBSP):
         backbone |= {id(p) for p in model.audio_tower.parameters()}
         if model.trains_projection:
             backbone -= {id(p) for p in model.audio_tower.fc.parameters()}
-    spared: set[int] = set()
+    no_decay: set[int] = set()
     if fidelity == "corrected":
-        spared = {id(p) for layer in model.modules() if isinstance(layer, NORM_LAYERS) for p in layer.parameters()}
+        no_decay = {id(p) for layer in model.modules() if isinstance(layer, NORM_LAYERS) for p in layer.parameters()}
     found: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
             part = "backbone" if id(parameter) in backbone else "head"
-            found.setdefault((part, id(parameter) not in spared), []).append(parameter)
+            found.setdefault((part, id(parameter) not in no_decay), []).append(parameter)
     adamw = options.optimizer == "adamw"
     return [
         {
@@ -55,7 +64,7 @@ def param_groups(model: AVSModel, options: TrainOptions, fidelity: Fidelity) -> 
 
 
 def lr_factor(step: int, steps: int, options: TrainOptions) -> float:
-    """What the learning rates are multiplied by at a step of 0 ... steps-1."""
+    """Factor of the learning rates at a step of 0 ... steps-1: linear warmup, then the schedule."""
     if step < options.warmup_steps:
         return (step + 1) / (options.warmup_steps + 1)
     if options.schedule == "constant":
@@ -64,21 +73,24 @@ def lr_factor(step: int, steps: int, options: TrainOptions) -> float:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float, options: TrainOptions) -> None:
-    """Give each group its learning rate times `factor`."""
+    """Set the learning rate of each group to its base rate times `factor`."""
     for group in optimizer.param_groups:
         multiple = options.backbone_lr_mult if group["name"] == "backbone" else 1.0
         group["lr"] = options.lr * multiple * factor
 
 
 def build_ema(model: nn.Module, decay: float) -> AveragedModel | None:
-    """An exponential moving average of weights and statistics, or None for decay 0. `update_parameters` moves it."""
+    """An exponential moving average (EMA) of weights and buffers, or None for decay 0.
+
+    Call its `update_parameters(model)` after each step.
+    """
     if decay == 0:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if what it remembers of a parameter is not of the parameter's shape; loading does not look."""
+    """Raise ValueError if a moment does not have the shape of its parameter, which load_state_dict does not check."""
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:

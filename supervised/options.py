@@ -23,24 +23,25 @@ RUNTIME_ONLY = (
     "train.grad_checkpointing",
     "train.device",
 )
-WEIGHTS = ("model.weights", "model.vggish.weights")  # where files lie, which count by their content
+# Checkpoints of whole networks. A run is identified by the content of these files, not by their paths.
+WEIGHTS = ("model.weights", "model.vggish.weights")
 
 
 @dataclass
 class DataOptions:
-    """Which clips.
+    """The data.
 
     Args:
-        benchmark: s4 (one source; only the first frame is labelled in training) or ms3 (several).
-        root: the folder that holds the meta CSV.
-        fraction: of the training clips, drawn as the study draws them.
-        image_size: side of the frames given to the model, a multiple of 32; 224 is the size on disk. Metrics are
-            always taken at the size of the masks.
-        tile: how often AudioCLIP hears each second in a row.
-        workers: processes that read clips; 0 reads in the training process.
-        cache: a folder that keeps what frozen towers hear for later runs; without one it is kept in memory only.
-        soft_masks: what is done with masks in grey: refuse them, or dither them to black and white, as the original's
-            loader of S4 does. `avsbench_data.check` says how many pixels are in question.
+        benchmark: s4 (single source; only the first frame is labeled in training) or ms3 (multiple sources).
+        root: folder that holds the meta CSV.
+        fraction: of the training clips, sampled as in the study.
+        image_size: side in pixels of the frames given to the model, a multiple of 32; frames on disk have 224.
+            Metrics are always computed at the size of the masks.
+        audio_repeats: how often AudioCLIP's input repeats each second of audio.
+        num_workers: processes that load clips; 0 loads in the main process.
+        cache: folder that keeps the audio features of a frozen tower for later runs; null computes them once per run.
+        soft_masks: what to do with masks that have gray levels: refuse them, or dither them to black and white, as
+            the original's loader of S4 does. `python -m avsbench_data.check` counts the pixels concerned.
     """
 
     benchmark: BenchmarkName = "s4"
@@ -55,13 +56,13 @@ class DataOptions:
 
 @dataclass
 class VGGishOptions:
-    """VGGish, which turns log-mel examples into audio features.
+    """VGGish, the network from log-mel spectrograms to audio features.
 
     Args:
-        weights: the public checkpoint, or "random".
+        weights: "vggish" (the public checkpoint), "random", or a path.
         widths: channels of its four levels.
         hidden: width of its hidden layers.
-        features: size of the audio feature.
+        features: length of the audio feature.
     """
 
     weights: str = "vggish"
@@ -72,16 +73,16 @@ class VGGishOptions:
 
 @dataclass
 class FPNOptions:
-    """The AudioCLIP segmentor with its semantic FPN.
+    """The AudioCLIP segmentor with a semantic FPN (segmentor fpn).
 
     Args:
-        fusion: how audio joins the coarsest map, see models.audioclip_segmentor; "none" uses no audio.
-        upsample: in the neck; bilinear in every published row.
-        visual: checkpoint of the image tower, a name of pretrained/checkpoints.yaml, "mini", "random" or a path.
-            From resnet50 the stem and the attention pool stay random.
-        audio: checkpoint of the audio tower. From esresnext-fbsp the last layer stays random, and is trained with the
-            head even if the tower is frozen. vggish replaces the tower by VGGish with the options `model.vggish`.
-        variant: sizes of AudioCLIP's towers: published, mini, or those of a folder of small weights.
+        fusion: how audio joins the coarsest map (docs in models/audioclip_segmentor.py); "none" uses no audio.
+        upsample: interpolation in the neck; bilinear in every published row.
+        visual: checkpoint of the image tower: a name in pretrained/checkpoints.yaml, "mini", "random" or a path. With
+            resnet50, the stem and the attention pool keep random weights.
+        audio: checkpoint of the audio tower. With esresnext-fbsp, the last layer keeps random weights and is trained
+            with the head even if the tower is frozen. "vggish" replaces the tower by VGGish (model.vggish).
+        variant: sizes of AudioCLIP's towers: published, mini, or a folder of small weights with the sizes.
     """
 
     fusion: Literal["concate", "normed_concate", "naive_concate", "score_fusion", "skip", "noprior", "none"] = "concate"
@@ -96,15 +97,16 @@ class ModelOptions:
     """The segmentor.
 
     Args:
-        segmentor: tpavi is AVSBench's, fpn is Sam4AVS's.
-        freeze: towers that are not trained. Under `fidelity: published` their batch normalisation goes on counting.
+        segmentor: tpavi (AVSBench's) or fpn (SAM4AVS's, on AudioCLIP).
+        freeze: towers that are not trained. Under fidelity published their batch normalization still uses and updates
+            batch statistics.
         channels: width of the fused maps.
-        ear: VGGish, the audio tower of tpavi, and of fpn where `fpn.audio` says so.
-        backbone: of tpavi; resnet50 and pvt_v2_b5 are the study's, resnet18 and pvt_v2_b0 are for small machines.
-        weights: of tpavi: the backbone's ImageNet checkpoint, or "random".
-        stages: of tpavi: where TPAVI works, 0 (finest) to 3.
-        attention: of tpavi: keys from audio (va), from the frames themselves without any audio (vv), or both.
-        fpn: everything else of fpn.
+        vggish: the audio tower of tpavi, and of fpn if fpn.audio is vggish.
+        backbone: visual backbone of tpavi; resnet50 and pvt_v2_b5 in the study, the others for small machines.
+        weights: ImageNet checkpoint of tpavi's backbone: a name in pretrained/checkpoints.yaml, "random" or a path.
+        stages: stages of tpavi's backbone that get a TPAVI block, 0 (finest) to 3.
+        attention: keys of TPAVI: audio (va), the frames themselves without any audio (vv), or the mean of both.
+        fpn: options of the fpn segmentor.
     """
 
     segmentor: Literal["tpavi", "fpn"] = "tpavi"
@@ -118,7 +120,7 @@ class ModelOptions:
     fpn: FPNOptions = field(default_factory=FPNOptions)
 
     def checkpoint_files(self) -> list[Path]:
-        """The checkpoints that a run starts from, whether they exist or not."""
+        """Paths of the checkpoints that a run starts from, whether they exist or not."""
         if self.segmentor == "tpavi":
             found = [find_weights(self.weights)]
             found += [find_weights(self.vggish.weights)] if self.attention != "vv" else []
@@ -134,17 +136,17 @@ class ModelOptions:
 
 @dataclass
 class AVMOptions:
-    """The audio-visual mapping term.
+    """The audio-visual mapping (AVM) loss of the tpavi segmentor.
 
     Args:
-        distance: "none" leaves the term out; "cosine" is S4's `--sa_loss_flag`; "kl" and "euclidean" are MS3's
-            `--masked_av_flag` with `--kl_flag` or `--euclidean_flag`. MS3's published rows use "kl".
-        weight: λ₁, what the term is multiplied by.
-        stages: which of the four maps it reads, 0 (finest) to 3.
-        pool: how the logits are brought to a map's size.
-        threshold: read a map under the binary mask, rather than weighted by probability ("cosine" always does).
-        normalise: L2-normalise both features first ("cosine" always does).
-        closer: add the same distance between a frame and the frame of the batch that sounds most like it (AVMOptions-VV).
+        distance: none leaves the loss out. cosine is S4's `--sa_loss_flag`; kl and euclidean are MS3's
+            `--masked_av_flag` with `--kl_flag` or `--euclidean_flag`. MS3's published rows use kl.
+        weight: factor of the loss, λ₁ in the paper.
+        stages: feature maps that it reads, 0 (finest) to 3.
+        pool: pooling of the logits to the size of a map.
+        binarize: threshold the predicted mask instead of weighting by probability (cosine always does).
+        normalize: L2-normalize both features first (cosine always does).
+        avm_vv: add AVM-VV, the same distance between a frame and the frame of the batch with the most similar audio.
     """
 
     distance: Literal["none", "cosine", "kl", "euclidean"] = "none"
@@ -158,31 +160,32 @@ class AVMOptions:
 
 @dataclass
 class TrainOptions:
-    """How it is trained. As it stands this is the study's recipe: Adam at a constant rate. configs/recipes/modern.yaml
-    has another, for a second --config.
+    """Training. The defaults are the study's: Adam at a constant rate. configs/recipes/modern.yaml, given as a second
+    --config, has AdamW with warmup, a cosine schedule and an EMA.
 
     Args:
         epochs: passes over the training clips.
-        batch: videos per step, over all processes together.
-        lr: learning rate of the head: everything but the backbone.
-        backbone_lr_mult: the backbone's is so many times that. The backbone is tpavi's visual one, and AudioCLIP's
-            towers in fpn.
-        optimizer: adamw decays weights by `weight_decay` (times the learning rate).
-        weight_decay: of adamw only.
-        warmup: steps over which the learning rate rises linearly to its value.
-        schedule: of the learning rate after that: constant, or half a cosine down to 0 at the last step.
-        clip: largest norm of the gradient; 0 leaves it.
-        ema: decay per step of a moving average of the weights, which then is validated and kept; 0 has none.
-        precision: fp32 is float32 throughout; on a GPU tf32 rounds what is multiplied to 10 bits of fraction; bf16
-            and fp16 are mixed precision.
-        channels_last: lay maps out channel by channel at each pixel, which GPUs' tensor cores prefer.
-        recompute: keep only what enters each block of the image tower and compute the rest again on the way back:
-            the same numbers in less memory and more time. Not together with compile, which weighs that itself.
-        compile: have torch compile the model; it takes minutes first.
-        seed: of the initial weights, the order of the clips and stochastic depth.
-        save_minutes: how often the state is saved within an epoch, for a killed run to go on from; 0 saves it after
-            every step.
-        device: auto takes a GPU if there is one; cpu and cuda demand theirs.
+        batch_size: videos per step, over all processes together.
+        lr: learning rate of the head, which is everything but the backbone.
+        backbone_lr_mult: factor of the backbone's learning rate. The backbone is the visual one in tpavi and
+            AudioCLIP's towers in fpn.
+        optimizer: adam, or adamw with weight decay.
+        weight_decay: of adamw.
+        warmup_steps: steps over which the learning rate rises linearly to its value.
+        schedule: of the learning rate after warmup: constant, or cosine down to 0 at the last step.
+        max_grad_norm: gradients are clipped to this norm; 0 does not clip.
+        ema_decay: decay per step of an exponential moving average of the weights, which is then validated and saved
+            in place of the weights; 0 keeps none.
+        precision: fp32 is float32 throughout; tf32 rounds factors to 10 bits of fraction on a GPU; bf16 and fp16 are
+            mixed precision.
+        channels_last: use the channels-last memory format, which suits GPU tensor cores.
+        grad_checkpointing: recompute the activations of the image tower in the backward pass: the same numbers with
+            less memory and more time. Not together with compile.
+        compile: use torch.compile; the first steps then take minutes.
+        seed: of initial weights, order of clips and stochastic depth.
+        checkpoint_minutes: minutes between saved states within an epoch, from which a killed run resumes; 0 saves
+            after every step.
+        device: auto takes a GPU if there is one; cpu and cuda insist on theirs.
     """
 
     epochs: int = bounded(15, 1)
@@ -209,11 +212,12 @@ class Options:
     """A supervised run.
 
     Args:
-        fidelity: published repeats the original's oddities, corrected does what was meant (docs/deviations.md).
-        data: which clips.
+        fidelity: published reproduces the original program with its defects; corrected fixes them
+            (docs/deviations.md).
+        data: the data.
         model: the segmentor.
-        loss: the audio-visual mapping term beside the cross-entropy.
-        train: how it is trained.
+        loss: the audio-visual mapping (AVM) loss of the tpavi segmentor.
+        train: training.
         metric_batch: videos that share one threshold in M_F on the test split: 4 in tpavi's rows, 1 in fpn's.
     """
 
@@ -226,16 +230,16 @@ class Options:
 
 
 def check_options(options: Options) -> None:
-    """Raise InputError for options that lie outside their ranges or contradict each other."""
+    """Raise InputError for options that are out of range or contradict each other."""
     check_ranges(options)
     model, train, loss = options.model, options.train, options.loss
     if train.grad_checkpointing and train.compile:
-        raise InputError("train.grad_checkpointing and train.compile do not go together")
+        raise InputError("train.grad_checkpointing and train.compile cannot be combined")
     if loss.distance == "none":
         return
     if model.segmentor == "fpn":
-        raise InputError("loss.distance compares maps with sounds stage by stage; the fpn segmentor has no such sounds")
+        raise InputError("loss.distance needs an audio feature at each stage, which the fpn segmentor does not have")
     if model.attention == "vv":
-        raise InputError("loss.distance compares masks with sound, which model.attention vv does not hear")
+        raise InputError("loss.distance needs audio, which model.attention vv does not use")
     if not set(loss.stages) <= set(model.stages):
-        raise InputError("loss.stages must be among model.stages: elsewhere there is no audio feature")
+        raise InputError("loss.stages must be among model.stages; other stages have no audio feature")

@@ -114,7 +114,7 @@ def read_rows() -> list[Row]:
             freeze=line["freeze"],
             lr=float(line["lr"]),
             backbone_lr_mult=float(line["backbone_lr_mult"]),
-            batch=int(line["batch"]),
+            batch_size=int(line["batch"]),
             epochs=int(line["epochs"]),
             fraction=float(line["fraction"]),
             avm=line["avm"],

@@ -1,4 +1,4 @@
-"""What a run keeps to go on from after it was killed, at whatever step, and what it refuses to go on from."""
+"""The resumable state of a training run: saving and loading it, and refusing one that belongs to another run."""
 
 import io
 import json
@@ -23,10 +23,14 @@ from utils.run_identity import check_same_data, check_same_options, differing_op
 
 @dataclass
 class Progress:
-    """Where a run is.
+    """How far a run has come.
 
-    history: a row of the log for each finished epoch. epoch, step: of the next step. sums: of the losses of the
-    epoch's steps so far, over videos. seconds: that the epoch has taken.
+    Attributes:
+        history: a row of log.csv for each finished epoch.
+        epoch: of the next step, from 0.
+        step: the next step within the epoch, from 0.
+        sums: each loss summed over the videos of the epoch so far.
+        seconds: time that the epoch has taken so far.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -37,19 +41,23 @@ class Progress:
 
     @property
     def best(self) -> float:
-        """The best M_J on val so far; -1 before the first epoch."""
+        """The best validation M_J so far; -1 before the end of the first epoch."""
         return max((row["val_m_j"] for row in self.history), default=-1.0)
 
 
 def save_state(path: Path, progress: Progress, tensors: Mapping[str, Any]) -> None:
-    """Write the state whole or not at all; tensors: state dicts by name."""
+    """Write the state atomically; `tensors` holds state dicts by name."""
     buffer = io.BytesIO()
     torch.save({"progress": vars(progress), **tensors}, buffer)
     write_bytes(path, buffer.getvalue())
 
 
 def load_state(path: Path) -> tuple[Progress, dict[str, Any]]:
-    """What `save_state` wrote. Raises InputError if it is damaged, down to a single bit."""
+    """Read what `save_state` wrote.
+
+    Raises:
+        InputError: if the file is damaged, even in a single bit.
+    """
     try:
         check_archive(path, sums=True)
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -57,57 +65,57 @@ def load_state(path: Path) -> tuple[Progress, dict[str, Any]]:
         counts = (progress.epoch, progress.step, len(progress.history) - progress.epoch)
         numbers = [progress.best, progress.seconds, *progress.sums.values()]
         if min(counts) < 0 or not all(isinstance(number, int | float) for number in numbers):
-            raise ValueError("its progress makes no sense")
+            raise ValueError("implausible progress")
         return progress, saved
     except Exception as error:  # a damaged archive can raise anything
-        raise InputError(f"{path}: damaged, or of another version; remove it to start the run anew") from error
+        raise InputError(f"{path}: damaged, or written by another version; remove it to restart the run") from error
 
 
 @contextmanager
 def wrap_load_errors(path: Path) -> Iterator[None]:
-    """Turn what torch raises when a state is not of this run's model and optimiser into InputError."""
+    """Turn errors of loading a state into another model or optimizer into InputError."""
     try:
         yield
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}: not this run's state ({what[:200]}); remove it to start the run anew") from error
+        raise InputError(f"{path}: not the state of this run ({what[:200]}); remove it to restart the run") from error
 
 
 @contextmanager
 def wrap_disk_errors(out: Path) -> Iterator[None]:
-    """Turn a failed write into InputError. All writes are atomic, so the last state is still whole."""
+    """Turn a failed write into InputError. All writes are atomic, so the last saved state is intact."""
     try:
         yield
     except OSError as error:
         raise InputError(
-            f"{out}: cannot save ({error.strerror or error}); what was saved before is whole. "
-            "Make room and run the same command again"
+            f"{out}: cannot save ({error.strerror or error}); the last saved state is intact. "
+            "Free some space and run the same command again to resume"
         ) from error
 
 
 def check_finite(model: Mapping[str, Tensor], where: str) -> None:
-    """Raise InputError if a weight is NaN or infinite, so that such a model never takes the place of a good one."""
+    """Raise InputError if a weight is NaN or infinite, so that such a model never replaces a good one."""
     for name, value in model.items():
         if not is_finite(value):
             raise InputError(f"{name} is not finite {where}; lower --train.lr. The last good state is kept")
 
 
 def check_same_run(config: Path, options: Options) -> None:
-    """Raise InputError if `config` holds a run whose numbers would be others.
+    """Raise InputError if `config`, of an existing run folder, belongs to a run with other results.
 
-    Data and weights may have moved. At a constant rate more epochs may be asked for: the first ones are the same,
-    however many follow.
+    Data and weights may have moved. With a constant learning rate, train.epochs may be increased, because it does not
+    affect the epochs before.
     """
     if not config.is_file():
         return
-    held = from_yaml(Options, config)
-    if options.train.schedule == "constant" and options.train.epochs > held.train.epochs:
-        held = replace(held, train=replace(held.train, epochs=options.train.epochs))
-    names = differing_options(held, options, RUNTIME_ONLY)
+    previous = from_yaml(Options, config)
+    if options.train.schedule == "constant" and options.train.epochs > previous.train.epochs:
+        previous = replace(previous, train=replace(previous.train, epochs=options.train.epochs))
+    names = differing_options(previous, options, RUNTIME_ONLY)
     unmoved = files_match(_initial_digests(config.parent), options.model.checkpoint_files())
-    if _random(held) == _random(options) and unmoved:
+    if _random(previous) == _random(options) and unmoved:
         names = [name for name in names if name not in WEIGHTS]
-    check_same_options(config.parent, held, options, names)
+    check_same_options(config.parent, previous, options, names)
     check_same_data(config.parent, options.data.root, options.data.benchmark)
 
 
@@ -116,7 +124,7 @@ def _random(options: Options) -> tuple[bool, bool]:
 
 
 def _initial_digests(run: Path) -> list[str]:
-    """The digests of the files that the towers of a run started from."""
+    """The sha256 of the checkpoints that a run started from."""
     try:
         towers = json.loads((run / "initial_weights.json").read_text(encoding="utf-8"))
         return [tower["sha256"] for tower in towers.values()]
@@ -125,15 +133,15 @@ def _initial_digests(run: Path) -> list[str]:
 
 
 def check_architecture(path: Path, options: ModelOptions) -> None:
-    """Raise InputError if a trained model's file says that it is of another kind than the options ask for.
+    """Raise InputError if the metadata of a trained model differ from the architecture in the options.
 
-    Several fusions have weights of the same shapes, so that loading would not notice.
+    Several fusions have weights of the same shapes, so that strict loading does not tell them apart.
     """
     try:
         with safe_open(path, "pt") as file:
-            kind = file.metadata() or {}
-    except Exception:  # missing or damaged, of which loading it gives account
+            trained = file.metadata() or {}
+    except Exception:  # missing or damaged: load_checkpoint reports it
         return
-    for name, asked in architecture(options).items():
-        if kind.get(name, asked) != asked:
-            raise InputError(f"{path}: was trained with {name} {kind[name]}, but the configuration says {asked}")
+    for name, expected in architecture(options).items():
+        if trained.get(name, expected) != expected:
+            raise InputError(f"{path}: was trained with {name} {trained[name]}, but the configuration says {expected}")

@@ -88,6 +88,9 @@ def resolve_options(options: type[T], words: Sequence[str]) -> T:
 class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Keeps the line breaks of descriptions, and sums up in the usage line what is in a group with another title."""
 
+    def _get_type_str(self, action: Any) -> None:
+        return None  # names, choices and defaults say enough
+
     def _format_usage(self, usage: Any, actions: Any, *rest: Any) -> str:
         own = [action for action in actions if action.container.title in ("options", "positional arguments")]
         return super()._format_usage(usage, own, *rest).rstrip() + " [--config FILE] [--OPTION VALUE ...]\n\n"
