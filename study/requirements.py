@@ -82,7 +82,7 @@ def _missing(clips: Iterable[Clip], files: Callable[[Clip], list[Path]]) -> int:
 def _weights(job: Job) -> list[MissingRequirement]:
     found = [_weight(path) for path in checkpoint_files(job.kind, job.options) if not path.is_file()]
     if job.kind == "zero_shot" and job.options.setting == "box_prompt" and not find_spec("transformers"):
-        found.append(MissingRequirement("transformers", "pip install .[grounding]"))
+        found.append(MissingRequirement("transformers", "pip install -e .[grounding]"))
     return found
 
 

@@ -3,7 +3,7 @@
     python -m synthetic.random_grounding [--out pretrained/tiny]
 
 They stand in for the real ones where setting box_prompt is to be run without a download (the tests, the miniature's
-rows): every step of it is gone through, and what it finds is chance. Needs the extra: pip install .[grounding]
+rows): every step of it is gone through, and what it finds is chance. Needs the extra: pip install -e .[grounding]
 """
 
 if __name__ == "__main__":  # before imports that take seconds

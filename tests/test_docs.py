@@ -123,3 +123,10 @@ def test_one_configuration_is_recommended_for_the_public_weights() -> None:
             text = path.read_text(encoding="utf-8")
             found |= {(path.name, name) for name in re.findall(r"demo\.py VIDEO.*--config (\S+\.yaml)", text)}
     assert found == {(name, RECOMMENDED_CONFIG) for name in ("README.md", "demo.py")}
+
+
+def test_an_installation_brings_no_package_of_a_common_name() -> None:
+    """`pip install .` must leave nobody with a `utils` or `models` in site-packages."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = text.split("[tool.setuptools]\n")[1].split("\n[")[0]
+    assert "packages = []" in section and "py-modules = []" in section and "package-data" not in text

@@ -13,7 +13,7 @@ import torch
 from utils.cli import InputError
 from utils.files import read_json
 
-MISSING_PACKAGE = "this method needs the transformers package: pip install transformers (environment_config/README.md)"
+MISSING_PACKAGE = "this method needs the transformers package: pip install -e .[grounding]"
 REQUIRED_FILES = ("config.json", "*.safetensors", "*processor_config.json", "tokenizer_config.json")
 SOURCES = {"clap": "laion/clap-htsat-unfused", "grounding-dino": "IDEA-Research/grounding-dino-base"}
 DOWNLOADING_KEYS = ("auto_map", "backbone", "use_pretrained_backbone", "use_timm_backbone")  # of config.json
