@@ -1,6 +1,6 @@
-"""Load checkpoints: tensors only, strictly, with errors that name the file and the keys.
+"""Strict loading of checkpoints, tensors only, with errors that name the file and the keys.
 
-What the study makes of each public file is in models/key_maps.py.
+Key mappings of the public files are in models/key_maps.py.
 """
 
 import io
@@ -19,44 +19,51 @@ from torch import Tensor, nn
 
 from utils.cli import InputError
 
-STATE_DICT_ENTRIES = ("state_dict", "model", "model_state_dict")  # by which training programs save weights
-MAX_KEYS_SHOWN = 3  # keys of each kind that a message names before it only counts
+STATE_DICT_ENTRIES = ("state_dict", "model", "model_state_dict")  # names under which training scripts save the weights
+MAX_KEYS_SHOWN = 3  # per category, in an error message
 
 
-def read_state_dict(path: Path | str, inside: str | None = None) -> dict[str, Tensor]:
+def read_state_dict(path: Path | str, entry: str | None = None) -> dict[str, Tensor]:
     """Read a state dict (.safetensors, .pth, .pt) to the CPU. Nothing but tensors is ever unpickled.
 
-    inside: for files known to be training checkpoints, the entry that holds the state dict ("state_dict" in
-        LAION-CLAP's, "model" in GroundingDINO's). Without it, one of STATE_DICT_ENTRIES is taken, with a note, where it is the
-        only state dict in the file. A `module.` before every name, of a wrapped model, is taken off, too.
+    The prefix `module.` of a DataParallel model is removed if all keys have it.
 
-    Raises InputError for a missing, damaged or unsafe file, and for one that holds no plain state dict.
+    Args:
+        path: of the file.
+        entry: key of the state dict in a training checkpoint ("state_dict" in LAION-CLAP's). Without it, one of
+            STATE_DICT_ENTRIES is used, with a note on stderr, if it is the only state dict in the file.
+
+    Returns:
+        Tensors by key.
+
+    Raises:
+        InputError: for a missing, damaged or unsafe file, and for one without a plain state dict.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; see pretrained/README.md, or ask for 'random' weights")
+        raise InputError(f"{path}: no such checkpoint; see pretrained/README.md, or use 'random' weights")
     content = _read(path)
-    if inside is not None:
-        if not isinstance(content, Mapping) or inside not in content:
-            raise InputError(f"{path}: no training checkpoint, for it has no entry '{inside}'")
-        content = content[inside]
-    elif isinstance(content, Mapping) and (entry := _find_entry(content)):
-        print(f"note: {path}: the weights are those of its entry '{entry}'", file=sys.stderr)
+    if entry is not None:
+        if not isinstance(content, Mapping) or entry not in content:
+            raise InputError(f"{path}: not a training checkpoint: it has no entry '{entry}'")
         content = content[entry]
+    elif isinstance(content, Mapping) and (found := _find_entry(content)):
+        print(f"note: {path}: using the weights in its entry '{found}'", file=sys.stderr)
+        content = content[found]
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: not a plain state dict but a {type(content).__name__}")
-    if strange := [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
-        raise InputError(f"{path}: not a plain state dict; no tensors: {_summarize(strange)} (a training checkpoint?)")
+    if others := [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
+        raise InputError(f"{path}: not a plain state dict; not tensors: {_summarize(others)} (a training checkpoint?)")
     state = dict(content)
     if state and all(key.startswith("module.") for key in state):
-        if inside is None:
-            print(f"note: {path}: 'module.', before every name of a wrapped model, is taken off", file=sys.stderr)
+        if entry is None:
+            print(f"note: {path}: removing the prefix 'module.' of all keys", file=sys.stderr)
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
 
 
 def _find_entry(content: Mapping[Any, Any]) -> str:
-    """The entry of a training checkpoint that holds its weights; empty if there is none, or more than one might."""
+    """The key of the only state dict in a training checkpoint; empty if there is none or more than one."""
     found = [str(name) for name, value in content.items() if _is_state_dict(value)]
     return found[0] if len(found) == 1 and found[0] in STATE_DICT_ENTRIES else ""
 
@@ -68,12 +75,18 @@ def _is_state_dict(value: Any) -> bool:
 def load_checkpoint(
     module: nn.Module, path: Path | str, load: Callable[[dict[str, Tensor]], object] | None = None
 ) -> None:
-    """Load a checkpoint strictly, by `load` where the file's names must be mapped first.
+    """Load a checkpoint strictly.
 
-    Raises InputError that names missing, unexpected and misshapen keys; `module` then is as it was.
+    Args:
+        module: the network.
+        path: of the checkpoint.
+        load: loads the state dict into `module`, for files whose keys need mapping; default: load_strict.
+
+    Raises:
+        InputError: naming missing, unexpected and misshapen keys. `module` is then unchanged.
     """
     state = read_state_dict(path)
-    # Loaders that end in torch's own load_state_dict would copy what fits before they complain at length.
+    # load_state_dict alone would copy matching entries before raising an error.
     guard = module.register_load_state_dict_pre_hook(_raise_on_mismatch)
     try:
         load(state) if load else load_strict(module, state)
@@ -87,13 +100,19 @@ def load_checkpoint(
 def load_strict(
     module: nn.Module, state: Mapping[str, Tensor], random: tuple[str, ...] = (), counters: bool = True
 ) -> list[str]:
-    """Load `state`, all of it, into all of `module` but for what is meant to keep its random weights.
+    """Load all of `state` into all of `module` except for the parts that keep random weights.
 
-    random: beginnings of the names that keep them. `state` must not have these.
-    counters: whether BatchNorm's num_batches_tracked, which nothing here uses, must be in `state` as well.
+    Args:
+        module: the network.
+        state: tensors by key.
+        random: prefixes of the keys that keep random weights; `state` must not contain them.
+        counters: whether `state` must contain num_batches_tracked of BatchNorm, which nothing here uses.
 
-    Returns the names that kept their random weights. Raises RuntimeError naming missing, unexpected and misshapen
-    keys, before anything is copied.
+    Returns:
+        The keys that keep random weights.
+
+    Raises:
+        RuntimeError: naming missing, unexpected and misshapen keys, before anything is copied.
     """
     if problem := describe_mismatch(module, state, random, counters):
         raise RuntimeError(problem)
@@ -135,12 +154,12 @@ def is_finite(value: Tensor) -> bool:
     """Whether a tensor holds neither NaN nor infinity."""
     if value.is_meta or not value.is_floating_point():
         return True
-    # The sum is the faster test, and can only be wrong by overflowing.
+    # The sum is a faster test; only an overflow can make it fail on finite values.
     return bool(torch.isfinite(value.float().sum())) or bool(torch.isfinite(value.float()).all())
 
 
 def _raise_on_mismatch(module: nn.Module, state: Mapping[str, Tensor], *_: object) -> None:
-    # As in torch's own strict loading, files from before PyTorch 0.4.1 may do without counters.
+    # As in torch's strict loading, files from before PyTorch 0.4.1 need no num_batches_tracked.
     if problem := describe_mismatch(module, state, counters=False):
         raise RuntimeError(problem)
     if bad := [key for key, value in state.items() if not is_finite(value)]:
@@ -148,7 +167,7 @@ def _raise_on_mismatch(module: nn.Module, state: Mapping[str, Tensor], *_: objec
 
 
 def _read(path: Path) -> object:
-    """A file's content. Raises InputError if it is damaged, no checkpoint, or holds more than tensors."""
+    """The content of a file; InputError if it is damaged, not a checkpoint, or holds anything but tensors."""
     try:
         with path.open("rb") as file:
             start = file.read(64)
@@ -158,9 +177,9 @@ def _read(path: Path) -> object:
         if path.suffix == ".safetensors":
             return load_file(path)
         check_archive(path)
-        with warnings.catch_warnings():  # torch remarks on formats that it goes on to refuse
+        with warnings.catch_warnings():  # torch warns about formats that it then rejects
             warnings.simplefilter("ignore")
-            # Read whole, an older file cannot ask for buffers longer than it is.
+            # From memory, a file in the old format cannot request buffers larger than itself.
             source = path if start.startswith(b"PK") else io.BytesIO(path.read_bytes())
             return torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
@@ -168,21 +187,28 @@ def _read(path: Path) -> object:
         if start.startswith(b"version https://git-lfs"):
             raise InputError(f"{path}: a git-LFS pointer, not the checkpoint itself") from error
         if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-            raise InputError(f"{path}: a web page, not a checkpoint; fetch it again") from error
+            raise InputError(f"{path}: a web page, not a checkpoint; download it again") from error
         if "TorchScript" in str(error):
             raise InputError(f"{path}: a TorchScript program, not a state dict") from error
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named or ("Weights only load failed" in str(error) and start.startswith((b"PK", b"\x80"))):
-            what = named[1] if named else "a pickle of another kind"
-            raise InputError(f"{path}: refused, for it holds more than tensors ({what}), or is damaged") from error
+            what = named[1] if named else "another pickle"
+            raise InputError(f"{path}: refused: it holds more than tensors ({what}), or is damaged") from error
         if isinstance(error, SafetensorError | OSError | RuntimeError | ValueError | zipfile.BadZipFile):
-            raise InputError(f"{path}: damaged, or no checkpoint ({reason})") from error
-        raise InputError(f"{path}: damaged, or no checkpoint") from error
+            raise InputError(f"{path}: damaged, or not a checkpoint ({reason})") from error
+        raise InputError(f"{path}: damaged, or not a checkpoint") from error
 
 
-def check_archive(path: Path, sums: bool = False) -> None:
-    """Raise ValueError for what torch.save never writes: what is neither pickle nor archive, or unpacks into more
-    than the file has. sums: also for records that are not as their checksums say, which torch does not look at."""
+def check_archive(path: Path, checksums: bool = False) -> None:
+    """Reject files that torch.save does not write: neither an archive nor a pickle, or a compressed archive.
+
+    Args:
+        path: of the file.
+        checksums: also verify the checksum of each record, which torch.load does not.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
     with path.open("rb") as file:
         start = file.read(2)
     if start == b"PK":
@@ -193,7 +219,7 @@ def check_archive(path: Path, sums: bool = False) -> None:
             packed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
             if packed or sum(record.file_size for record in records) > path.stat().st_size:
                 raise ValueError("its records are compressed")
-            if sums and archive.testzip() is not None:
+            if checksums and archive.testzip() is not None:
                 raise ValueError("a record's checksum is wrong")
     elif start[:1] != b"\x80":
         raise ValueError("neither an archive nor a pickle")

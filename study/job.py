@@ -64,14 +64,14 @@ class Job:
         return runs / self.name
 
     def commands(self, runs: Path) -> list[list[str]]:
-        """The commands that make it, in order. --run_dir, for torchrun takes --run for itself."""
+        """The commands that make it, in order."""
         python, folder = ["python", "-m"], str(self.folder(runs))
         pictures = ["--strips", str(self.pictures)] if self.pictures else []
         if self.kind == "zero_shot":
             return [[*python, "zero_shot.evaluate", *self.arguments, "--out", folder, *pictures]]
-        evaluate = [*python, "supervised.evaluate", "--run_dir", folder]
+        evaluate = [*python, "supervised.evaluate", "--run-dir", folder]
         evaluations = [
-            [*evaluate, *(["--sound", sound] if sound != "real" else pictures)] for sound in self.audio_conditions
+            [*evaluate, *(["--audio", sound] if sound != "real" else pictures)] for sound in self.audio_conditions
         ]
         return [[*python, "supervised.train", *self.arguments, "--out", folder], *evaluations]
 

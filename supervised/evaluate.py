@@ -1,12 +1,11 @@
-"""Evaluate a trained run: M_J and M_F on the test split.
+"""Evaluate a trained run: M_J and M_F on a split.
 
     python -m supervised.evaluate --run-dir runs/supervised/s4_tpavi_resnet50
     python -m supervised.evaluate --run-dir DIR --audio shuffled     each clip with the audio of another one
-    python -m supervised.evaluate --run-dir DIR --sheets 8 --masks   pictures: frames, truth, prediction
+    python -m supervised.evaluate --run-dir DIR --sheets 8 --masks   images: frames, ground truth, prediction
 
-Writes metrics.json and per_frame.csv into the run folder, and on request sheets/, strips/ and masks/; all with
-_SPLIT_AUDIO in their names for other than the test split and the original audio. Runs under torchrun too, with the same
-numbers.
+Writes metrics.json and per_frame.csv into the run folder, and on request sheets/, strips/ and masks/. For other splits
+than test, or other audio than the original, their names end in _SPLIT_AUDIO. Under torchrun the numbers are the same.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -61,29 +60,43 @@ def evaluate(
     dataset: AVSDataset,
     accelerator: Accelerator,
     *,
-    batch: int = 4,
-    workers: int = 0,
-    show: ClipCallback | None = None,
+    batch_size: int = 4,
+    num_workers: int = 0,
+    on_clip: ClipCallback | None = None,
     title: str = "evaluate",
 ) -> Metrics:
-    """Evaluate every clip of a split once, shared among the processes; each gets the metrics of the whole split."""
+    """Evaluate every clip of a split once, distributed over the processes.
+
+    Args:
+        model: on the accelerator's device.
+        dataset: the split.
+        accelerator: device, precision and processes.
+        batch_size: videos per batch; it does not affect the metrics.
+        num_workers: processes that load clips.
+        on_clip: called with the logits and the ground truth of each clip of this process.
+        title: of the progress bar.
+
+    Returns:
+        The metrics of the whole split, in every process.
+    """
     was_training = model.training
     model.eval()
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
+    pin_memory = accelerator.device.type == "cuda"
     metrics = Metrics()
     with tqdm(
         total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process, **progress_bar_options()
     ) as bar:
-        for items in load_batches(dataset, chunk(mine, batch), workers, accelerator.device.type == "cuda"):
+        for items in load_batches(dataset, chunk(mine, batch_size), num_workers, pin_memory):
             moved = {name: to_device(v, accelerator.device) for name, v in items.items() if isinstance(v, Tensor)}
             with accelerator.autocast():
                 logits = model(moved).logits
             masks = items["masks"]
             logits = resize_logits(logits.float(), masks).cpu()
-            for place, index in enumerate(items["index"].tolist()):
-                metrics.add(index, logits[place], masks[place])
-                if show:
-                    show(index, logits[place], masks[place])
+            for index, clip_logits, clip_masks in zip(items["index"].tolist(), logits, masks, strict=True):
+                metrics.add(index, clip_logits, clip_masks)
+                if on_clip:
+                    on_clip(index, clip_logits, clip_masks)
             bar.update(len(masks))
     model.train(was_training)
     metrics.gather(accelerator.num_processes)
@@ -91,68 +104,103 @@ def evaluate(
 
 
 def image_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, strips: int, masks: bool) -> ClipCallback:
-    """Save the predicted masks of every clip, and sheets and strips of so many clips, evenly spread over the split."""
-    in_sheets, in_strips = evenly_spaced(sheets, len(dataset)), evenly_spaced(strips, len(dataset))
+    """A callback for `evaluate` that writes images of the predictions.
 
-    def show(index: int, logits: Tensor, truth: Tensor) -> None:
+    Args:
+        dataset: the split.
+        out: the run folder.
+        suffix: of the folders' names.
+        sheets: number of clips, evenly spaced over the split, of which it writes a sheet.
+        strips: number of clips of which it writes strips for the page of the study.
+        masks: whether to write the masks of all clips.
+    """
+    with_sheet, with_strips = evenly_spaced(sheets, len(dataset)), evenly_spaced(strips, len(dataset))
+
+    def on_clip(index: int, logits: Tensor, ground_truth: Tensor) -> None:
         clip = dataset.clips[index]
         predicted = (logits > 0).numpy()
         if masks:
             write_masks(out / f"masks{suffix}", clip, list(predicted))
-        if index not in in_sheets | in_strips:
+        if index not in with_sheet | with_strips:
             return
         frames = [read_frame(path) for path in dataset.data.frames(clip)]
-        rows = {"frames": frames, "truth": overlay_masks(frames, list(truth.numpy() > 0.5), GROUND_TRUTH_COLOR)}
+        rows = {"frames": frames, "truth": overlay_masks(frames, list(ground_truth.numpy() > 0.5), GROUND_TRUTH_COLOR)}
         rows["mask"] = overlay_masks(frames, list(predicted), PREDICTION_COLOR)
-        if index in in_sheets:
+        if index in with_sheet:
             write_grid_image(out / f"sheets{suffix}", clip, rows)
-        if index in in_strips:
+        if index in with_strips:
             write_row_images(out / f"strips{suffix}", dataset.data, clip, rows)
 
-    return show
+    return on_clip
+
+
+def build_accelerator(options: Options) -> Accelerator:
+    """Device, precision and processes of a run."""
+    set_matmul_precision(options.train.precision)
+    mixed_precision = {"fp32": "no", "tf32": "no"}.get(options.train.precision, options.train.precision)
+    return make_accelerator(options.train.device, mixed_precision)
+
+
+def load_run(run_dir: Path) -> tuple[AVSModel, Options, str]:
+    """The model that a run has kept, its options, and the sha256 of its weights.
+
+    Raises:
+        InputError: if the folder does not hold a trained run, or its files do not fit each other.
+    """
+    options = from_yaml(Options, run_dir / "config.yaml")
+    checkpoint = run_dir / "best.safetensors"
+    model = AVSModel(options.model, options.fidelity)
+    check_architecture(checkpoint, options.model)
+    load_checkpoint(model, checkpoint)
+    return model, options, sha256(checkpoint)  # now: training may replace the file during the evaluation
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("--run-dir", type=resolve_path, required=True, help="run folder of supervised.train")
+    parser.add_argument("--root", type=resolve_path, help="root of the data, if they have moved since training")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_argument(
+        "--audio",
+        choices=get_args(AudioCondition),
+        default="original",
+        help="audio of the clips: their own, silence, or that of other clips",
+    )
+    parser.add_argument(
+        "--metric-batch", type=POSITIVE_INT, help="videos that share a threshold in M_F (default: as in the run)"
+    )
+    parser.add_argument("--batch-size", type=POSITIVE_INT, default=4, help="videos per batch; metrics do not change")
+    parser.add_argument("--sheets", type=NON_NEGATIVE_INT, default=0, metavar="N", help="write image sheets of N clips")
+    parser.add_argument(
+        "--strips", type=NON_NEGATIVE_INT, default=0, metavar="N", help="write images of N clips for the study's page"
+    )
+    parser.add_argument("--masks", action="store_true", help="write every predicted mask as PNG")
+    return parser
 
 
 @cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = Parser(__doc__)
-    parser.add_argument("--run-dir", type=resolve_path, required=True, help="the folder that supervised.train wrote")
-    parser.add_argument("--root", type=resolve_path, help="the data, if it is elsewhere than in training")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
-    parser.add_argument("--audio", choices=get_args(AudioCondition), default="original", help="audio of the clips")
-    parser.add_argument(
-        "--metric_batch",
-        type=POSITIVE_INT,
-        help="videos that share a threshold in M_F (default: the run's)",
-    )
-    parser.add_argument("--batch", type=POSITIVE_INT, default=4, help="videos at once; the numbers do not depend on it")
-    parser.add_argument("--sheets", type=NON_NEGATIVE_INT, default=0, metavar="N", help="picture sheets of N clips")
-    parser.add_argument(
-        "--strips",
-        type=NON_NEGATIVE_INT,
-        default=0,
-        metavar="N",
-        help="pictures of N clips for the study's page",
-    )
-    parser.add_argument("--masks", action="store_true", help="save every predicted mask as PNG")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     suffix = "" if (args.split, args.audio) == ("test", "original") else f"_{args.split}_{args.audio}"
-    options = from_yaml(Options, args.run_dir / "config.yaml")
-    checkpoint = args.run_dir / "best.safetensors"
-    model = AVSModel(options.model, options.fidelity)
-    check_architecture(checkpoint, options.model)
-    load_checkpoint(model, checkpoint)
-    digest = sha256(checkpoint)  # of what was loaded: training may go on meanwhile
+    model, options, digest = load_run(args.run_dir)
     dataset = open_dataset(options.data, model.inputs, args.split, root=args.root, condition=args.audio)
     if args.split == "train" and options.data.benchmark == "s4":
-        print("note: S4 training clips are labelled in their first frame only; its prediction alone is scored")
+        print("note: S4 training clips have one labeled frame, the first; only its prediction is evaluated")
     accelerator = build_accelerator(options)
     model.to(accelerator.device)
-    wanted = (args.sheets, args.strips, args.masks)
-    show = image_writer(dataset, args.run_dir, suffix, *wanted) if any(wanted) else None
+    images = (args.sheets, args.strips, args.masks)
+    on_clip = image_writer(dataset, args.run_dir, suffix, *images) if any(images) else None
     begin = time.perf_counter()
     metrics = evaluate(
-        model, dataset, accelerator, batch=args.batch, workers=options.data.num_workers, show=show, title=args.split
+        model,
+        dataset,
+        accelerator,
+        batch_size=args.batch_size,
+        num_workers=options.data.num_workers,
+        on_clip=on_clip,
+        title=args.split,
     )
     if not accelerator.is_main_process:
         return 0
@@ -167,17 +215,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         fidelity=options.fidelity,
         image_size=options.data.image_size,
         seed=options.train.seed,
-        checkpoints={checkpoint.name: digest},
+        checkpoints={"best.safetensors": digest},
     )
     print(f"{args.run_dir} · {args.split}, {args.audio} audio, {format_metrics(numbers)}")
     return 0
-
-
-def build_accelerator(options: Options) -> Accelerator:
-    """The device, precision and processes of a run."""
-    set_matmul_precision(options.train.precision)
-    precision = {"fp32": "no", "tf32": "no"}.get(options.train.precision, options.train.precision)
-    return make_accelerator(options.train.device, precision)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Gradient checkpointing of image towers: activations within a block are recomputed in the backward pass.
 
-It takes less memory and more time; outputs, gradients and running statistics do not change. Source: Chen et al., "Training Deep Nets with Sublinear Memory
-Cost" (2016).
+It takes less memory and more time; outputs, gradients and running statistics do not change.
+Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016).
 """
 
 from collections.abc import Iterator

@@ -87,7 +87,7 @@ class AVSModel(nn.Module):
 
     @property
     def trains_projection(self) -> bool:
-        """Whether the last layer of a frozen audio tower is trained, because its checkpoint (esresnext-fbsp) has none."""
+        """Whether the last layer of a frozen audio tower is trained, since its checkpoint (esresnext-fbsp) has none."""
         fpn = self.options.segmentor == "fpn" and checkpoint_name(self.options.fpn.audio) == "esresnext-fbsp"
         return fpn and isinstance(self.audio_tower, ESResNeXtFBSP) and "audio" in self.options.freeze
 

@@ -1,12 +1,11 @@
-"""The supervised rows of the study: one table (rows.csv, a line for each script of the original) and one YAML file for
-each row, made of it.
+"""The supervised rows of the study: rows.csv, with one line per script of the original, and one YAML file per row.
 
     python -m supervised.rows              list the rows
-    python -m supervised.rows --write      write supervised/configs/*.yaml anew
-    python -m supervised.rows --check      name the files that are not as the table says; exit code 1 if there are any
+    python -m supervised.rows --write      generate supervised/configs/*.yaml from rows.csv
+    python -m supervised.rows --check      list the files that differ from rows.csv; exit code 1 if there are any
 
-Scripts with the same settings are the same row, whatever folder they lie in. A script without a row cannot run: the
-model that it asks for has no fusion "none". Source: the scripts of AVSBench and Sam4AVS.
+Scripts with the same options are one row, whatever their folder. A script without a row cannot run, because its model
+does not implement fusion "none". Source: the scripts of AVSBench and Sam4AVS.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -27,7 +26,7 @@ from utils.paths import expand_user
 
 HERE = Path(__file__).parent
 ROWS_CSV, CONFIGS = HERE / "rows.csv", HERE / "configs"
-BACKBONES = {  # of tpavi: its name in a sentence, in models.backbones, and its weights
+BACKBONES = {  # of tpavi: name in a sentence, name in models.backbones, and weights
     "resnet50": ("ResNet-50", "resnet50", "resnet50"),
     "pvt": ("PVT-v2-b5", "pvt_v2_b5", "pvt-v2-b5"),
 }
@@ -37,8 +36,13 @@ BACKBONES = {  # of tpavi: its name in a sentence, in models.backbones, and its 
 class Row:
     """A row of the study.
 
-    visual, audio: what the towers start from. freeze: "audio" or "". avm: the distance of the audio-visual mapping
-    loss. metric_batch: videos that share a threshold in M_F. scripts: the original's, by folder.
+    Attributes:
+        visual: initial weights of the image tower.
+        audio: initial weights of the audio tower.
+        freeze: "audio" or "".
+        avm: distance of the AVM loss.
+        metric_batch: videos that share a threshold in M_F.
+        scripts: those of the original, as FOLDER/SCRIPT.
     """
 
     name: str
@@ -59,19 +63,19 @@ class Row:
 
     @property
     def title(self) -> str:
-        """What it is, in a sentence."""
+        """A description in one sentence."""
         data = f"{self.benchmark.upper()}, {self.fraction:.0%} of the training clips".replace("%", " %")
         if self.segmentor == "tpavi":
             return f"TPAVI, {BACKBONES[self.visual][0]} on {data}."
         audio = f"audio tower from {self.audio}, {'frozen' if self.freeze else 'trained'}"
         if self.fusion == "none":
-            audio = "no sound"
+            audio = "no audio"
         return f"AudioCLIP FPN, fusion {self.fusion}, on {data}; image tower from {self.visual}, {audio}."
 
     def yaml(self) -> str:
-        """Its configuration."""
+        """The content of its YAML file."""
         lines = [f"# {self.title}", *(f"# Script: {script}" for script in self.scripts)]
-        lines.append("# Written by python -m supervised.rows --write; the table is supervised/rows.csv.")
+        lines.append("# Generated from supervised/rows.csv by python -m supervised.rows --write.")
         root = f"avsbench_data/{BENCHMARKS[self.benchmark].root}"
         lines.append(f"data: {{benchmark: {self.benchmark}, root: {root}, fraction: {self.fraction}}}")
         rates = f"lr: {_number(self.lr)}"
@@ -93,13 +97,17 @@ class Row:
 
 
 def read_table() -> list[dict[str, str]]:
-    """The table: every script of the original with its settings, `row` empty where it cannot run."""
+    """The lines of rows.csv: every script of the original with its options; `row` is empty for one that cannot run."""
     with ROWS_CSV.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def read_rows() -> list[Row]:
-    """The rows, in the order of the table. Raises ValueError if two scripts of a row have different settings."""
+    """The rows in the order of rows.csv.
+
+    Raises:
+        ValueError: if two scripts of a row have different options.
+    """
     found: dict[str, Row] = {}
     for line in read_table():
         if not line["row"]:
@@ -122,13 +130,13 @@ def read_rows() -> list[Row]:
         )
         known = found.get(row.name, row)
         if replace(known, scripts=()) != row:
-            raise ValueError(f"{ROWS_CSV}: the scripts of {row.name} differ in their settings")
+            raise ValueError(f"{ROWS_CSV}: the scripts of {row.name} have different options")
         found[row.name] = replace(row, scripts=(*known.scripts, f"{line['folder']}/{line['script']}"))
     return list(found.values())
 
 
 def _number(value: float) -> str:
-    """A rate as YAML reads a number: 5.0e-5, for it takes 5e-05 for a word."""
+    """A learning rate as 5.0e-5, because YAML reads 5e-05 as a string."""
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
 
@@ -138,8 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__)
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--write", action="store_true", help="write the YAML files")
-    action.add_argument("--check", action="store_true", help="compare the YAML files with the table")
+    action.add_argument("--write", action="store_true", help="generate the YAML files")
+    action.add_argument("--check", action="store_true", help="compare the YAML files with rows.csv")
     parser.add_argument("--out", type=expand_user, default=CONFIGS, help="folder of the YAML files")
     args = parser.parse_args(argv)
     table = read_rows()
@@ -154,10 +162,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             for row in table
             if not files[row.name].is_file() or files[row.name].read_text(encoding="utf-8") != row.yaml()
         ]
-        strange = sorted({path.stem for path in args.out.glob("*.yaml")} - set(files))
-        if wrong or strange:
-            raise InputError(f"{args.out}: not as the table says: {', '.join(wrong + strange)}; see --write")
-        print(f"{len(table)} rows are as the table says")
+        extra = sorted({path.stem for path in args.out.glob("*.yaml")} - set(files))
+        if wrong or extra:
+            names = ", ".join(wrong + extra)
+            raise InputError(f"{args.out}: differs from rows.csv: {names}; --write generates these files")
+        print(f"{len(table)} rows match rows.csv")
     else:
         for row in table:
             print(f"{row.name:50} {row.title}")

@@ -59,7 +59,7 @@ def load_state(path: Path) -> tuple[Progress, dict[str, Any]]:
         InputError: if the file is damaged, even in a single bit.
     """
     try:
-        check_archive(path, sums=True)
+        check_archive(path, checksums=True)
         saved = torch.load(path, map_location="cpu", weights_only=True)
         progress = Progress(**saved.pop("progress"))
         counts = (progress.epoch, progress.step, len(progress.history) - progress.epoch)

@@ -119,8 +119,8 @@ def test_an_entry_stands_for_several_jobs(tmp_path: Path) -> None:
     )
     training, real, shuffled = first.commands(Path("R"))
     assert training[:3] == ["python", "-m", "supervised.train"] and training[-2:] == ["--out", "R/" + first.name]
-    assert real[-2:] == ["--strips", "2"] and shuffled[-2:] == ["--sound", "shuffled"]
-    assert real[3:5] == ["--run_dir", "R/" + first.name]  # torchrun takes --run for an option of its own
+    assert real[-2:] == ["--strips", "2"] and shuffled[-2:] == ["--audio", "shuffled"]
+    assert real[3:5] == ["--run-dir", "R/" + first.name]
 
 
 @pytest.mark.parametrize(

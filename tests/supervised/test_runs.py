@@ -49,7 +49,7 @@ def read(run: Path, name: str = "metrics.json") -> dict[str, Any]:
     "benchmark, more",
     [
         ("s4", ["--fidelity", "published"]),
-        ("ms3", [*MODERN, "--model.freeze", "[]", "--train.precision", "bf16", "--train.to_channels_last", "true"]),
+        ("ms3", [*MODERN, "--model.freeze", "[]", "--train.precision", "bf16", "--train.channels_last", "true"]),
     ],
 )
 def test_train_then_evaluate(

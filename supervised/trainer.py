@@ -1,0 +1,276 @@
+"""Training of one run: epochs, validation, and a state from which a killed run resumes with the same result."""
+
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from models.checkpoints import is_finite
+from supervised import optim, state
+from supervised.data import extract_audio_features, open_dataset
+from supervised.distributed import convert_sync_batchnorm, loss_scale, rank_slice, set_num_videos, shuffled_batches
+from supervised.evaluate import build_accelerator, evaluate
+from supervised.grad_checkpointing import enable_grad_checkpointing
+from supervised.losses import segmentation_loss
+from supervised.model import AVSModel, architecture
+from supervised.options import Options, check_options
+from utils.cli import InputError, progress_bar_options
+from utils.config import to_yaml
+from utils.dataloader import load_batches
+from utils.device import AsyncCopy, to_channels_last, to_device
+from utils.figures import plot_curves
+from utils.files import remove_partials, write_bytes, write_text
+from utils.run_identity import record_data
+from utils.safetensors_io import safetensors_bytes
+
+
+class Trainer:
+    """A training run in its folder. Every process of a distributed run builds one.
+
+    Args:
+        options: of the run.
+        out: run folder; if it holds a state of the same run, training resumes from it.
+
+    Raises:
+        InputError: for invalid options, missing data or checkpoints, or the folder of another run.
+    """
+
+    def __init__(self, options: Options, out: Path):
+        check_options(options)
+        state.check_same_run(out / "config.yaml", options)
+        self.options, self.out = options, out
+        self.accelerator: Accelerator = build_accelerator(options)
+        set_seed(options.train.seed)
+        self.model = AVSModel(options.model, options.fidelity)
+        inputs = self.model.inputs
+        resuming = (out / "state.pt").is_file()
+        self.initial_weights = [] if resuming else self.model.load_pretrained()
+        self.datasets = {split: open_dataset(options.data, inputs, split) for split in ("train", "val")}
+        convert_sync_batchnorm(self.model)
+        if options.train.channels_last:
+            to_channels_last(self.model)
+        if options.train.grad_checkpointing:
+            enable_grad_checkpointing(self.model.visual_tower)
+        self.model.to(self.accelerator.device)
+        self.optimizer = optim.build_optimizer(self.model, options.train, options.fidelity)
+        self.trainable_parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.ema = optim.build_ema(self.model, options.train.ema_decay)
+        self.progress = state.Progress()
+        self.saved_at = time.monotonic()
+        # Steps issued before the losses of a step are read: waiting for each step's losses would leave a GPU idle.
+        self.async_steps = int(self.accelerator.device.type == "cuda")
+        if resuming:
+            self.resume()
+        if self.model.audio_is_static and self.progress.epoch < options.train.epochs:
+            self.precompute_audio_features()
+        self.wrapped_model, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        if options.train.compile:
+            self.wrapped_model = torch.compile(self.wrapped_model)
+
+    @property
+    def eval_model(self) -> AVSModel:
+        """The model that is validated and saved: the EMA if there is one."""
+        return self.model if self.ema is None else self.ema.module  # type: ignore[return-value]
+
+    def precompute_audio_features(self) -> None:
+        """Store the features of the frozen audio tower in the data sets."""
+        for split, dataset in self.datasets.items():
+            dataset.audio_features = extract_audio_features(
+                self.model,
+                dataset,
+                self.accelerator,
+                num_workers=self.options.data.num_workers,
+                cache=self.options.data.cache,
+                title=f"audio features, {split}",
+            )
+
+    def resume(self) -> None:
+        """Load state.pt.
+
+        Raises:
+            InputError: if it is damaged or of another run.
+        """
+        path = self.out / "state.pt"
+        self.progress, saved = state.load_state(path)
+        with state.wrap_load_errors(path):
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            optim.check_optimizer_state(self.optimizer)
+            if self.ema is not None:
+                self.ema.load_state_dict(saved["average"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(saved["scaler"])
+            if not all(is_finite(value) for value in self.model.state_dict().values()):
+                raise ValueError("its weights are not finite")
+            if self.progress.step > len(self.datasets["train"]):
+                raise ValueError("its step is beyond the end of the epoch")
+
+    def run(self) -> None:
+        """Train the remaining epochs."""
+        main, progress = self.accelerator.is_main_process, self.progress
+        if main:
+            self.write_config()
+        board = SummaryWriter(self.out / "tensorboard", purge_step=progress.epoch) if main else None
+        for epoch in range(progress.epoch, self.options.train.epochs):
+            begin = time.perf_counter() - progress.seconds
+            row: dict[str, Any] = {"epoch": epoch, **self.train_epoch(epoch)}
+            metrics = evaluate(
+                self.eval_model,
+                self.datasets["val"],
+                self.accelerator,
+                num_workers=self.options.data.num_workers,
+                title="val",
+            )
+            numbers = metrics.result(metric_batch=1)
+            row |= {"val_m_j": numbers["m_j"], "val_m_f": numbers["m_f"]}
+            row["seconds"] = round(time.perf_counter() - begin, 2)
+            improved = row["val_m_j"] > progress.best
+            progress.history.append(row)
+            progress.epoch, progress.step, progress.sums, progress.seconds = epoch + 1, 0, {}, 0.0
+            if main:
+                self.save(improved)
+                assert board is not None
+                for name in set(row) - {"epoch"}:
+                    board.add_scalar(name, row[name], epoch)
+                tqdm.write(
+                    f"epoch {epoch + 1}/{self.options.train.epochs}: loss {row['loss']:.4f}, "
+                    f"val M_J {row['val_m_j']:.4f}{' (best so far)' if improved else ''}, {row['seconds']:.0f} s"
+                )
+        if board:
+            board.close()
+        self.accelerator.wait_for_everyone()
+
+    def write_config(self) -> None:
+        """Write config.yaml, data.json and initial_weights.json."""
+        remove_partials(self.out)
+        with state.wrap_disk_errors(self.out):
+            write_text(self.out / "config.yaml", to_yaml(self.options))
+            record_data(self.out, self.options.data.root, self.options.data.benchmark)
+            if self.initial_weights:
+                record = {weights.tower: weights.record() for weights in self.initial_weights}
+                write_text(self.out / "initial_weights.json", json.dumps(record, indent=1) + "\n")
+        for weights in self.initial_weights:
+            tqdm.write(str(weights))
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """Train one epoch, or the rest of it; returns its mean losses over videos."""
+        train, progress, begin = self.options.train, self.progress, time.perf_counter()
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        # The order depends on seed and epoch only, so it is the same when resuming and for any number of processes.
+        schedule = shuffled_batches(len(self.datasets["train"]), train.batch_size, train.seed * 100_003 + epoch)
+        remaining = schedule[progress.step :]
+        loader = load_batches(
+            self.datasets["train"],
+            [rank_slice(batch, rank, world) for batch in remaining],
+            self.options.data.num_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        self.wrapped_model.train()
+        earlier = progress.seconds
+        bar = tqdm(
+            loader,
+            desc=f"epoch {epoch + 1}",
+            unit="step",
+            initial=progress.step,
+            total=len(schedule),
+            disable=not self.accelerator.is_main_process,
+            **progress_bar_options(),
+        )
+        pending: deque[tuple[int, int, AsyncCopy]] = deque()  # step, videos, losses
+        for items, batch in zip(bar, remaining, strict=True):
+            # The random state depends on the step only, so it need not be saved and is the same in all processes.
+            step_seed = np.random.SeedSequence([train.seed, epoch, progress.step])
+            torch.manual_seed(int(step_seed.generate_state(1)[0]))
+            optim.set_lr(
+                self.optimizer,
+                optim.lr_factor(epoch * len(schedule) + progress.step, train.epochs * len(schedule), train),
+                train,
+            )
+            pending.append((progress.step + 1, len(batch), self.train_step(items, batch)))
+            progress.step += 1
+            progress.seconds = earlier + time.perf_counter() - begin
+            due = self.accelerator.is_main_process and time.monotonic() - self.saved_at >= 60 * train.checkpoint_minutes
+            while len(pending) > (0 if due or progress.step == len(schedule) else self.async_steps):
+                bar.set_postfix(loss=f"{self.add_losses(*pending.popleft()):.4f}", refresh=False)
+            if due:
+                self.save_state()
+        return {name: total / len(self.datasets["train"]) for name, total in progress.sums.items()}
+
+    def add_losses(self, step: int, videos: int, losses: AsyncCopy) -> float:
+        """Add the losses of a step to the sums of the epoch; returns the total loss.
+
+        Raises:
+            InputError: if the loss is not finite.
+        """
+        values = losses.values().tolist()
+        if not np.isfinite(values[0]):
+            raise InputError(
+                f"the loss is {values[0]} at step {step} of epoch {self.progress.epoch + 1}; "
+                f"lower --train.lr. {self.out} keeps the last good state"
+            )
+        for name, value in zip(("loss", "bce", "avm"), values, strict=True):
+            self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value * videos
+        return float(values[0])
+
+    def train_step(self, items: dict[str, Any], batch: list[int]) -> AsyncCopy:
+        """One optimizer step.
+
+        Args:
+            items: the part of the batch of this process.
+            batch: indices of the whole batch.
+
+        Returns:
+            Losses of the whole batch: total, BCE and AVM.
+        """
+        device, world = self.accelerator.device, self.accelerator.num_processes
+        moved = {name: to_device(value, device) for name, value in items.items() if isinstance(value, Tensor)}
+        local, num_labeled = moved["masks"].shape[:2]
+        set_num_videos(self.model, len(batch))
+        with self.accelerator.autocast():
+            output = self.wrapped_model(moved, num_labeled if self.options.loss.distance == "none" else None)
+        loss = segmentation_loss(output, moved["masks"], self.options.loss, max(len(batch), local))
+        factor = loss_scale(local, len(batch), world)
+        terms = torch.stack([loss.total, loss.bce, loss.avm]).detach() * factor
+        losses = AsyncCopy(self.accelerator.reduce(terms, "mean"))
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss.total * factor)
+        if self.options.train.max_grad_norm:
+            self.accelerator.clip_grad_norm_(self.trainable_parameters, self.options.train.max_grad_norm)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        return losses
+
+    def save(self, improved: bool) -> None:
+        """Write the best model, the log, and, last, the resumable state, each atomically."""
+        if improved:
+            best = {name: value.contiguous().cpu() for name, value in self.eval_model.state_dict().items()}
+            state.check_finite(best, f"after epoch {self.progress.epoch}")
+            with state.wrap_disk_errors(self.out):
+                write_bytes(self.out / "best.safetensors", safetensors_bytes(best, architecture(self.options.model)))
+        with state.wrap_disk_errors(self.out):
+            write_text(self.out / "log.csv", pd.DataFrame(self.progress.history).to_csv(index=False))
+            write_bytes(self.out / "curves.png", plot_curves(self.progress.history))
+        self.save_state()
+
+    def save_state(self) -> None:
+        """Write state.pt atomically."""
+        kept: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state.check_finite(kept["model"], f"after step {self.progress.step} of epoch {self.progress.epoch + 1}")
+        if self.ema is not None:
+            kept["average"] = self.ema.state_dict()
+        if self.accelerator.scaler is not None:
+            kept["scaler"] = self.accelerator.scaler.state_dict()
+        with state.wrap_disk_errors(self.out):
+            state.save_state(self.out / "state.pt", self.progress, kept)
+        self.saved_at = time.monotonic()
