@@ -1,5 +1,8 @@
-"""The networks of the study. Public classes are imported when first asked for, so that a script which needs
-one network does not wait for the libraries of the others."""
+"""The networks of the study, and the register of their checkpoints.
+
+Names are imported when they are first used, so that a script that needs one network does not wait for the libraries of
+the others.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -7,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from models.audioclip_segmentor import AudioCLIPSegmentor
     from models.avsegformer import AVSegFormer
+    from models.registry import create_model, list_models, list_weights
     from models.tpavi_segmentor import TPAVISegmentor
 
-__all__ = ["AVSegFormer", "AudioCLIPSegmentor", "TPAVISegmentor"]
+__all__ = ["AVSegFormer", "AudioCLIPSegmentor", "TPAVISegmentor", "create_model", "list_models", "list_weights"]
 
 _MODULES = {
     "AVSegFormer": "models.avsegformer",
     "AudioCLIPSegmentor": "models.audioclip_segmentor",
     "TPAVISegmentor": "models.tpavi_segmentor",
+    "create_model": "models.registry",
+    "list_models": "models.registry",
+    "list_weights": "models.registry",
 }
 
 

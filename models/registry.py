@@ -227,5 +227,7 @@ _MODELS = {
     "vggish": _Model(_vggish, ("vggish", "random")),
     "tpavi_resnet50": _Model(_reference("TPAVISegmentor", backbone="resnet50"), ("random",)),
     "tpavi_pvt_v2_b5": _Model(_reference("TPAVISegmentor", backbone="pvt_v2_b5"), ("random",)),
+    "avsegformer_resnet50": _Model(_reference("AVSegFormer", backbone="resnet50"), ("random",)),
+    "avsegformer_pvt_v2_b5": _Model(_reference("AVSegFormer", backbone="pvt_v2_b5"), ("random",)),
     "audioclip_fpn": _Model(_reference("AudioCLIPSegmentor"), ("random",)),
 }

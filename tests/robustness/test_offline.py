@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from zero_shot.detectors.grounding_dino import GroundingDinoDetector
 
 from synthetic.random_grounding import save_detector
 from tests.helpers.offline.block_network import LIST, is_here
 from utils.cli import InputError
+from zero_shot.detectors.grounding_dino import GroundingDinoDetector
 
 REPOSITORY = Path(__file__).parents[2]
 FAR = "192.0.2.1"  # an address that is kept for examples: nobody has it

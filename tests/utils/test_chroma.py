@@ -6,9 +6,9 @@ Red of a row, or a column, across an edge between two colors of one luma. Biline
 import av
 import numpy as np
 import pytest
-from utils.picture import to_rgb
 
 from utils.fidelity import Fidelity
+from utils.video_frame import to_rgb
 
 # ffmpeg -f rawvideo -pix_fmt FORMAT -s 48x48 -i - -vf scale=flags=bicubic -f rawvideo -pix_fmt rgb24 -
 NEAREST = [37, 37, 37, 37, 37, 37, 222, 222, 222, 222, 222, 222]  # yuv420p has a conversion of its own there
