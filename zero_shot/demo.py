@@ -1,17 +1,16 @@
-"""Answer any video with masks, second by second or frame by frame, and leave pictures and a page to look at."""
+"""The demo: masks for any video, one per second or per frame, with an overlay video and an HTML page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
 
 import av
+import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from models.registry import MINI_DIR
 from utils.audio_stream import read_audio, read_audio_per_second
 from utils.cli import progress_bar_options
 from utils.config import to_yaml
@@ -23,221 +22,197 @@ from utils.video_stream import VideoInfo, frame_to_rgb, read_frame_per_second, r
 from utils.video_writer import write_video
 from zero_shot.demo_folder import (
     MASK_LIST,
+    DemoOutputs,
     MaskRecord,
     check_folder,
     describe,
     finished_notes,
-    line,
-    printable,
+    record_line,
     resume,
     write_record,
 )
+from zero_shot.demo_notes import SMALL_WEIGHTS_NOTE, card_stride, collect_notes, summary, uses_small_weights
+from zero_shot.figures import heatmap_image, prompt_image, resize_mask
 from zero_shot.methods import Prediction, ZeroShotMethod
-from zero_shot.options import RECOMMENDED_CONFIG, Options
-from zero_shot.page import enlarge_mask, facts, fit, heatmap_image, prompt_image, save_images, spans, write_page
+from zero_shot.options import Options
+from zero_shot.page import write_page
 
-Every = Literal["second", "frame"]
-
-MAX_CARDS = 600  # seconds that the page shows, at most
-MINIATURE_NOTE = (
-    "Made by the small networks of this repository, which know fourteen drawings and nothing else: do not rely on what "
-    "they mark in any other video. For that: python -m pretrained.download audioclip-full sam-vit-h, then "
-    f"--config {RECOMMENDED_CONFIG}"
-)
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 480, 960  # pixels: longer side of the images on the page
 
 
 @dataclass
 class DemoFrame:
-    """A frame that gets a mask: its number from 1, its second from 0, and whether it stands for that second.
+    """A frame that gets a mask.
 
-    frame: as the study resizes it. picture: (h, w, 3), for people. sound: of its second, None where that is silent.
+    Attributes:
+        number: from 1.
+        second: from 0.
+        on_page: whether it represents its second on the page.
+        frame: (224, 224, 3) uint8 RGB, as in the study.
+        image: (h, w, 3) uint8 RGB, for the page.
+        audio: (samples,) of its second; None if that is silent.
     """
 
     number: int
     second: int
-    picked: bool
+    on_page: bool
     frame: np.ndarray
-    picture: np.ndarray
-    sound: np.ndarray | None
+    image: np.ndarray
+    audio: np.ndarray | None
 
 
 def run(
-    setting: ZeroShotMethod,
-    options: Options,
-    video: VideoInfo,
-    digest: str,
-    out: Path,
-    every: Every = "second",
-    *,
-    heat: bool = False,
-    prompts: bool = False,
+    method: ZeroShotMethod, options: Options, video: VideoInfo, digest: str, out: Path, outputs: DemoOutputs
 ) -> None:
-    """Make the demo of a video in a folder that `check_folder` allows, or go on with it, and say what came of it.
+    """Make or resume the demo of a video, and print a summary.
 
-    digest: sha256 of the video. heat, prompts: also save the similarity maps, and the frames with SAM's prompts.
+    Args:
+        method: built from the options.
+        options: of the method.
+        video: by `utils.video_stream.open_video`.
+        digest: sha256 of the video.
+        out: a folder that `check_folder` accepts.
+        outputs: what to make.
+
+    Raises:
+        InputError: if another process makes a demo in the folder, or the folder is no longer acceptable.
     """
-    description = describe(options, video, digest, every, heat, prompts)
-    if is_miniature(options):
-        print(f"note: {MINIATURE_NOTE}")
+    description = describe(options, video, digest, outputs)
+    small = uses_small_weights(options)
+    if small:
+        print(f"note: {SMALL_WEIGHTS_NOTE}")
     with exclusive_lock(out / ".lock", "makes a demo here"):
-        check_folder(out, video, digest)  # again: until now another process may have been here
-        total = video.num_frames if every == "frame" else video.num_seconds
+        check_folder(out, video, digest)  # again: another process may have changed it in the meantime
+        total = video.num_frames if outputs.mask_rate == "frame" else video.num_seconds
         records = resume(out, description, options.run.batch_size, total)
         notes = finished_notes(out) if len(records) == total else None
         if notes is None:
             write_text(out / "config.yaml", to_yaml(options))
-            add_masks(setting, video, out, records, description, options.run.batch_size)
-            write_overlay(video, out, every)
-            notes = collect_notes(video, options, records) + lacking(out, options, heat=heat, prompts=prompts)
-            if (stride := card_stride(video)) > 1:
-                notes.append(f"The video is long: the page shows one second in {stride}.")
-            page, small = out / "index.html", is_miniature(options)
-            write_page(page, video, records, notes, every, configuration=to_yaml(options), miniature=small)
+            if len(records) < total:
+                add_masks(method, video, out, records, outputs, options.run.batch_size)
+            write_overlay(video, out, outputs)
+            notes = collect_notes(video, options, outputs, records, out)
+            page = out / "index.html"
+            write_page(page, video, records, notes, outputs, configuration=to_yaml(options), small_weights=small)
             write_record(out, description, duration=video.duration, masks=len(records), notes=notes)
-    print(summary(video, records, notes, every, out / "index.html"))
-
-
-def lacking(out: Path, options: Options, *, heat: bool, prompts: bool) -> list[str]:
-    """A note for each kind of picture that was asked for and that the setting does not make."""
-    wanted = ((heat, "heat", "similarity map"), (prompts, "prompts", "prompt for SAM"))
-    return [
-        f"There is no {what} to show: setting {options.method} made none of this video."
-        for asked, folder, what in wanted
-        if asked and not (out / folder).is_dir()
-    ]
-
-
-def is_miniature(options: Options) -> bool:
-    """Whether the networks are those that ship, which know drawings alone."""
-    return any(path.parent == MINI_DIR for path in options.checkpoint_files())
-
-
-def card_stride(video: VideoInfo) -> int:
-    """The page shows one second in so many."""
-    return -(-video.num_seconds // MAX_CARDS)
+    print(summary(video, records, notes, outputs, out / "index.html"))
 
 
 def add_masks(
-    setting: ZeroShotMethod,
+    method: ZeroShotMethod,
     video: VideoInfo,
     out: Path,
     records: list[MaskRecord],
-    description: dict[str, Any],
-    batch: int,
+    outputs: DemoOutputs,
+    batch_size: int,
 ) -> None:
-    """Make the masks that `records` lacks, with their pictures, and add them to it and to the list on disk."""
-    every, stride = description["every"], card_stride(video)
-    total = video.num_frames if every == "frame" else video.num_seconds
-    if len(records) == total:
-        return
+    """Predict and save the masks that `records` lacks, and append them to it and to the list on disk."""
+    stride = card_stride(video)
+    total = video.num_frames if outputs.mask_rate == "frame" else video.num_seconds
+    frames = iterate_frames(video, method, outputs, skip=len(records))
     with (
         tqdm(total=total, initial=len(records), desc="masks", unit="mask", **progress_bar_options()) as bar,
-        (out / MASK_LIST).open("a", encoding="utf-8") as listing,
+        (out / MASK_LIST).open("a", encoding="utf-8") as mask_list,
     ):
-        for moment, answer in predict_batches(setting, iterate_frames(video, setting, every, skip=len(records)), batch):
-            record = save_mask(out, video, moment, answer)
-            if answer and answer.similarity_map is not None and description["heat"]:
-                write_bytes(
-                    out / "heat" / f"{moment.number:06d}.jpg", jpeg_bytes(heatmap_image(moment.picture, answer))
-                )
-            if answer and answer.prompt is not None and description["prompts"]:
-                write_bytes(
-                    out / "prompts" / f"{moment.number:06d}.jpg", jpeg_bytes(prompt_image(moment.picture, answer))
-                )
-            if moment.picked and moment.second % stride == 0:
-                record.pictures = save_images(out, moment.number, moment.picture, answer)
-            listing.write(line(record))
-            listing.flush()
+        for frame, prediction in predict_batches(method, frames, batch_size):
+            record = save_mask(out, video, frame, prediction)
+            save_requested_images(out, frame, prediction, outputs)
+            if frame.on_page and frame.second % stride == 0:
+                record.images = save_page_images(out, frame, prediction)
+            mask_list.write(record_line(record))
+            mask_list.flush()
             records.append(record)
             bar.update()
 
 
-def write_overlay(video: VideoInfo, out: Path, every: Every) -> None:
-    """Write the video with its sound and the masks."""
-    rate = video.audio_rate if video.audio_rate in (av.Codec("aac", "w").audio_rates or []) else 48_000
-    sound = read_audio(video, rate) if video.audio_rate else None
-    shown = tqdm(
-        tinted(video, out, every), total=video.num_frames, desc="overlay", unit="frame", **progress_bar_options()
-    )
-    write_video(out / "overlay.mp4", shown, video.fps, sound, rate)
-
-
-def iterate_frames(video: VideoInfo, setting: ZeroShotMethod, every: Every, skip: int = 0) -> Iterator[DemoFrame]:
-    """The frames that are to get a mask, but for the first `skip` of them, each with the sound of its second."""
-    sounds = read_audio_per_second(video, setting.sample_rate, int16_round_trip=setting.int16_round_trip)
-    picked, before, sound = video.frame_index_per_second(), -1, None
-    for place, frame in read_frames(video) if every == "frame" else read_frame_per_second(video):
-        second = video.second_of(place) if every == "frame" else place
-        if second > before:
-            before, sound = second, next(sounds, None)
-        if place >= skip:
-            shown = every == "second" or place == picked[second]
+def iterate_frames(
+    video: VideoInfo, method: ZeroShotMethod, outputs: DemoOutputs, skip: int = 0
+) -> Iterator[DemoFrame]:
+    """The frames that get a mask, without the first `skip` of them, each with the audio of its second."""
+    seconds = read_audio_per_second(video, method.sample_rate, int16_round_trip=method.int16_round_trip)
+    representative, previous, audio = video.frame_index_per_second(), -1, None
+    every_frame = outputs.mask_rate == "frame"
+    for index, frame in read_frames(video) if every_frame else read_frame_per_second(video):
+        second = video.second_of(index) if every_frame else index
+        if second > previous:
+            previous, audio = second, next(seconds, None)
+        if index >= skip:
+            on_page = not every_frame or index == representative[second]
             rgb = to_rgb(frame)
-            yield DemoFrame(place + 1, second, shown, resize_frame(rgb), fit(resize_to_video(video, rgb)), sound)
+            image = resize_for_page(resize_to_video(video, rgb))
+            yield DemoFrame(index + 1, second, on_page, resize_frame(rgb), image, audio)
 
 
 def predict_batches(
-    setting: ZeroShotMethod, asking: Iterator[DemoFrame], batch: int
+    method: ZeroShotMethod, frames: Iterator[DemoFrame], batch_size: int
 ) -> Iterator[tuple[DemoFrame, Prediction | None]]:
-    """Each moment with its answer; where nothing sounds there is nothing to ask."""
-    while group := list(islice(asking, batch)):
-        sounds = [moment.sound for moment in group if moment.sound is not None]
-        frames = [moment.frame for moment in group if moment.sound is not None]
-        answers = iter(setting.predict(frames, torch.from_numpy(np.stack(sounds))) if sounds else [])
-        for moment in group:
-            yield moment, None if moment.sound is None else next(answers)
+    """Each frame with its prediction; None if its second is silent."""
+    while batch := list(islice(frames, batch_size)):
+        audio = [frame.audio for frame in batch if frame.audio is not None]
+        images = [frame.frame for frame in batch if frame.audio is not None]
+        predictions = iter(method.predict(images, torch.from_numpy(np.stack(audio))) if audio else [])
+        for frame in batch:
+            yield frame, None if frame.audio is None else next(predictions)
 
 
-def save_mask(out: Path, video: VideoInfo, moment: DemoFrame, answer: Prediction | None) -> MaskRecord:
+def save_mask(out: Path, video: VideoInfo, frame: DemoFrame, prediction: Prediction | None) -> MaskRecord:
     """Write a mask at the size of the video."""
     size = (video.height, video.width)
-    mask = np.zeros(size, bool) if answer is None else enlarge_mask(answer.mask, size)
-    write_bytes(out / "masks" / f"{moment.number:06d}.png", png_bytes(mask.astype(np.uint8) * 255))
-    words = answer.labels if answer else ()
-    return MaskRecord(moment.number, moment.second, answer is None, float(mask.mean()), words)
+    mask = np.zeros(size, bool) if prediction is None else resize_mask(prediction.mask, size)
+    write_bytes(out / "masks" / f"{frame.number:06d}.png", png_bytes(mask.astype(np.uint8) * 255))
+    labels = prediction.labels if prediction else ()
+    return MaskRecord(frame.number, frame.second, prediction is None, float(mask.mean()), labels)
 
 
-def tinted(video: VideoInfo, out: Path, every: Every) -> Iterator[np.ndarray]:
-    """The frames of the video under the masks that were written."""
+def save_requested_images(out: Path, frame: DemoFrame, prediction: Prediction | None, outputs: DemoOutputs) -> None:
+    """Write the images that --save-heatmaps and --save-prompts request, as far as the method gives them."""
+    name = f"{frame.number:06d}.jpg"
+    if outputs.heatmaps and prediction and prediction.similarity_map is not None:
+        write_bytes(out / "heatmaps" / name, jpeg_bytes(heatmap_image(frame.image, prediction)))
+    if outputs.prompts and prediction and prediction.prompt is not None:
+        write_bytes(out / "prompts" / name, jpeg_bytes(prompt_image(frame.image, prediction)))
+
+
+def save_page_images(out: Path, frame: DemoFrame, prediction: Prediction | None) -> dict[str, str]:
+    """Write the images of a second on the page; returns their paths relative to `out` by view."""
+    image, size = frame.image, frame.image.shape[:2]
+    mask = np.zeros(size, bool) if prediction is None else resize_mask(prediction.mask, size)
+    views = {"frame": image, "mask": overlay_mask(image, mask, PREDICTION_COLOR)}
+    if prediction and (prediction.similarity_map is not None or prediction.prompt is not None):
+        views["heatmap"] = prompt_image(heatmap_image(image, prediction), prediction)
+    paths = {view: f"images/{frame.number:06d}_{view}.jpg" for view in views}
+    for view, path in paths.items():
+        write_bytes(out / path, jpeg_bytes(views[view]))
+    return paths
+
+
+def resize_for_page(rgb: np.ndarray) -> np.ndarray:
+    """An image whose longer side has MIN_IMAGE_SIZE to MAX_IMAGE_SIZE pixels."""
+    side = max(rgb.shape[:2])
+    scale = min(max(side, MIN_IMAGE_SIZE), MAX_IMAGE_SIZE) / side
+    size = [max(1, round(length * scale)) for length in rgb.shape[1::-1]]
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+
+def write_overlay(video: VideoInfo, out: Path, outputs: DemoOutputs) -> None:
+    """Write overlay.mp4: the video with its audio and the masks."""
+    rate = video.audio_rate if video.audio_rate in (av.Codec("aac", "w").audio_rates or []) else 48_000
+    audio = read_audio(video, rate) if video.audio_rate else None
+    frames = tqdm(
+        overlay_frames(video, out, outputs),
+        total=video.num_frames,
+        desc="overlay",
+        unit="frame",
+        **progress_bar_options(),
+    )
+    write_video(out / "overlay.mp4", frames, video.fps, audio, rate)
+
+
+def overlay_frames(video: VideoInfo, out: Path, outputs: DemoOutputs) -> Iterator[np.ndarray]:
+    """The frames of the video with the saved masks drawn on them."""
     number, mask = 0, np.zeros((video.height, video.width), bool)
-    for tick, frame in read_frames(video):
-        wanted = (tick if every == "frame" else video.second_of(tick)) + 1
-        if wanted != number:
-            number, mask = wanted, read_image(out / "masks" / f"{wanted:06d}.png")[..., 0] > 0
+    for index, frame in read_frames(video):
+        current = (index if outputs.mask_rate == "frame" else video.second_of(index)) + 1
+        if current != number:
+            number, mask = current, read_image(out / "masks" / f"{current:06d}.png")[..., 0] > 0
         yield overlay_mask(frame_to_rgb(video, frame), mask, PREDICTION_COLOR)
-
-
-def collect_notes(video: VideoInfo, options: Options, records: Sequence[MaskRecord]) -> list[str]:
-    """What a reader must know to make sense of the masks, one sentence each; the weightiest first."""
-    notes = [*([MINIATURE_NOTE] if is_miniature(options) else []), *video.notes]
-    if video.missing_frames:
-        notes.append(f"The file is cut short: {video.missing_frames} of its frames are missing.")
-    silent = sorted({record.second for record in records if record.silent})
-    if not video.audio_rate:
-        notes.append("The video has no sound track: nothing sounds, so every mask is empty.")
-    elif len(silent) == video.num_seconds:
-        notes.append("The video is silent from beginning to end: nothing sounds, so every mask is empty.")
-    elif silent:
-        notes.append(f"Silent at {spans(silent)}: nothing sounds there, so the masks are empty.")
-    empty = sum(not record.silent and record.part == 0 for record in records)
-    if empty:
-        why = (
-            "no proposal was likely enough" if options.method == "no_prompt" else "nothing was found to prompt SAM with"
-        )
-        notes.append(f"{empty} of {len(records)} masks are empty though something sounds: {why}.")
-    return notes
-
-
-def summary(video: VideoInfo, records: Sequence[MaskRecord], notes: Sequence[str], every: Every, page: Path) -> str:
-    """One screen for the end of the run."""
-    shown = [record.part for record in records if record.part > 0]
-    part = f", which mark {100 * sum(shown) / len(shown):.1f} % of the frame on average" if shown else ""
-    words = sorted({word for record in records for word in record.words})
-    lines = [
-        f"{printable(video.path)}: {facts(video)}",
-        f"masks: {len(records)}, one for every {every}; {len(shown)} not empty{part}",
-        *([f"heard: {', '.join(words[:20])}"] if words else []),
-        *(f"note: {note}" for note in notes),
-        f"page: {printable(page)}",
-    ]
-    return "\n".join(lines)

@@ -1,13 +1,13 @@
-"""Evaluate a zero-shot row of the study: M_J and M_F, from AudioCLIP's similarity and Segment Anything.
+"""Evaluate a zero-shot method: M_J and M_F on a split of AVSBench.
 
     python -m zero_shot.evaluate --config zero_shot/configs/s4_point_local.yaml [--fidelity published] [--data.root DIR]
-    python -m zero_shot.evaluate --config zero_shot/configs/mini/s4_point_local.yaml        the miniature, no download
-    python -m zero_shot.evaluate --config FILE --sheets 8 --masks     pictures: frames, truth, heat map, prompts, masks
-    torchrun --nproc_per_node 4 -m zero_shot.evaluate --config FILE   several processes, same numbers
+    python -m zero_shot.evaluate --config zero_shot/configs/mini/s4_point_local.yaml     synthetic clips, no download
+    python -m zero_shot.evaluate --config FILE --sheets 8 --masks     images: frames, ground truth, heatmap, prediction
+    torchrun --nproc_per_node 4 -m zero_shot.evaluate --config FILE   several processes, same results
 
-The run folder (default runs/zero_shot/NAME-OF-THE-CONFIG, with _published where that is asked for) gets config.yaml,
-metrics.json, per_frame.csv and what is asked for. Embeddings and proposals are kept in run.cache, so a run that was
-stopped loses little and another threshold costs almost nothing.
+The run folder (default runs/zero_shot/NAME-OF-THE-CONFIG, plus _published for that fidelity) gets config.yaml,
+metrics.json, per_frame.csv and the requested images. Embeddings and proposals are cached in run.cache, so running an
+interrupted command again resumes it, and another threshold takes little time.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -50,18 +50,19 @@ from zero_shot.figures import prediction_rows
 from zero_shot.methods import Prediction, ZeroShotMethod, build_method
 from zero_shot.options import BASELINES, RUNTIME_ONLY, WEIGHTS, Options
 
-Show = Callable[[int, np.ndarray, list[Prediction], np.ndarray], None]  # (place in the split, frames, answers, masks)
+# Called for each clip with its index in the split, its frames, predictions and ground truth masks (n, H, W) bool.
+ClipCallback = Callable[[int, np.ndarray, list[Prediction], np.ndarray], None]
 
 
-def open_split(options: Options, setting: ZeroShotMethod) -> AVSDataset:
-    """The clips of the split, with frames and sounds as the setting wants them."""
+def open_split(options: Options, method: ZeroShotMethod) -> AVSDataset:
+    """The clips of the split, with audio at the sample rate of the method."""
     dataset = AVSDataset(
         AVSBench(options.data.root, options.data.benchmark),
         options.data.split,
         images="raw",
         audio="none" if options.method in BASELINES else "waveform",
-        sample_rate=setting.sample_rate,
-        int16_round_trip=setting.int16_round_trip,
+        sample_rate=method.sample_rate,
+        int16_round_trip=method.int16_round_trip,
         soft_masks=options.data.soft_masks,
     )
     if options.data.max_clips:
@@ -70,69 +71,91 @@ def open_split(options: Options, setting: ZeroShotMethod) -> AVSDataset:
 
 
 def evaluate(
-    setting: ZeroShotMethod,
+    method: ZeroShotMethod,
     dataset: AVSDataset,
     accelerator: Accelerator,
-    batch: int,
-    workers: int,
-    show: Show | None = None,
+    batch_size: int,
+    num_workers: int,
+    on_clip: ClipCallback | None = None,
 ) -> Metrics:
-    """Answer every clip once, shared among the processes; each gets the metrics of the whole split."""
-    mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
+    """Predict every clip once, with the clips divided among the processes.
+
+    Args:
+        method: with its networks on the accelerator's device.
+        dataset: by `open_split`.
+        accelerator: of the processes.
+        batch_size: clips in a batch.
+        num_workers: processes that read clips; 0 reads in this one.
+        on_clip: called for each clip of this process.
+
+    Returns:
+        The metrics of the whole split, in every process.
+    """
+    indices = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
     with tqdm(
-        total=len(mine), desc="clips", unit="clip", disable=not accelerator.is_main_process, **progress_bar_options()
+        total=len(indices), desc="clips", unit="clip", disable=not accelerator.is_main_process, **progress_bar_options()
     ) as bar:
-        for items in load_batches(dataset, chunk(mine, batch), workers, accelerator.device.type == "cuda"):
+        for items in load_batches(dataset, chunk(indices, batch_size), num_workers, accelerator.device.type == "cuda"):
             videos, seconds = items["frames"].shape[:2]
             frames = list(items["frames"].flatten(0, 1).numpy())
-            sounds = items["waveform"].flatten(0, 1) if "waveform" in items else torch.zeros(len(frames), 0)
-            answers = setting.predict(frames, sounds)
+            audio = items["waveform"].flatten(0, 1) if "waveform" in items else torch.zeros(len(frames), 0)
+            predictions = method.predict(frames, audio)
             for video in range(videos):
                 index, masks = int(items["index"][video]), items["masks"][video]
-                mine_now = slice(video * seconds, (video + 1) * seconds)
-                predicted = torch.from_numpy(np.stack([answer.mask for answer in answers[mine_now]])).float()
-                # S4 training clips are labelled in their first frame only.
+                of_video = predictions[video * seconds : (video + 1) * seconds]
+                predicted = torch.from_numpy(np.stack([prediction.mask for prediction in of_video])).float()
+                # S4 training clips are labeled in their first frame only.
                 metrics.add(index, predicted[: len(masks)], masks)
-                if show:
-                    show(index, items["frames"][video].numpy(), answers[mine_now], masks.numpy() > 0.5)
+                if on_clip:
+                    on_clip(index, items["frames"][video].numpy(), of_video, masks.numpy() > 0.5)
             bar.update(videos)
     metrics.gather(accelerator.num_processes)
     return metrics
 
 
-def picture_writer(dataset: AVSDataset, out: Path, sheets: int, strips: int, masks: bool) -> Show:
-    """Save the masks of every clip, and sheets and strips of so many clips, evenly spread over the split."""
+def image_writer(dataset: AVSDataset, out: Path, sheets: int, strips: int, masks: bool) -> ClipCallback:
+    """A callback that saves images.
+
+    Args:
+        dataset: by `open_split`.
+        out: run folder.
+        sheets: number of clips, evenly spaced over the split, with one image of all rows each.
+        strips: the same with one image per row and the audio, for the study's page.
+        masks: whether to save the masks of every clip.
+    """
     in_sheets, in_strips = evenly_spaced(sheets, len(dataset)), evenly_spaced(strips, len(dataset))
 
-    def show(index: int, frames: np.ndarray, answers: list[Prediction], truth: np.ndarray) -> None:
+    def save_clip(index: int, frames: np.ndarray, predictions: list[Prediction], ground_truth: np.ndarray) -> None:
         clip = dataset.clips[index]
         if masks:
-            write_masks(out / "masks", clip, [answer.mask for answer in answers])
-        rows = prediction_rows(list(frames), answers, truth) if index in in_sheets | in_strips else {}
+            write_masks(out / "masks", clip, [prediction.mask for prediction in predictions])
+        rows = prediction_rows(list(frames), predictions, ground_truth) if index in in_sheets | in_strips else {}
         if index in in_sheets:
             write_grid_image(out / "sheets", clip, rows)
         if index in in_strips:
             write_row_images(out / "strips", dataset.data, clip, rows)
 
-    return show
+    return save_clip
 
 
 def prepare_folder(out: Path, options: Options) -> None:
-    """Leave the options in the run folder; refuse one that holds a run of others.
+    """Write the options into the run folder.
 
-    Data and weights may have moved."""
+    Raises:
+        InputError: if it contains a run with other options, data or weights; these may have moved to other paths.
+    """
     config = out / "config.yaml"
-    with exclusive_lock(out / ".lock", "is just starting in it"):
+    with exclusive_lock(out / ".lock", "is starting in it"):
         if config.is_file():
-            held = from_yaml(Options, config)
-            names = differing_options(held, options, ("data.root", *RUNTIME_ONLY))
-            files = [each.checkpoint_files() for each in (held, options)]
+            previous = from_yaml(Options, config)
+            names = differing_options(previous, options, ("data.root", *RUNTIME_ONLY))
+            files = [each.checkpoint_files() for each in (previous, options)]
             if set(names) & set(WEIGHTS) and len(files[0]) == len(files[1]):
-                there = [sha256(path) for path in files[0] if path.is_file()]
-                if len(there) < len(files[0]) or files_match(there, files[1]):
+                hashes = [sha256(path) for path in files[0] if path.is_file()]
+                if len(hashes) < len(files[0]) or files_match(hashes, files[1]):
                     names = [name for name in names if name not in WEIGHTS]
-            check_same_options(out, held, options, names)
+            check_same_options(out, previous, options, names)
             check_same_data(out, options.data.root, options.data.benchmark)
         write_text(config, to_yaml(options))
         record_data(out, options.data.root, options.data.benchmark)
@@ -143,31 +166,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = option_parser(Options, __doc__, "python -m zero_shot.evaluate")
     parser.add_argument("--out", type=Path | None, default=None, help="run folder")
-    parser.add_argument("--sheets", type=NON_NEGATIVE_INT, default=0, help="picture sheets of so many clips")
+    parser.add_argument("--sheets", type=NON_NEGATIVE_INT, default=0, metavar="N", help="save images of N clips")
     parser.add_argument(
-        "--strips", type=NON_NEGATIVE_INT, default=0, help="pictures for the study's page, of so many clips"
+        "--strips", type=NON_NEGATIVE_INT, default=0, metavar="N", help="save images of N clips for the study's page"
     )
-    parser.add_argument("--masks", action="store_true", help="save every mask as PNG")
+    parser.add_argument("--masks", action="store_true", help="save every predicted mask as PNG")
     options, namespace = parse_options(parser, Options, argv)
     stem = Path(str(namespace.config[-1])).stem if namespace.config else f"{options.data.benchmark}_{options.method}"
     published = "_published" if options.fidelity == "published" else ""
     out = expand_user(namespace.out or Path("runs/zero_shot") / f"{stem}{published}")
     accelerator = make_accelerator(options.run.device)
-    setting = build_method(options, accelerator.device)
-    dataset = open_split(options, setting)
+    method = build_method(options, accelerator.device)
+    dataset = open_split(options, method)
     if accelerator.is_main_process:
         prepare_folder(out, options)
-    wanted = (namespace.sheets, namespace.strips, namespace.masks)
-    show = picture_writer(dataset, out, *wanted) if any(wanted) else None
+    images = (namespace.sheets, namespace.strips, namespace.masks)
+    on_clip = image_writer(dataset, out, *images) if any(images) else None
     begin = time.perf_counter()
-    metrics = evaluate(setting, dataset, accelerator, options.run.batch_size, options.data.num_workers, show)
+    metrics = evaluate(method, dataset, accelerator, options.run.batch_size, options.data.num_workers, on_clip)
     if not accelerator.is_main_process:
         return 0
-    numbers = metrics.result(options.metric_batch)
+    result = metrics.result(options.metric_batch)
     write_per_frame(out / "per_frame.csv", metrics, dataset.clips)
     write_metrics(
         out / "metrics.json",
-        numbers,
+        result,
         method=options.method,
         fidelity=options.fidelity,
         split=options.data.split,
@@ -175,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds=round(time.perf_counter() - begin, 3),
         checkpoints={str(path): sha256(path) for path in options.checkpoint_files()},
     )
-    print(f"{out} · {options.method}, {options.fidelity}, {options.data.split}, {format_metrics(numbers)}")
+    print(f"{out} · {options.method}, {options.fidelity}, {options.data.split}, {format_metrics(result)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""demo.py on every kind of video: what is written, in step with the sound, and what is refused."""
+"""demo.py on all types of videos: what is written, synchronous with the audio, and what is refused."""
 
 import json
 import re
@@ -22,47 +22,48 @@ from utils.layout import AVSBench
 from utils.video import read_clip
 from utils.video_stream import frame_to_rgb, open_video, read_frames
 from utils.video_writer import write_video
-from zero_shot.demo import MINIATURE_NOTE, Every, run
-from zero_shot.demo_folder import check_folder
+from zero_shot.demo import run
+from zero_shot.demo_folder import DemoOutputs, MaskRate, check_folder
+from zero_shot.demo_notes import SMALL_WEIGHTS_NOTE
+from zero_shot.figures import resize_mask
 from zero_shot.methods import Prediction, ZeroShotMethod, build_method
 from zero_shot.options import Options
-from zero_shot.page import enlarge_mask
 from zero_shot.prompts import Prompt
 
 ClipMaker = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
 
 
-class Left(ZeroShotMethod):
-    """Marks the left half, and the right half where the sound is loud; says nothing of a frame darker than 10."""
+class LeftHalf(ZeroShotMethod):
+    """Predicts the left half, and the right half if the audio is loud; inverted for a frame darker than 10."""
 
     sample_rate = 16_000
 
     def __init__(self) -> None:
-        self.asked: list[tuple[np.ndarray, np.ndarray]] = []
+        self.inputs: list[tuple[np.ndarray, np.ndarray]] = []
 
     def predict(self, frames: Sequence[np.ndarray], seconds: Tensor) -> list[Prediction]:
-        """See Setting."""
-        answers = []
+        """Implements ZeroShotMethod.predict."""
+        predictions = []
         for frame, second in zip(frames, seconds.numpy(), strict=True):
-            self.asked.append((frame, second))
+            self.inputs.append((frame, second))
             mask = np.zeros((224, 224), bool)
             if frame.mean() >= 10:
                 mask[:, :112] = True
             if np.abs(second).max() > 0.5:
                 mask = ~mask
-            heat = np.linspace(0, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
+            similarity_map = np.linspace(0, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
             prompt = Prompt(np.array([[56.0, 112.0]]), np.array([1]), np.array([[0, 0, 111, 223]]))
-            answers.append(Prediction(mask, heat, prompt, ("bell & drum",)))
-        return answers
+            predictions.append(Prediction(mask, similarity_map, prompt, ("bell & drum",)))
+        return predictions
 
 
 def make(
-    tmp_path: Path, path: Path, setting: ZeroShotMethod | None = None, every: Every = "second", **wanted: bool
+    tmp_path: Path, path: Path, method: ZeroShotMethod | None = None, mask_rate: MaskRate = "second", **images: bool
 ) -> Path:
     """The folder of a demo."""
     out, video = tmp_path / "out", open_video(path)
-    run(setting or Left(), Options(), video, sha256(path), out, every, **wanted)
+    run(method or LeftHalf(), Options(), video, sha256(path), out, DemoOutputs(mask_rate, **images))
     return out
 
 
@@ -107,10 +108,10 @@ def test_masks_and_sound_stay_with_their_frames(tmp_path: Path) -> None:
     path, sound = tmp_path / "a.mp4", tone(3)
     sound[RATE : 2 * RATE] *= 3
     write_video(path, moving(75), 25, sound)
-    intervals: tuple[Every, ...] = ("second", "frame")
-    for every in intervals:
-        out = make(tmp_path, path, every=every)
-        assert len(masks(out)) == (3 if every == "second" else 75)
+    rates: tuple[MaskRate, ...] = ("second", "frame")
+    for mask_rate in rates:
+        out = make(tmp_path, path, mask_rate=mask_rate)
+        assert len(masks(out)) == (3 if mask_rate == "second" else 75)
         video = open_video(out / "overlay.mp4")
         for tick, frame in read_frames(video):
             rgb = frame_to_rgb(video, frame).astype(int)
@@ -137,23 +138,23 @@ def test_a_variable_rate_ends_in_step(tmp_path: Path) -> None:
 
 def test_pictures_on_request(tmp_path: Path, clip_file: ClipMaker) -> None:
     path = clip_file("pictures.mp4", seconds=2, fps=4)
-    out = make(tmp_path, path, every="frame", heat=True, prompts=True)
+    out = make(tmp_path, path, mask_rate="frame", heatmaps=True, prompts=True)
     names = [f"{n:06d}.jpg" for n in range(1, 9)]
-    for folder in ("heat", "prompts"):
-        assert sorted(picture.name for picture in (out / folder).iterdir()) == names
+    for folder in ("heatmaps", "prompts"):
+        assert sorted(image.name for image in (out / folder).iterdir()) == names
         assert read_image(out / folder / names[0]).shape == (360, 480, 3)
     # The box of the prompt is on the left half, in yellow.
-    picture = read_image(out / "prompts" / names[0]).astype(int)
-    yellow = (picture[..., 0] > 150) & (picture[..., 2] < 120)
+    image = read_image(out / "prompts" / names[0]).astype(int)
+    yellow = (image[..., 0] > 150) & (image[..., 2] < 120)
     assert yellow[180, 236:242].any() and not yellow[:, 245:].any()
     page = (out / "index.html").read_text()
-    assert page.count("<section") == 2 and page.count('src="pictures/') == 6 and "bell &amp; drum" in page
+    assert page.count("<section") == 2 and page.count('src="images/') == 6 and "bell &amp; drum" in page
     out = make(tmp_path, path)
-    assert not (out / "heat").exists() and not (out / "prompts").exists() and len(masks(out)) == 2
+    assert not (out / "heatmaps").exists() and not (out / "prompts").exists() and len(masks(out)) == 2
 
 
 def test_a_long_video_gets_a_page_of_bearable_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zero_shot.demo.CARDS", 4)
+    monkeypatch.setattr("zero_shot.demo_notes.MAX_CARDS", 4)
     path = tmp_path / "a.mp4"
     write_video(path, moving(20), 2, tone(10))
     out = make(tmp_path, path)
@@ -162,20 +163,20 @@ def test_a_long_video_gets_a_page_of_bearable_length(tmp_path: Path, monkeypatch
 
 
 def test_frames_and_seconds_are_the_study_s(clip_file: ClipMaker, tmp_path: Path) -> None:
-    """On a clip of the study the setting sees and hears what preprocessing makes of it."""
-    path, setting = clip_file("study.mp4"), Left()
-    setting.sample_rate = 44_100
-    make(tmp_path, path, setting)
+    """For a clip of the study the method gets the frames and the audio that preprocessing gives."""
+    path, method = clip_file("study.mp4"), LeftHalf()
+    method.sample_rate = 44_100
+    make(tmp_path, path, method)
     media = read_clip(path)
     write_bytes(tmp_path / "clip.wav", wav_bytes(media.samples, 16_000))
     heard = load_clip_waveform(tmp_path / "clip.wav", 44_100)
-    assert len(setting.asked) == 5
-    for (frame, second), study_frame, study_second in zip(setting.asked, media.frames, heard, strict=True):
+    assert len(method.inputs) == 5
+    for (frame, second), study_frame, study_second in zip(method.inputs, media.frames, heard, strict=True):
         assert np.array_equal(frame, study_frame)
         assert second.shape == (44_100,) and np.abs(second - study_second).max() < 1e-6
 
 
-# Nothing to hear, nothing to see
+# Silence and empty masks
 
 
 def notes(out: Path) -> str:
@@ -186,13 +187,13 @@ def notes(out: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "sound, said", [(None, "no sound track"), (np.zeros(2 * RATE), "silent from beginning to end")]
+    "sound, said", [(None, "no audio track"), (np.zeros(2 * RATE), "silent from beginning to end")]
 )
 def test_without_sound_nothing_is_marked(tmp_path: Path, capsys: Capture, sound: np.ndarray | None, said: str) -> None:
-    path, setting = tmp_path / "a.mp4", Left()
+    path, method = tmp_path / "a.mp4", LeftHalf()
     write_video(path, moving(50), 25, sound)
-    out = make(tmp_path, path, setting)
-    assert not setting.asked and len(masks(out)) == 2 and not np.any(masks(out))
+    out = make(tmp_path, path, method)
+    assert not method.inputs and len(masks(out)) == 2 and not np.any(masks(out))
     assert said in notes(out) and capsys.readouterr().out.count(said) == 1 and not missing(out)
     assert open_video(out / "overlay.mp4").audio_rate == (RATE if sound is not None else 0)
 
@@ -205,7 +206,7 @@ def test_silent_seconds_and_empty_masks_are_told(tmp_path: Path) -> None:
     write_video(path, frames, 10, sound)
     out = make(tmp_path, path)
     assert [bool(mask.any()) for mask in masks(out)] == [False, True, False, False, True]
-    assert "Silent at 0:02–0:04" in notes(out) and "1 of 5 masks are empty though something sounds" in notes(out)
+    assert "Silent at 0:02–0:04" in notes(out) and "1 of 5 masks are empty although there is audio" in notes(out)
 
 
 def test_one_frame(tmp_path: Path) -> None:
@@ -278,9 +279,9 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, clip_file: ClipMaker, 
     (others / "masks").mkdir(parents=True)
     (others / "masks" / "mine.png").write_bytes(b"mine")
     for folder, said in (
-        (others, "something else than a demo"),
+        (others, "other files than a demo"),
         (video.path, "is a file"),
-        (video.path / "out", "cannot be made"),
+        (video.path / "out", "cannot be created"),
     ):
         with pytest.raises(InputError, match=said):
             check_folder(folder, video, sha256(video.path))
@@ -288,9 +289,9 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, clip_file: ClipMaker, 
     (out / "thesis.txt").write_text("mine")
     assert "thesis.txt" in fault([video.path, "--out", out], capsys)
     (out / "thesis.txt").unlink()
-    assert "lies in" in fault([out / "overlay.mp4", "--out", out], capsys)
+    assert "is inside" in fault([out / "overlay.mp4", "--out", out], capsys)
     first = (out / "overlay.mp4").read_bytes()
-    assert len(masks(make(tmp_path, video.path, every="frame"))) == 25  # which do not stay, either
+    assert len(masks(make(tmp_path, video.path, mask_rate="frame"))) == 25  # which do not stay, either
     assert make(tmp_path, video.path) == out and (out / "overlay.mp4").read_bytes() == first and len(masks(out)) == 1
     assert not list(out.rglob("*.partial*"))
 
@@ -312,35 +313,40 @@ def first_clip(composed: Path) -> Path:
 WITHOUT_TRACE = ["--run.use_cache", "false", "--run.device", "cpu"]
 
 
-def test_the_miniature_end_to_end(composed: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Without a configuration: No-Prompt, which is the setting that its YAML names."""
+def test_small_weights_end_to_end(composed: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Without --config: No-Prompt, the method of the default YAML file."""
     out = tmp_path / "out"
     words = [str(first_clip(composed)), "--out", str(out), "--proposals.points_per_side", "6", *WITHOUT_TRACE]
     assert demo.main(words) == 0
     said = capsys.readouterr().out
     assert str(out / "index.html") in said and len(said.splitlines()) < 24
-    # The note about the miniature comes before the work, before all notes, and in the headline of the page.
-    assert said.startswith(f"note: {MINIATURE_NOTE}\n") and notes(out).startswith(MINIATURE_NOTE)
+    # The note about the small weights is printed first, precedes all other notes, and is in the headline of the page.
+    assert said.startswith(f"note: {SMALL_WEIGHTS_NOTE}\n") and notes(out).startswith(SMALL_WEIGHTS_NOTE)
     page = (out / "index.html").read_text()
     assert "fourteen drawings" in page[page.index("<h1>") : page.index("</h1>")]
-    assert said.count("note: ") > 1 and said.split("note: ")[2].startswith(MINIATURE_NOTE)
+    assert said.count("note: ") > 1 and said.split("note: ")[2].startswith(SMALL_WEIGHTS_NOTE)
     options = from_yaml(Options, out / "config.yaml")
     assert options.method == "no_prompt" and options.sam.model == "mini" and options.proposals.points_per_side == 6
     assert len(masks(out)) == 5 and any(mask.any() for mask in masks(out)) and not missing(out)
-    assert not (out / "heat").exists()
+    assert not (out / "heatmaps").exists()
 
 
 def test_prompts_end_to_end(composed: Path, tmp_path: Path) -> None:
-    """The demo's masks are the ones that the setting gives the clip's frames and seconds on disk."""
+    """The demo's masks equal the method's predictions for the preprocessed clip."""
     out, clip = tmp_path / "out", first_clip(composed)
-    config = demo.MINIATURE.with_name("s4_point_local.yaml")
+    config = demo.DEFAULT_CONFIG.with_name("s4_point_local.yaml")
     assert (
-        demo.main([str(clip), "--config", str(config), "--out", str(out), "--heat", "--prompts", *WITHOUT_TRACE]) == 0
+        demo.main(
+            [str(clip), "--config", str(config), "--out", str(out), "--save-heatmaps", "--save-prompts", *WITHOUT_TRACE]
+        )
+        == 0
     )
-    assert all(len(list((out / folder).iterdir())) == 5 for folder in ("masks", "heat", "prompts")) and not missing(out)
-    setting = build_method(from_yaml(Options, out / "config.yaml"))
+    assert all(len(list((out / folder).iterdir())) == 5 for folder in ("masks", "heatmaps", "prompts")) and not missing(
+        out
+    )
+    method = build_method(from_yaml(Options, out / "config.yaml"))
     data = AVSDataset(AVSBench(composed / "Single-source", "s4"), clip.parts[-3], images="raw", audio="waveform")
     item = next(data[index] for index, known in enumerate(data.clips) if known.name == clip.stem)
-    answers = setting.predict(list(item["frames"].numpy()), item["waveform"])
-    for found, answer in zip(masks(out), answers, strict=True):
-        assert np.array_equal(found > 0, enlarge_mask(answer.mask, found.shape))
+    predictions = method.predict(list(item["frames"].numpy()), item["waveform"])
+    for found, prediction in zip(masks(out), predictions, strict=True):
+        assert np.array_equal(found > 0, resize_mask(prediction.mask, found.shape))

@@ -1,4 +1,4 @@
-"""What a demo keeps of a run that was stopped and of other videos, names that are no text, and the command line."""
+"""Interrupted demos, demos of other videos, unusual file names, and the command line."""
 
 import os
 import shutil
@@ -13,13 +13,13 @@ from torch import Tensor
 import demo
 from supervised import train
 from tests.helpers.videos import moving, tone
-from tests.zero_shot.test_demo import Capture, Left, fault, make, masks, missing, notes
+from tests.zero_shot.test_demo import Capture, LeftHalf, fault, make, masks, missing, notes
 from utils.files import read_image, sha256
 from utils.video_stream import VideoInfo, open_video, read_frames
 from utils.video_writer import write_video
 from zero_shot import evaluate
 from zero_shot.demo import run
-from zero_shot.demo_folder import MASK_LIST, check_words
+from zero_shot.demo_folder import MASK_LIST, DemoOutputs, check_arguments
 from zero_shot.methods import Prediction
 from zero_shot.options import Options
 
@@ -35,16 +35,16 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-class Stopped(Left):
-    """Ends the run when it is asked for the given time."""
+class InterruptedMethod(LeftHalf):
+    """Interrupts the run at the n-th batch."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, batch: int) -> None:
         super().__init__()
-        self.left = at
+        self.remaining = batch
 
     def predict(self, frames: Sequence[np.ndarray], seconds: Tensor) -> list[Prediction]:
-        self.left -= 1
-        if self.left == 0:
+        self.remaining -= 1
+        if self.remaining == 0:
             raise KeyboardInterrupt
         return super().predict(frames, seconds)
 
@@ -55,15 +55,15 @@ def content(out: Path) -> dict[str, bytes]:
 
 def test_a_demo_that_was_stopped_goes_on(tmp_path: Path, film: Path, capsys: Capture) -> None:
     """What is complete of the masks is kept, by whole batches of four, and the end is that of an undisturbed run."""
-    whole = content(make(tmp_path / "whole", film, heat=True, prompts=True))
+    whole = content(make(tmp_path / "whole", film, heatmaps=True, prompts=True))
     for at, kept, asked in ((1, 0, 7), (2, 4, 5), (3, 8, 2)):
         with pytest.raises(KeyboardInterrupt):
-            make(tmp_path / f"cut{at}", film, Stopped(at), heat=True, prompts=True)
+            make(tmp_path / f"cut{at}", film, InterruptedMethod(at), heatmaps=True, prompts=True)
         capsys.readouterr()
-        setting = Left()
-        out = make(tmp_path / f"cut{at}", film, setting, heat=True, prompts=True)
-        assert len(setting.asked) == asked
-        assert (f"{kept} of 10 masks are there already" in capsys.readouterr().out) == (kept > 0)
+        method = LeftHalf()
+        out = make(tmp_path / f"cut{at}", film, method, heatmaps=True, prompts=True)
+        assert len(method.inputs) == asked
+        assert (f"{kept} of 10 masks are complete" in capsys.readouterr().out) == (kept > 0)
         assert content(out) == whole and not missing(out)
 
 
@@ -74,8 +74,8 @@ def test_killed_while_the_overlay_is_written(tmp_path: Path, film: Path) -> None
         (out / name).unlink()
     for name in (".overlay.0a1b2c3d.partial.mp4", ".lock", "masks/.000003.0a1b2c3d.partial.png"):
         (out / name).write_bytes(b"of a killed process")
-    setting = Left()
-    assert content(make(tmp_path, film, setting)) == whole and not setting.asked
+    method = LeftHalf()
+    assert content(make(tmp_path, film, method)) == whole and not method.inputs
 
 
 def test_killed_before_anything_was_written(tmp_path: Path, film: Path) -> None:
@@ -84,9 +84,9 @@ def test_killed_before_anything_was_written(tmp_path: Path, film: Path) -> None:
     assert len(masks(make(tmp_path, film))) == 10
 
 
-@pytest.mark.parametrize("damage, asked", [("line", 2), ("mask", 5), ("picture", 5), ("list", 7), ("nonsense", 7)])
+@pytest.mark.parametrize("damage, asked", [("line", 2), ("mask", 5), ("image", 5), ("list", 7), ("nonsense", 7)])
 def test_what_is_lost_of_a_demo_is_made_again(tmp_path: Path, film: Path, damage: str, asked: int) -> None:
-    out, setting = make(tmp_path, film), Left()
+    out, method = make(tmp_path, film), LeftHalf()
     whole, listing = content(out), out / MASK_LIST
     if damage == "line":
         listing.write_bytes(listing.read_bytes()[:-9])
@@ -95,31 +95,31 @@ def test_what_is_lost_of_a_demo_is_made_again(tmp_path: Path, film: Path, damage
     elif damage == "nonsense":
         listing.write_text('[1]\n{"number": "1"}\n')
     else:
-        (out / {"mask": "masks/000006.png", "picture": "pictures/000008_heat.jpg"}[damage]).unlink()
-    assert content(make(tmp_path, film, setting)) == whole and len(setting.asked) == asked
+        (out / {"mask": "masks/000006.png", "image": "images/000008_heatmap.jpg"}[damage]).unlink()
+    assert content(make(tmp_path, film, method)) == whole and len(method.inputs) == asked
 
 
 def test_other_options_make_the_demo_anew_and_say_so(tmp_path: Path, film: Path, capsys: Capture) -> None:
     words = [str(film), "--out", str(tmp_path / "out"), *QUICK]
     for more, said in (
         ([], ""),
-        (["--run.batch_size", "2", "--data.root", "elsewhere"], "10 of 10 masks are there already"),
-        (["--every", "frame"], "another every"),
+        (["--run.batch_size", "2", "--data.root", "elsewhere"], "10 of 10 masks are complete"),
+        (["--mask-rate", "frame"], "another mask_rate"),
         (
-            ["--every", "frame", "--audioclip.audio_repeats", "3", "--prompt.points", "global"],
+            ["--mask-rate", "frame", "--audioclip.audio_repeats", "3", "--prompt.points", "global"],
             "audioclip.audio_repeats, prompt.points;",
         ),
     ):
         capsys.readouterr()
         assert demo.main([*words, *more]) == 0
-        assert said in (printed := capsys.readouterr().out) and ("made anew" in printed) == (
-            said != "" and "already" not in said
+        assert said in (printed := capsys.readouterr().out) and ("overwritten" in printed) == (
+            said != "" and "complete" not in said
         )
     assert len(masks(tmp_path / "out")) == 20
 
 
 def test_a_second_demo_in_the_same_folder_waits(tmp_path: Path, film: Path) -> None:
-    class Second(Left):
+    class Second(LeftHalf):
         def predict(self, frames: Sequence[np.ndarray], seconds: Tensor) -> list[Prediction]:
             if pid := os.fork():  # locks are held by processes
                 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
@@ -149,12 +149,14 @@ def test_another_video_of_the_same_name_goes_elsewhere(
     for _ in range(2):
         assert demo.main(["b/film.mov", *QUICK]) == 0
         said = capsys.readouterr().out
-        assert said.startswith("runs/demo/film holds the demo of another video; this one goes to runs/demo/film-2")
+        assert said.startswith(
+            "runs/demo/film contains the demo of another video; this one is written to runs/demo/film-2"
+        )
     assert demo.main([str(copy), *QUICK]) == 0 and "10 of 10" in capsys.readouterr().out
     assert content(Path("runs/demo/film")).keys() == first.keys() and len(masks(Path("runs/demo/film"))) == 10
     assert len(masks(Path("runs/demo/film-2"))) == 3 and len(list(Path("runs/demo").iterdir())) == 2
     said = fault(["b/film.mov", *QUICK, "--out", "runs/demo/film"], capsys)
-    assert "runs/demo/film: holds the demo of another video (" in said and "film.mp4)" in said
+    assert "runs/demo/film: contains the demo of another video (" in said and "film.mp4)" in said
     assert masks(Path("runs/demo/film"))[0].all()
     # A demo that does not say whose it is belongs to nobody else.
     for damaged in ("[]", "{}", "{"):
@@ -204,14 +206,14 @@ def test_what_is_no_file(tmp_path: Path, film: Path, capsys: Capture, monkeypatc
     for word, said in (
         (str(tmp_path), "a folder; name one video file such as "),
         ("empty", "empty: a folder; name one video file"),
-        ("https://example.org/watch?v=1", "a URL, and nothing is downloaded here; save the video"),
+        ("https://example.org/watch?v=1", "a URL; videos are not downloaded, save it"),
         ("rtsp://host/live", "a URL"),
-        ("-abc.mp4", "begins with a dash, as options do; if it is the video, write ./-abc.mp4"),
+        ("-abc.mp4", "begins with a dash, like an option; if it is the video, write ./-abc.mp4"),
         ("-absent.webm", "begins with a dash"),
     ):
         assert said in fault([word], capsys)
     assert demo.main(["./-abc.mp4", *QUICK]) == 0 and demo.main([*QUICK, "--", "-abc.mp4"]) == 0
-    check_words(["a.mp4", "--retrieval.logit_scale", "-1.5", "--prompt.threshold=.5", "-h", "--", "-abc.mp4"])
+    check_arguments(["a.mp4", "--retrieval.logit_scale", "-1.5", "--prompt.threshold=.5", "-h", "--", "-abc.mp4"])
 
 
 def test_a_home_folder_is_found(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,18 +224,18 @@ def test_a_home_folder_is_found(tmp_path: Path, film: Path, monkeypatch: pytest.
 # Page and help
 
 
-def test_pictures_of_the_page_can_be_enlarged(tmp_path: Path) -> None:
-    """Each is a link to itself, which works without a script; a large video's pictures are large."""
+def test_images_of_the_page_can_be_enlarged(tmp_path: Path) -> None:
+    """Each is a link to itself, which works without scripts; images of a large video are large."""
     path = tmp_path / "a.mp4"
     write_video(path, moving(2, 1080, 1920), 1, tone(2))
     out = make(tmp_path, path)
     page = (out / "index.html").read_text()
     for number in (1, 2):
-        for view in ("frame", "heat", "mask"):
-            picture = f"pictures/{number:06d}_{view}.jpg"
-            assert f'<a href="{picture}"><img src="{picture}"' in page and (out / picture).is_file()
+        for view in ("frame", "heatmap", "mask"):
+            image = f"images/{number:06d}_{view}.jpg"
+            assert f'<a href="{image}"><img src="{image}"' in page and (out / image).is_file()
     assert page.count("<a ") == 6 and "http" not in page and 'data-second="1"' in page
-    assert read_image(out / "pictures" / "000001_mask.jpg").shape == (540, 960, 3)
+    assert read_image(out / "images" / "000001_mask.jpg").shape == (540, 960, 3)
 
 
 @pytest.mark.parametrize("command, own", [(demo, 4), (evaluate, 4), (train, 1)])
@@ -248,14 +250,14 @@ def test_help_shows_usage_as_written_and_own_options_first(
     listed = [line.split()[0] for line in said.splitlines() if line.startswith("  --")]
     assert listed[own] == "--config" and said[: said.index("\n\n")].count("[--") == own + 2
     if command is demo:
-        assert listed[:own] == ["--out", "--every", "--heat", "--prompts"]
+        assert listed[:own] == ["--out", "--mask-rate", "--save-heatmaps", "--save-prompts"]
 
 
 def test_notes_of_the_reader_are_shown(tmp_path: Path, film: Path, capsys: Capture) -> None:
     """Above the video on the page and on the terminal; again by a command that need not read the video again."""
     video, out = open_video(film), tmp_path / "out"
     video.add_note("Time stamps restart at <2 s>.")
-    run(Left(), Options(), video, sha256(film), out)
+    run(LeftHalf(), Options(), video, sha256(film), out, DemoOutputs())
     page = (out / "index.html").read_text()
     assert page.index("Time stamps restart at &lt;2 s&gt;.") < page.index("Silent at 0:02–0:05") < page.index("<video")
     assert "note: Time stamps restart at <2 s>.\n" in capsys.readouterr().out

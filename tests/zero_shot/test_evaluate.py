@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +16,7 @@ from models.audioclip import AudioCLIP
 from models.registry import create_model
 from synthetic.random_grounding import save_clap, save_detector
 from utils.config import from_yaml
+from utils.files import read_image
 from utils.layout import AVSBench
 from zero_shot import evaluate
 from zero_shot.encoders.audioclip import AudioCLIPEncoder, build_audioclip_encoder
@@ -85,7 +85,7 @@ def test_every_setting_runs_end_to_end(composed: Path, tmp_path: Path, setting: 
     assert len(per_frame) == found["frames"] and per_frame["iou"].mean() == pytest.approx(found["m_j"], abs=1e-5)
     masks = sorted((out / "masks").rglob("*.png"))
     assert len(masks) == found["frames"] and len(list((out / "sheets").glob("*.png"))) == 1
-    assert set(np.unique(cv2.imread(str(masks[0]), cv2.IMREAD_UNCHANGED))) <= {0, 255}
+    assert set(np.unique(read_image(masks[0]))) <= {0, 255}
     assert from_yaml(Options, out / "config.yaml").method == setting
 
 

@@ -1,0 +1,97 @@
+"""What a demo says about a video and its masks, in sentences: notes for the page, and the summary of the command."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.registry import MINI_DIR
+from utils.video_stream import VideoInfo
+from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable
+from zero_shot.options import RECOMMENDED_CONFIG, Options
+
+MAX_CARDS = 600  # seconds shown on the page; of longer videos every n-th second is shown
+SMALL_WEIGHTS_NOTE = (
+    "Made by the small networks of this repository, which know fourteen drawings and nothing else: do not rely on what "
+    "they mark in any other video. For that: python -m pretrained.download audioclip-full sam-vit-h, then "
+    f"--config {RECOMMENDED_CONFIG}"
+)
+
+
+def uses_small_weights(options: Options) -> bool:
+    """Whether the networks are the small ones of this repository, which know drawings only."""
+    return any(path.parent == MINI_DIR for path in options.checkpoint_files())
+
+
+def card_stride(video: VideoInfo) -> int:
+    """The page shows every n-th second; this is n."""
+    return -(-video.num_seconds // MAX_CARDS)
+
+
+def collect_notes(
+    video: VideoInfo, options: Options, outputs: DemoOutputs, records: Sequence[MaskRecord], out: Path
+) -> list[str]:
+    """What a reader must know about the masks, one sentence each, the most important first."""
+    notes = [*([SMALL_WEIGHTS_NOTE] if uses_small_weights(options) else []), *video.notes]
+    if video.missing_frames:
+        notes.append(f"The file is cut short: {video.missing_frames} of its frames are missing.")
+    silent = sorted({record.second for record in records if record.silent})
+    if not video.audio_rate:
+        notes.append("The video has no audio track, so every mask is empty.")
+    elif len(silent) == video.num_seconds:
+        notes.append("The video is silent from beginning to end, so every mask is empty.")
+    elif silent:
+        notes.append(f"Silent at {format_times(silent)}: the masks are empty there.")
+    empty = sum(not record.silent and record.area == 0 for record in records)
+    if empty:
+        reason = "no proposal was similar enough" if options.method == "no_prompt" else "there was no prompt for SAM"
+        notes.append(f"{empty} of {len(records)} masks are empty although there is audio: {reason}.")
+    for requested, folder, content in (
+        (outputs.heatmaps, "heatmaps", "similarity map"),
+        (outputs.prompts, "prompts", "prompt for SAM"),
+    ):
+        if requested and not (out / folder).is_dir():
+            notes.append(f"There is no {content} to show: method {options.method} computed none for this video.")
+    if (stride := card_stride(video)) > 1:
+        notes.append(f"The video is long: the page shows one second in {stride}.")
+    return notes
+
+
+def summary(
+    video: VideoInfo, records: Sequence[MaskRecord], notes: Sequence[str], outputs: DemoOutputs, page: Path
+) -> str:
+    """The output at the end of the command, less than a screen."""
+    areas = [record.area for record in records if record.area > 0]
+    coverage = f", covering {100 * sum(areas) / len(areas):.1f} % of the frame on average" if areas else ""
+    labels = sorted({label for record in records for label in record.labels})
+    lines = [
+        f"{printable(video.path)}: {describe_video(video)}",
+        f"masks: {len(records)}, one per {outputs.mask_rate}; {len(areas)} not empty{coverage}",
+        *([f"labels: {', '.join(labels[:20])}"] if labels else []),
+        *(f"note: {note}" for note in notes),
+        f"page: {printable(page)}",
+    ]
+    return "\n".join(lines)
+
+
+def describe_video(video: VideoInfo) -> str:
+    """Length, size, frame rate and audio of a video in one line."""
+    layout = "mono" if video.channels == 1 else "stereo"
+    audio = f"{layout}, {video.audio_rate / 1000:g} kHz" if video.audio_rate else "no audio"
+    return f"{video.duration:.1f} s · {video.width}×{video.height} · {float(video.fps):.4g} fps · {audio}"
+
+
+def format_times(seconds: Sequence[int]) -> str:
+    """Sorted seconds, from 0, as intervals: "0:00–0:03, 0:07–0:08" for 0, 1, 2 and 7."""
+    intervals: list[list[int]] = []
+    for second in seconds:
+        if intervals and intervals[-1][1] == second:
+            intervals[-1][1] = second + 1
+        else:
+            intervals.append([second, second + 1])
+    more = f" and {len(intervals) - 8} more times" if len(intervals) > 8 else ""
+    return ", ".join(f"{format_time(start)}–{format_time(end)}" for start, end in intervals[:8]) + more
+
+
+def format_time(second: int) -> str:
+    """A second as minutes:seconds, or hours:minutes:seconds."""
+    minutes, rest = divmod(second, 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
