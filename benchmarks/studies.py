@@ -120,7 +120,7 @@ def study_reference(setting: str, count: int, composed: int, side: int) -> Work:
         for clip in bench.split("test")[:count]:
             frames = [np.asarray(Image.open(path).convert("RGB")) for path in bench.frames(clip)]
             heard = torch.from_numpy(
-                load_clip_waveform(bench.wav(clip), SAMPLE_RATE, tile=options.audioclip.audio_repeats)
+                load_clip_waveform(bench.wav(clip), SAMPLE_RATE, audio_repeats=options.audioclip.audio_repeats)
             )
             sounds = torch.nn.functional.normalize(model.encode_audio(heard), dim=1)
             if setting == "no_prompt":

@@ -88,7 +88,11 @@ def open_dataset(
         InputError: if the data are missing.
     """
     data = AVSBench(root or options.root, options.benchmark)
-    kinds: dict[str, Any] = {**inputs._asdict(), "tile": options.audio_repeats, "image_size": options.image_size}
+    kinds: dict[str, Any] = {
+        **inputs._asdict(),
+        "audio_repeats": options.audio_repeats,
+        "image_size": options.image_size,
+    }
     kinds |= {"fraction": options.fraction, "soft_masks": options.soft_masks}
     return SupervisedDataset(data, split, condition, **kinds)
 

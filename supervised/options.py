@@ -46,8 +46,8 @@ class DataOptions:
 
     benchmark: BenchmarkName = "s4"
     root: Path = Path("avsbench_data/Single-source")
-    fraction: float = bounded(1.0, 0, 1, above=True)
-    image_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple=32)
+    fraction: float = bounded(1.0, 0, 1, exclude_minimum=True)
+    image_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple_of=32)
     audio_repeats: int = bounded(5, 1, 100)
     num_workers: int = bounded(min(8, os.cpu_count() or 1), 0, MAX_WORKERS)
     cache: Path | None = None
@@ -190,14 +190,14 @@ class TrainOptions:
 
     epochs: int = bounded(15, 1)
     batch_size: int = bounded(4, 1)
-    lr: float = bounded(1e-4, 0, above=True)
+    lr: float = bounded(1e-4, 0, exclude_minimum=True)
     backbone_lr_mult: float = bounded(1.0, 0)
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = bounded(5e-4, 0)
     warmup_steps: int = bounded(0, 0)
     schedule: Literal["constant", "cosine"] = "constant"
     max_grad_norm: float = bounded(0.0, 0)
-    ema_decay: float = bounded(0.0, 0, 1, below=True)
+    ema_decay: float = bounded(0.0, 0, 1, exclude_maximum=True)
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     grad_checkpointing: bool = False

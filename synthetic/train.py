@@ -69,17 +69,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         one.add_argument("--steps", type=POSITIVE_INT, default=steps, help=f"of the whole schedule, default {steps}")
         one.add_argument(
             "--minutes",
-            type=bounded_number(float, 0, above=True),
+            type=bounded_number(float, 0, exclude_minimum=True),
             default=math.inf,
             help="stop after so long; the same command goes on",
         )
         one.add_argument(
             "--batch",
-            type=bounded_number(int, least, LARGEST_BATCH, multiple=least),
+            type=bounded_number(int, least, LARGEST_BATCH, multiple_of=least),
             default=batch,
             help=f"default {batch}",
         )
-        one.add_argument("--lr", type=bounded_number(float, 0, above=True), default=lr, help=f"default {lr:g}")
+        one.add_argument(
+            "--lr", type=bounded_number(float, 0, exclude_minimum=True), default=lr, help=f"default {lr:g}"
+        )
         one.add_argument("--sizes", help="JSON of the model's sizes, for another miniature")
         one.add_argument(
             "--threads",

@@ -1,6 +1,6 @@
-"""Sound as the study uses it: VGGish's log-mel examples, and the waveforms that AudioCLIP and CLAP hear.
+"""Audio as the networks take it: VGGish's log-mel examples, and waveforms for AudioCLIP and CLAP.
 
-NumPy only, so that preprocessing workers start without torch.
+Without torch and librosa at import, so that preprocessing workers start quickly.
 """
 
 from functools import lru_cache
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import soxr
 
 from utils.cli import InputError
 from utils.layout import CLIP_SECONDS
@@ -17,13 +16,13 @@ from utils.paths import describe_siblings
 
 SAMPLE_RATE = 16_000  # Hz, of VGGish and of the wav files on disk
 WINDOW_LENGTH, HOP_LENGTH, N_FFT = 400, 160, 512  # samples: 25 ms every 10 ms
-MEL_BANDS, MEL_LOW, MEL_HIGH = 64, 125.0, 7500.0  # Hz
-EXAMPLE_FRAMES = 96  # log-mel frames: 0.96 s, no overlap
+MEL_BANDS, MEL_MIN_HZ, MEL_MAX_HZ = 64, 125.0, 7500.0
+EXAMPLE_FRAMES = 96  # log-mel frames of an example: 0.96 s, without overlap
 LOG_OFFSET = 0.01
-MAX_AUDIO_SECONDS = 600  # seconds of a clip's sound, beyond which a file is not read
-MAX_SAMPLES = 1 << 26  # samples of all channels, beyond which neither
-MAX_AMPLITUDE = 2  # sample of a file of floats, where 1 is full scale
-MIN_SAMPLES = WINDOW_LENGTH + (EXAMPLE_FRAMES - 1) * HOP_LENGTH  # samples that make one example
+MAX_AUDIO_SECONDS = 600  # longer files are not read
+MAX_SAMPLES = 1 << 26  # of all channels together; larger files are not read
+MAX_AMPLITUDE = 2  # of float files, in which full scale is 1
+MIN_SAMPLES = WINDOW_LENGTH + (EXAMPLE_FRAMES - 1) * HOP_LENGTH  # of one example
 
 
 @lru_cache(maxsize=1)
@@ -31,20 +30,27 @@ def mel_matrix() -> np.ndarray:
     """The (257, 64) float64 matrix from magnitude bins to mel bands: triangles that are linear in mel."""
     mel = lambda hertz: 1127.0 * np.log(1.0 + np.asarray(hertz) / 700.0)  # noqa: E731
     bins = mel(np.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1))[:, None]
-    edges = np.linspace(mel(MEL_LOW), mel(MEL_HIGH), MEL_BANDS + 2)
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    matrix = np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+    edges = np.linspace(mel(MEL_MIN_HZ), mel(MEL_MAX_HZ), MEL_BANDS + 2)
+    low, center, high = edges[:-2], edges[1:-1], edges[2:]
+    matrix = np.maximum(0.0, np.minimum((bins - low) / (center - low), (high - bins) / (high - center)))
     matrix[0] = 0.0  # no DC
     return matrix
 
 
 def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """VGGish's input: examples of 0.96 s × 64 mel bands.
+    """Compute VGGish's input in float64: examples of 0.96 s × 64 mel bands.
 
-    waveform: (samples,) or (samples, channels), floats in [-1, 1] or int16; channels are averaged.
-    sample_rate: Hz; other than 16 000 is resampled by resampy's `kaiser_best`, as in the original.
-    Returns float32 (N, 1, 96, 64), axes (example, channel, time, mel); N = 0 below 15 600 samples.
-    Computed in float64. Source: AVSBench, `torchvggish/vggish_input.py`, after the TensorFlow VGGish.
+    Args:
+        waveform: (samples,) or (samples, channels), floats in [-1, 1] or int16; channels are averaged.
+        sample_rate: Hz; other rates than 16 000 are resampled by `kaiser_best`, as in the original.
+
+    Returns:
+        float32 (N, 1, 96, 64), axes (example, channel, time, mel); N = 0 below 15 600 samples.
+
+    Raises:
+        ValueError: The waveform has another shape.
+
+    Source: AVSBench, `torchvggish/vggish_input.py`, after the TensorFlow VGGish.
     """
     samples = np.asarray(waveform)
     samples = samples / 32768.0 if samples.dtype == np.int16 else samples.astype(np.float64)
@@ -52,99 +58,109 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         raise ValueError(f"waveform has shape {samples.shape}; expected (samples,) or (samples, channels)")
     if samples.ndim == 2:
         samples = samples.mean(axis=1)
-    if sample_rate != SAMPLE_RATE:
-        import resampy  # compiles on first use, and AVSBench's 16 kHz files never need it
-
-        samples = resampy.resample(samples, sample_rate, SAMPLE_RATE)
+    samples = resample(samples, sample_rate, SAMPLE_RATE, res_type="kaiser_best", fix=False)
     if len(samples) < MIN_SAMPLES:
         return np.zeros((0, 1, EXAMPLE_FRAMES, MEL_BANDS), np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW_LENGTH)[::HOP_LENGTH]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_LENGTH) / WINDOW_LENGTH)  # periodic
     spectrum = np.abs(np.fft.rfft(frames * hann, N_FFT))
-    logs = np.log(spectrum @ mel_matrix() + LOG_OFFSET)
-    count = len(logs) // EXAMPLE_FRAMES
-    return logs[: count * EXAMPLE_FRAMES].reshape(count, 1, EXAMPLE_FRAMES, MEL_BANDS).astype(np.float32)
+    log_spectrum = np.log(spectrum @ mel_matrix() + LOG_OFFSET)
+    count = len(log_spectrum) // EXAMPLE_FRAMES
+    return log_spectrum[: count * EXAMPLE_FRAMES].reshape(count, 1, EXAMPLE_FRAMES, MEL_BANDS).astype(np.float32)
 
 
 def pad_or_trim(examples: np.ndarray) -> np.ndarray:
-    """Bring (N, 1, 96, 64) to five: a short clip repeats its last example, a long one is cut.
+    """Make (N, 1, 96, 64) examples five: repeat the last one, or drop those after the fifth.
 
-    AVSBench's script stops on N > 5; cutting keeps the first five seconds, as the frames do.
+    AVSBench's script stops on N > 5; here the first five seconds are used, as of the frames.
     Raises ValueError if N = 0.
     """
     if len(examples) == 0:
-        raise ValueError(f"the sound is shorter than one log-mel example ({MIN_SAMPLES / SAMPLE_RATE:.3f} s)")
+        raise ValueError(f"the audio is shorter than one log-mel example ({MIN_SAMPLES / SAMPLE_RATE:.3f} s)")
     return examples[np.minimum(np.arange(CLIP_SECONDS), len(examples) - 1)]
 
 
 def read_wav(path: Path) -> tuple[np.ndarray, int]:
-    """Read a PCM file as int16 (samples,) or (samples, channels), and its rate in Hz."""
+    """Read an audio file as int16 (samples,) or (samples, channels), and its rate in Hz.
+
+    Raises:
+        InputError: The file is missing, not audio, truncated or too long, or has NaN, infinite or far too large
+            samples.
+    """
     return _read(path, dtype="int16")
 
 
 def _read(path: Path, **options: Any) -> tuple[np.ndarray, int]:
-    """What soundfile reads; InputError if it cannot, if the end is missing, or if samples are NaN or infinite."""
+    """`soundfile.read` with the checks of `read_wav`."""
     if not path.is_file():
         raise InputError(f"{path}: no such file{describe_siblings(path)}")
     with path.open("rb") as file:
-        start = file.read(12)
-    announced = int.from_bytes(start[4:8], "little") + 8
-    # Of a file that lacks its end soundfile gives the beginning. A stream announces no length, or the largest.
-    if start[:4] + start[8:] == b"RIFFWAVE" and path.stat().st_size + 1 < announced < 2**32:
+        header = file.read(12)
+    riff_size = int.from_bytes(header[4:8], "little") + 8
+    # soundfile reads truncated files without an error. Streamed files have a size of 0 or the maximum.
+    if header[:4] + header[8:] == b"RIFFWAVE" and path.stat().st_size + 1 < riff_size < 2**32:
         raise InputError(f"{path}: truncated; preprocess the clip again")
     try:
         info = soundfile.info(path)
-        if (
-            info.samplerate < 1
-            or info.frames > MAX_AUDIO_SECONDS * info.samplerate
-            or info.frames * info.channels > MAX_SAMPLES
-        ):
+        too_long = info.samplerate < 1 or info.frames > MAX_AUDIO_SECONDS * info.samplerate
+        if too_long or info.frames * info.channels > MAX_SAMPLES:
             raise InputError(f"{path}: has {info.frames} samples of {info.channels} channels at {info.samplerate} Hz")
         peak = np.abs(soundfile.read(path)[0]).max(initial=0) if info.subtype in ("FLOAT", "DOUBLE") else 0
         if not np.isfinite(peak):
-            raise InputError(f"{path}: holds NaN or infinite samples; write the sound anew")
+            raise InputError(f"{path}: has NaN or infinite samples; write the file again")
         if peak > MAX_AMPLITUDE:
-            raise InputError(f"{path}: holds samples of {peak:g}, not from -1 to 1; write the sound anew")
+            raise InputError(f"{path}: has samples of {peak:g}, not from -1 to 1; write the file again")
         return soundfile.read(path, **options)
     except soundfile.SoundFileError as error:
-        raise InputError(f"{path}: not a readable sound file ({error})") from error
+        raise InputError(f"{path}: not a readable audio file ({error})") from error
 
 
-def quantize_int16(track: np.ndarray) -> np.ndarray:
-    """Floats in [-1, 1] (clipped) after a trip through 16 bits, as float32. Source: as `load_clip_waveform`."""
-    return (np.clip(track, -1.0, 1.0) * 32767.0).astype(np.int16).astype(np.float32) / np.float32(32767.0)
+def quantize_int16(waveform: np.ndarray) -> np.ndarray:
+    """Clip floats to [-1, 1] and round them to 16 bits, as the original does; returns float32 in [-1, 1]."""
+    return (np.clip(waveform, -1.0, 1.0) * 32767.0).astype(np.int16).astype(np.float32) / np.float32(32767.0)
 
 
-def resample(track: np.ndarray, rate: int, to: int) -> np.ndarray:
-    """A mono track (n,) at another rate, float32 (ceil(n · to / rate),): what librosa.resample gives by default.
+def resample(
+    samples: np.ndarray, orig_sr: int, target_sr: int, *, res_type: str = "soxr_hq", fix: bool = True, axis: int = -1
+) -> np.ndarray:
+    """`librosa.resample`, imported only if the rates differ: importing librosa takes seconds."""
+    if orig_sr == target_sr:
+        return samples
+    import librosa
 
-    By soxr, which librosa calls: librosa's own import takes seconds.
+    return librosa.resample(samples, orig_sr=orig_sr, target_sr=target_sr, res_type=res_type, fix=fix, axis=axis)
+
+
+def load_clip_waveform(
+    path: Path, sample_rate: int, *, audio_repeats: int = 1, int16_round_trip: bool = False
+) -> np.ndarray:
+    """Read the waveform of a clip, split into five seconds.
+
+    Channels are averaged. An incomplete last second of a clip shorter than five seconds is dropped, and the missing
+    seconds are filled with copies of its last `sample_rate` samples.
+
+    Args:
+        path: A wav file.
+        sample_rate: Hz, of the result.
+        audio_repeats: How often each second is repeated in time; the original gives AudioCLIP five copies.
+        int16_round_trip: Quantize to 16 bits, as the original does for No-Prompt and Box-Prompt.
+
+    Returns:
+        float32 (5, audio_repeats · sample_rate) in [-1, 1].
+
+    Raises:
+        InputError: As of `read_wav`, and for less than one second of audio, for which the original returns rows that
+            cannot be batched.
+
+    Source: Sam4AVS, `avs_scripts/*/dataloader.py` and `zero_shot/*/dataloader.py`.
     """
-    if rate == to:
-        return track
-    found = soxr.resample(track, rate, to, quality="HQ")
-    count = -(-len(track) * to // rate)
-    return np.pad(found[:count], (0, max(0, count - len(found))))
-
-
-def load_clip_waveform(path: Path, sample_rate: int, *, tile: int = 1, int16_round_trip: bool = False) -> np.ndarray:
-    """A clip's sound, cut into five seconds: float32 (5, tile · sample_rate) in [-1, 1].
-
-    The channels are averaged and the sound resampled (soxr). A clip shorter than five seconds
-    loses its incomplete last second, and copies of its last `sample_rate` samples take the free seconds.
-    tile repeats each second in time: the original gives AudioCLIP each second five times over.
-    int16_round_trip quantises to 16 bits on the way, as the original does for its No-Prompt and Box-Prompt
-    settings. Raises InputError on an unreadable file, on NaN, or on a sound under a second (the original then
-    returns rows that cannot be batched). Source: Sam4AVS, `avs_scripts/*/dataloader.py` and
-    `zero_shot/*/dataloader.py`.
-    """
-    samples, rate = _read(path, dtype="float32", always_2d=True)
-    track = resample(samples.mean(axis=1), rate, sample_rate)
-    if len(track) < sample_rate:
-        raise InputError(f"{path}: {len(track) / sample_rate:.2f} s of sound; at least one second is needed")
-    whole = min(len(track) // sample_rate, CLIP_SECONDS)
-    parts = [track[: whole * sample_rate]] + [track[-sample_rate:]] * (CLIP_SECONDS - whole)
-    track = np.concatenate(parts)
+    samples, file_rate = _read(path, dtype="float32", always_2d=True)
+    waveform = resample(samples.mean(axis=1), file_rate, sample_rate)
+    if len(waveform) < sample_rate:
+        raise InputError(f"{path}: {len(waveform) / sample_rate:.2f} s of audio; at least one second is needed")
+    full_seconds = min(len(waveform) // sample_rate, CLIP_SECONDS)
+    parts = [waveform[: full_seconds * sample_rate]] + [waveform[-sample_rate:]] * (CLIP_SECONDS - full_seconds)
+    waveform = np.concatenate(parts)
     if int16_round_trip:
-        track = quantize_int16(track)
-    return np.tile(track.reshape(CLIP_SECONDS, sample_rate), (1, tile)).astype(np.float32, copy=False)
+        waveform = quantize_int16(waveform)
+    return np.tile(waveform.reshape(CLIP_SECONDS, sample_rate), (1, audio_repeats)).astype(np.float32, copy=False)

@@ -1,8 +1,8 @@
-"""Options are dataclasses; a command line, a YAML file and a run folder are three views of them.
+"""Options are dataclasses; the command line, YAML files and run folders all use the same names.
 
     python -m supervised.train --config FILE.yaml --data.root DIR --train.epochs 3
 
-Values on the command line win over the file's, and unknown keys are refused. `--print_config` shows everything.
+Values on the command line override those of the file; unknown names are errors. `--print_config` prints all options.
 """
 
 import sys
@@ -21,72 +21,90 @@ from utils.option_ranges import check_ranges
 from utils.paths import resolve_config_paths, resolve_option_paths
 
 T = TypeVar("T")
-PLAIN = "plain yaml"  # our loader's name among jsonargparse's
-MAX_DEPTH = 20  # levels of options within options, far more than there are
+YAML_LOADER = "plain yaml"  # the name under which our loader is registered with jsonargparse
+MAX_DEPTH = 20  # nesting levels of a YAML file; options have far fewer
 
 
 def option_parser(options: type, description: str | None, prog: str | None = None) -> ArgumentParser:
-    """A parser with one argument per (nested) field of the dataclass, and --config for a YAML file.
+    """Create a parser with one argument per (nested) field of a dataclass, and --config for a YAML file.
 
-    Its help shows the description as it is written. What is added to the parser comes before all these options, which
-    have groups of their own.
+    Args:
+        options: The dataclass.
+        description: Printed by --help with its line breaks.
+        prog: The program name for --help; default: the script's.
+
+    Returns:
+        The parser; more arguments may be added to it.
     """
-    set_loader(PLAIN, _plain_yaml, (yaml.YAMLError, ValueError))
+    set_loader(YAML_LOADER, _load_yaml, (yaml.YAMLError, ValueError))
     parser = _Parser(
-        prog=prog, description=description, exit_on_error=True, parser_mode=PLAIN, formatter_class=_HelpFormatter
+        prog=prog, description=description, exit_on_error=True, parser_mode=YAML_LOADER, formatter_class=_HelpFormatter
     )
-    group = parser.add_argument_group("configuration", "Each option below can stand in a YAML file, too.")
-    group.add_argument("--config", action="config", metavar="FILE", help="a YAML file of these options")
+    group = parser.add_argument_group("configuration", "All options below can also be set in a YAML file.")
+    group.add_argument("--config", action="config", metavar="FILE", help="a YAML file of options")
     parser.add_class_arguments(options, fail_untyped=True)
     return parser
 
 
 def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] | None) -> tuple[T, Namespace]:
-    """Parse; returns the options and the whole namespace (for arguments added by hand). Bad usage exits 2."""
+    """Parse command-line arguments; bad usage exits with code 2.
+
+    Args:
+        parser: Made by `option_parser`.
+        options: The same dataclass.
+        argv: The arguments; default: sys.argv.
+
+    Returns:
+        The options, and the namespace with the arguments that were added to the parser.
+
+    Raises:
+        InputError: A value is out of range, or a YAML file is not UTF-8.
+    """
     try:
         namespace = parser.parse_args(resolve_config_paths(sys.argv[1:] if argv is None else argv))
     except UnicodeDecodeError as error:
-        raise InputError(f"a file of options is not text in UTF-8 ({error.reason})") from error
+        raise InputError(f"the YAML file of options is not UTF-8 text ({error.reason})") from error
     return _build(parser, options, namespace), namespace
 
 
-def to_yaml(options: Any) -> str:
-    """The options as YAML; paths become strings."""
-    assert is_dataclass(options) and not isinstance(options, type)
-    return yaml.safe_dump(_plain(asdict(options)), sort_keys=False)
-
-
-def drop_options(options: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The options as nested dicts, less those of the names, each GROUP.OPTION or GROUP.GROUP.OPTION."""
-    kept = asdict(options)
-    for name in names:
-        *groups, option = name.split(".")
-        held = kept
-        for group in groups:
-            held = held[group]
-        del held[option]
-    return kept
+def resolve_options(options: type[T], arguments: Sequence[str]) -> T:
+    """Parse command-line arguments as `parse_options` does, but raise InputError on bad usage instead of exiting."""
+    parser = _raising_parser(options)  # type: ignore[arg-type]
+    try:
+        return _build(parser, options, parser.parse_args(resolve_config_paths(arguments)))
+    except Exception as error:  # jsonargparse's errors have no public base class
+        only_config = arguments[:1] == ["--config"] and len(arguments) == 2
+        source = arguments[1] if only_config else " ".join(arguments)
+        raise InputError(f"{source}: {error}") from error
 
 
 def from_yaml(options: type[T], path: Path) -> T:
-    """Read options that `to_yaml` wrote. Raises InputError if the file is missing or holds anything else."""
+    """Read options that `to_yaml` wrote. Raises InputError if the file is missing or has other content."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; is {path.parent} a run folder?")
     return resolve_options(options, ["--config", str(path)])
 
 
-def resolve_options(options: type[T], words: Sequence[str]) -> T:
-    """The options that words of a command line stand for. Raises InputError, naming the words, if they are none."""
-    parser = _quiet_parser(options)  # type: ignore[arg-type]
-    try:
-        return _build(parser, options, parser.parse_args(resolve_config_paths(words)))
-    except Exception as error:  # jsonargparse's errors have no common base that is public
-        named = words[1] if words[:1] == ["--config"] and len(words) == 2 else " ".join(words)
-        raise InputError(f"{named}: {error}") from error
+def to_yaml(options: Any) -> str:
+    """Convert options to YAML; paths become strings."""
+    assert is_dataclass(options) and not isinstance(options, type)
+    return yaml.safe_dump(_to_plain(asdict(options)), sort_keys=False)
+
+
+def drop_options(options: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Convert options to nested dicts without those named, such as "GROUP.OPTION"."""
+    remaining = asdict(options)
+    for name in names:
+        *groups, option = name.split(".")
+        parent = remaining
+        for group in groups:
+            parent = parent[group]
+        del parent[option]
+    return remaining
 
 
 class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps the line breaks of descriptions, and sums up in the usage line what is in a group with another title."""
+    """Keeps the description's line breaks; the usage line lists only arguments that are not dataclass options."""
 
     def _get_type_str(self, action: Any) -> None:
         return None  # names, choices and defaults say enough
@@ -97,29 +115,29 @@ class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 
 class _Parser(ArgumentParser):
-    """jsonargparse's, with bad usage told in a line."""
+    """A jsonargparse parser that reports bad usage in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End the command with exit code 2, or raise where `exit_on_error` is off."""
+        """Exit with code 2, or raise if `exit_on_error` is False."""
         if not self.exit_on_error:
             super().error(message, ex)
-        self.exit(2, f"error: {one_line(' '.join(message.split()))}; --help tells what there is\n")
+        self.exit(2, f"error: {one_line(' '.join(message.split()))}; run with --help for usage\n")
 
 
-@cache  # building one takes longer than parsing with it
-def _quiet_parser(options: type) -> ArgumentParser:
+@cache  # building a parser takes longer than parsing with it
+def _raising_parser(options: type) -> ArgumentParser:
     parser = option_parser(options, None)
     parser.exit_on_error = False
     return parser
 
 
-def _plain_yaml(text: str) -> Any:
-    """YAML as jsonargparse reads it, without tags, deep nesting, and anchors, by which a few lines fill the memory."""
+def _load_yaml(text: str) -> Any:
+    """Load YAML as jsonargparse does, but reject tags, deep nesting, and anchors, which can expand to any size."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         line = event.start_mark.line + 1 if event.start_mark else 0
         if getattr(event, "anchor", None) or getattr(event, "tag", None):
-            raise yaml.YAMLError(f"anchors and tags are not read in options (line {line})")
+            raise yaml.YAMLError(f"anchors and tags are not supported in options (line {line})")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise yaml.YAMLError(f"nested deeper than any option (line {line})")
@@ -127,25 +145,26 @@ def _plain_yaml(text: str) -> Any:
 
 
 def _build(parser: ArgumentParser, options: type[T], namespace: Namespace) -> T:
-    _must_be_groups(options, namespace)
+    _check_groups(options, namespace)
     instantiated = parser.instantiate(namespace)
     built = options(**{name: getattr(instantiated, name) for name in options.__dataclass_fields__})  # type: ignore[attr-defined]
     check_ranges(built)
     return resolve_option_paths(built)
 
 
-def _must_be_groups(options: type, namespace: Namespace, above: str = "") -> None:
+def _check_groups(options: type, namespace: Namespace, prefix: str = "") -> None:
+    """Raise InputError if a group of options was set to a single value."""
     for field in fields(options):
-        group, name = field.default_factory, f"{above}{field.name}"
+        group, name = field.default_factory, f"{prefix}{field.name}"
         if isinstance(group, type) and is_dataclass(group):
             if not isinstance(namespace[field.name], Namespace):
                 raise InputError(f"{name} is a group of options, such as {name}.{fields(group)[0].name}")
-            _must_be_groups(group, namespace[field.name], f"{name}.")
+            _check_groups(group, namespace[field.name], f"{name}.")
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value

@@ -1,4 +1,4 @@
-"""Batches of clips, read by processes of their own. What goes wrong in those is told as if it had gone wrong here."""
+"""Load batches of clips in worker processes, with the workers' errors raised in the main process as InputError."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from utils.interrupts import block_interrupts
 
 @dataclass(frozen=True)
 class _ReadError:
-    """Why an item could not be read."""
+    """The error message of an item that could not be read."""
 
     message: str
 
 
 class _ErrorsAsItems(Dataset[Any]):
-    """A data set that hands over faults as items; a worker's exceptions would come with its traceback as their text."""
+    """Returns errors as items, since torch puts a worker's traceback into the message of its exceptions."""
 
     def __init__(self, dataset: Dataset[Any]):
         self.dataset = dataset
@@ -34,9 +34,9 @@ class _ErrorsAsItems(Dataset[Any]):
 
 
 def _collate(items: list[Any]) -> Any:
-    if faults := [item for item in items if isinstance(item, _ReadError)]:
-        return faults[0]
-    # Workers lay tensors out plainly, this process as the items are; and by their layout they are rounded.
+    if errors := [item for item in items if isinstance(item, _ReadError)]:
+        return errors[0]
+    # Contiguous, as from workers: the memory layout changes the rounding of later operations.
     return {
         name: value.contiguous() if isinstance(value, Tensor) else value
         for name, value in default_collate(items).items()
@@ -46,22 +46,32 @@ def _collate(items: list[Any]) -> Any:
 def load_batches(
     dataset: Dataset[Any], batches: Iterable[list[int]], workers: int = 0, pin_memory: bool = False
 ) -> Iterator[Any]:
-    """The batches of the items at the given places, in order.
+    """Load batches of a data set in the given order.
 
-    workers: processes that read; 0 reads in this one. Raises InputError for an item that cannot be read. Where a
-    worker is killed torch raises RuntimeError, anywhere in this process, which utils.cli.command tells.
+    Args:
+        dataset: Its items are dicts of tensors, numbers and strings.
+        batches: The indices of each batch.
+        workers: Number of processes; 0 loads in this one.
+        pin_memory: Put tensors in pinned memory, for copies to a GPU.
+
+    Yields:
+        Collated batches.
+
+    Raises:
+        InputError: An item cannot be read.
+        RuntimeError: A worker was killed; torch raises this anywhere in this process (see utils.cli.cli_entry).
     """
     loader = DataLoader(
         _ErrorsAsItems(dataset), batch_sampler=batches, num_workers=workers, pin_memory=pin_memory, collate_fn=_collate
     )
     with block_interrupts():  # workers start here
-        read = iter(loader)
-    for batch in read:
+        iterator = iter(loader)
+    for batch in iterator:
         if isinstance(batch, _ReadError):
             raise InputError(batch.message)
         yield batch
 
 
-def chunk(places: Sequence[int], batch: int) -> list[list[int]]:
-    """Places cut into batches; the last may be smaller."""
-    return [list(places[first : first + batch]) for first in range(0, len(places), batch)]
+def chunk(indices: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Split indices into batches; the last may be smaller."""
+    return [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]

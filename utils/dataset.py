@@ -1,9 +1,9 @@
-"""AVSBench as a torch data set: every loader of the original is one set of options here.
+"""AVSBench as a PyTorch data set, with arguments for every loader of the original.
 
-    options                                                  the original's loader
+    arguments                                                the original's loader
     images="imagenet", audio="log_mel"                       AVSBench, TPAVI rows, VGGish ablations
-    images="clip", audio="waveform", tile=5                  AudioCLIP rows
-    images="raw", audio="waveform"                           zero-shot points and heat-map boxes
+    images="clip", audio="waveform", audio_repeats=5         AudioCLIP rows
+    images="raw", audio="waveform"                           zero-shot point prompts and heatmap boxes
     images="raw", audio="waveform", sample_rate=48_000,
         int16_round_trip=True                                zero-shot No-Prompt and Box-Prompt (as published)
     fraction=0.2                                             the `*_partial` variants
@@ -30,29 +30,35 @@ from utils.layout import FRAME_SIZE, AVSBench, Clip, SoftMasks
 from utils.log_mel import read_log_mel
 from utils.masks import read_mask
 
-NORMALIZATION = {  # mean and standard deviation of R, G, B
+NORMALIZATION = {  # mean and standard deviation of R, G, B in [0, 1]
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
 
 
 class AVSDataset(Dataset[dict[str, Any]]):
-    """The clips of one split.
+    """The clips of one split, in the order of the meta CSV.
 
-    data, split: which clips, in the order of the meta CSV. fraction: of the training clips, drawn as the
-    original draws them; val and test are always whole. images: how frames are normalised, or "raw".
-    audio: "log_mel", "waveform" or "none". sample_rate, tile, int16_round_trip: of the waveform, see
-    utils.audio.load_clip_waveform. image_size: side of the frames given to the model; 224, the size on disk,
-    leaves them as they are. Masks keep their own size. soft_masks: what is done with those in
-    other than black and white, see utils.masks.
+    Args:
+        data: The benchmark's files.
+        split: train, val or test.
+        images: The normalization of the frames, or "raw".
+        audio: What an item holds of the audio: "log_mel", "waveform" or "none".
+        sample_rate, audio_repeats, int16_round_trip: Of the waveform, see utils.audio.load_clip_waveform.
+        fraction: Of the training clips, drawn as in the original; val and test are never reduced.
+        image_size: Height and width of the frames; 224 is the size on disk. Masks keep theirs.
+        soft_masks: How to treat masks that are not black and white, see utils.masks.read_mask.
 
     Each item is a dict:
-        index     int, place in the split
-        name, category   str (category is "" in MS3)
-        frames    float32 (5, 3, H, W), or, raw, uint8 (5, H, W, 3) RGB
-        log_mel   float32 (5, 1, 96, 64), or
-        waveform  float32 (5, tile · sample_rate), in [-1, 1]
-        masks     float32 (M, 224, 224) of 0 and 1; M = 1 in S4 training, else 5
+        index: int, in the split
+        name, category: str; category is "" in MS3
+        frames: float32 (5, 3, H, W), or uint8 RGB (5, H, W, 3) if raw
+        log_mel: float32 (5, 1, 96, 64), or
+        waveform: float32 (5, audio_repeats · sample_rate), in [-1, 1]
+        masks: float32 (M, 224, 224) of 0 and 1; M = 1 in S4 training, else 5
+
+    Raises:
+        InputError: The split has no clips, or the fraction is out of range.
     """
 
     def __init__(
@@ -63,7 +69,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
         images: Literal["imagenet", "clip", "raw"] = "imagenet",
         audio: Literal["log_mel", "waveform", "none"] = "log_mel",
         sample_rate: int = 44_100,
-        tile: int = 1,
+        audio_repeats: int = 1,
         int16_round_trip: bool = False,
         fraction: float = 1.0,
         image_size: int = FRAME_SIZE[0],
@@ -71,12 +77,14 @@ class AVSDataset(Dataset[dict[str, Any]]):
     ):
         self.data, self.images, self.audio, self.image_size = data, images, audio, image_size
         self.soft_masks = soft_masks
-        self.sample_rate, self.tile, self.int16_round_trip = sample_rate, tile, int16_round_trip
+        self.sample_rate, self.audio_repeats, self.int16_round_trip = sample_rate, audio_repeats, int16_round_trip
         self.clips = data.split(split)
         if split == "train" and fraction != 1.0:
             self.clips = sample_fraction(self.clips, fraction)
         if not self.clips:
             raise InputError(f"{data.root}: no {split} clips in {data.benchmark.meta}")
+        if audio == "waveform":
+            from librosa import resample  # noqa: F401  takes seconds: once here, before data-loading processes are forked
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -90,15 +98,18 @@ class AVSDataset(Dataset[dict[str, Any]]):
         return item
 
     def load_audio(self, index: int) -> dict[str, Tensor]:
-        """The part of an item that holds the clip's audio."""
+        """The audio part of an item."""
         clip = self.clips[index]
         if self.audio == "log_mel":
             return {"log_mel": torch.from_numpy(read_log_mel(self.data, clip))}
         if self.audio == "waveform":
-            track = load_clip_waveform(
-                self.data.wav(clip), self.sample_rate, tile=self.tile, int16_round_trip=self.int16_round_trip
+            waveform = load_clip_waveform(
+                self.data.wav(clip),
+                self.sample_rate,
+                audio_repeats=self.audio_repeats,
+                int16_round_trip=self.int16_round_trip,
             )
-            return {"waveform": torch.from_numpy(track)}
+            return {"waveform": torch.from_numpy(waveform)}
         return {}
 
     def _frames(self, paths: Sequence[Path]) -> Tensor:
@@ -107,30 +118,42 @@ class AVSDataset(Dataset[dict[str, Any]]):
 
 
 def sample_fraction(clips: Sequence[Clip], fraction: float) -> list[Clip]:
-    """The fraction of the clips that the original's partial-data rows train on, in its (permuted) order."""
+    """Draw the clips that the original's partial-data configurations train on, in its (permuted) order."""
     if not 0 < fraction <= 1:
         raise InputError(f"fraction {fraction} is not in (0, 1]")
-    drawn = pd.Series(range(len(clips))).sample(frac=fraction, replace=False, random_state=0)
-    return [clips[position] for position in drawn]
+    indices = pd.Series(range(len(clips))).sample(frac=fraction, replace=False, random_state=0)
+    return [clips[index] for index in indices]
 
 
 def normalize_frames(frames: Tensor | Sequence[np.ndarray], statistics: str) -> Tensor:
-    """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32 with the named statistics, still channel by channel in memory."""
-    images, table = torch.empty(len(frames), *frames[0].shape), _table(statistics)
+    """Normalize frames.
+
+    Args:
+        frames: (N, H, W, 3) uint8 RGB.
+        statistics: A key of NORMALIZATION.
+
+    Returns:
+        float32 (N, 3, H, W), channels last in memory.
+    """
+    images, table = torch.empty(len(frames), *frames[0].shape), _lookup_table(statistics)
     for image, frame in zip(images.numpy(), frames, strict=True):
         cv2.LUT(np.asarray(frame), table, image)
     return images.permute(0, 3, 1, 2)
 
 
 @lru_cache
-def _table(statistics: str) -> np.ndarray:
-    """What each of the 256 bytes becomes in each channel, (1, 256, 3) float32."""
+def _lookup_table(statistics: str) -> np.ndarray:
+    """The normalized value of each byte in each channel, float32 (1, 256, 3)."""
     mean, std = (torch.tensor(values) for values in NORMALIZATION[statistics])
     return ((torch.arange(256.0)[None, :, None] / 255 - mean) / std).numpy()
 
 
 def read_frame(path: Path, size: int = FRAME_SIZE[0]) -> np.ndarray:
-    """Read a frame as (size, size, 3) RGB uint8; only a size other than that on disk resizes (area)."""
+    """Read a frame as (size, size, 3) RGB uint8, resized if the size differs from that on disk.
+
+    Raises:
+        InputError: The file is missing, not an image or not 224×224.
+    """
     frame = read_image(path)
     if frame.shape[:2] != FRAME_SIZE:
         raise InputError(f"{path}: is {frame.shape[1]}×{frame.shape[0]}, not 224×224; preprocess the clip again")

@@ -1,4 +1,4 @@
-"""What a run asks of its device: exactness, memory, and copies for which neither side waits."""
+"""Device selection, matrix-multiplication precision, free memory and asynchronous copies."""
 
 from typing import Literal
 
@@ -9,8 +9,8 @@ from utils.cli import InputError
 from utils.option_ranges import DeviceName
 
 Precision = Literal["fp32", "tf32", "bf16"]
-CPU_MEMORY = 2 * 2**30  # bytes that a step may take where nothing says how much is free
-FREE_MEMORY_FRACTION = 0.5  # of a GPU's free memory: what a batch is reckoned to take leaves out the kernels' own needs
+CPU_MEMORY = 2 * 2**30  # bytes that one step may use on a CPU
+FREE_MEMORY_FRACTION = 0.5  # of a GPU: estimates of a batch's memory do not include the kernels' workspace
 
 
 def select_device(name: DeviceName) -> torch.device:
@@ -25,9 +25,9 @@ def select_device(name: DeviceName) -> torch.device:
 
 
 def set_matmul_precision(precision: str) -> None:
-    """Have this process multiply float32 as such, or, for "tf32", rounded to 10 bits of fraction where a GPU can.
+    """Set how this process multiplies float32 matrices and convolves on GPUs: in TF32 for "tf32", else in float32.
 
-    PyTorch's own default is a mixture: float32 in matrix products, TF32 in convolutions.
+    PyTorch's default is mixed: float32 in matrix products, TF32 in convolutions.
     """
     tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
@@ -35,42 +35,43 @@ def set_matmul_precision(precision: str) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a step may take on the device as it is filled now; a fixed number on a CPU."""
+    """Bytes that one step may use on the device now; a constant on CPUs."""
     if device.type != "cuda":
         return CPU_MEMORY
     free, _ = torch.cuda.mem_get_info(device)
-    # PyTorch keeps what it has freed, and gives it out again.
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(FREE_MEMORY_FRACTION * (free + kept))
+    # PyTorch reuses the memory that it has freed.
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(FREE_MEMORY_FRACTION * (free + cached))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device. A GPU copies from pinned memory while this process goes on."""
+    """Copy a tensor to the device; asynchronously, from pinned memory, if that is a GPU."""
     if device.type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 class AsyncCopy:
-    """A tensor's values on their way to the CPU, while device and process go on."""
+    """An asynchronous copy of a tensor to the CPU."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._values = tensor.detach().to("cpu", non_blocking=True)
-        self._arrived = torch.cuda.Event() if tensor.is_cuda else None
-        if self._arrived is not None:
-            self._arrived.record(torch.cuda.current_stream(tensor.device))
+        self._event = torch.cuda.Event() if tensor.is_cuda else None
+        if self._event is not None:
+            self._event.record(torch.cuda.current_stream(tensor.device))
 
     def values(self) -> Tensor:
-        """The values, on the CPU; waits for what was asked of the device before, not for what was asked since."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
+        """The copy. Waits for work that was queued on the device before it, not for work queued since."""
+        if self._event is not None:
+            self._event.synchronize()
         return self._values
 
 
 def to_channels_last(model: nn.Module) -> None:
-    """Lay out the weights of two-dimensional convolutions so that maps pass through channel by channel at each pixel.
+    """Convert the weights of 2-D convolutions to the channels-last memory format.
 
-    (Module.to would try the three-dimensional ones as well, and fail.)"""
+    Module.to would also convert those of 3-D convolutions, which fails.
+    """
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

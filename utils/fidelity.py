@@ -1,4 +1,4 @@
-"""The one setting that governs the original's oddities: repeat them, or do what was meant (docs/deviations.md)."""
+"""Whether to reproduce the defects of the original code or to correct them; docs/deviations.md lists all of them."""
 
 from typing import Literal, get_args
 
@@ -6,7 +6,7 @@ Fidelity = Literal["published", "corrected"]
 
 
 def validate_fidelity(fidelity: Fidelity) -> Fidelity:
-    """The fidelity itself; ValueError if it is neither."""
+    """Return the argument; raises ValueError if it is not a Fidelity."""
     if fidelity not in get_args(Fidelity):
         raise ValueError(f"fidelity must be 'published' or 'corrected', got {fidelity!r}")
     return fidelity

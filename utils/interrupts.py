@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command with one line, whenever it is pressed."""
+"""Ctrl-C ends a command with a one-line message, whenever it is pressed."""
 
 import signal
 import sys
@@ -6,40 +6,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-INTERRUPT_MESSAGE = "interrupted; run the same command again to go on"
+INTERRUPT_MESSAGE = "interrupted; run the same command again to resume"
 EXIT_CODE = 130
 
 
 def install_hook() -> None:
-    """Have an interruption that nothing catches, such as one while modules are imported, told without a traceback."""
-    earlier = sys.excepthook
+    """Print an uncaught KeyboardInterrupt, such as one during imports, as one line instead of a traceback."""
+    previous = sys.excepthook
 
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if issubclass(kind, KeyboardInterrupt):
+    def hook(error_type: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if issubclass(error_type, KeyboardInterrupt):
             print(INTERRUPT_MESSAGE, file=sys.stderr)
         else:
-            earlier(kind, error, trace)
+            previous(error_type, error, traceback)
 
     sys.excepthook = hook
 
 
 @contextmanager
 def block_interrupts() -> Iterator[None]:
-    """Put Ctrl-C off in the processes that are started in the block, and in this thread up to its end.
+    """Delay Ctrl-C until the end of a block that starts worker processes.
 
-    They so leave it to this process, which ends them, to say that it was interrupted.
+    Workers inherit the blocked signal and keep it, so only this process handles Ctrl-C and ends them.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def unblock_interrupts() -> None:
-    """In a process that `block_interrupts` started: be interrupted by Ctrl-C again. Raises KeyboardInterrupt if it came."""
+    """Let Ctrl-C interrupt a process that was started within `block_interrupts`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed meanwhile.
+    """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

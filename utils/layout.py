@@ -1,6 +1,6 @@
-"""AVSBench on disk: which file holds what, for S4 (single source) and MS3 (multiple sources).
+"""The files of AVSBench, for S4 (single source) and MS3 (multiple sources).
 
-The two benchmarks differ only in the path templates and meta-data columns written here.
+The two benchmarks differ only in the path templates and metadata columns defined here.
 Layout: avsbench_data/README.md. Source: OpenNLPLab/AVSBench, `preprocess_scripts` and `avs_scripts/*/dataloader.py`.
 """
 
@@ -13,37 +13,53 @@ from typing import Literal
 from utils.cli import InputError
 
 BenchmarkName = Literal["s4", "ms3"]
-SoftMasks = Literal["refuse", "dither"]  # what is done with masks in grey, see utils.masks
+SoftMasks = Literal["refuse", "dither"]  # how grayscale masks are treated, see utils.masks
 SPLITS = ("train", "val", "test")
-CLIP_SECONDS = 5  # a clip has five seconds, hence five frames, five log-mel examples and five masks
-MAX_NAME_LENGTH = 200  # bytes of a clip's or a category's name; file systems take 255 with all that is added
-FRAME_SIZE = (224, 224)  # height, width of frames and masks
+CLIP_SECONDS = 5  # one frame, log-mel example and mask per second
+MAX_NAME_LENGTH = 200  # bytes of a clip's or category's name; file systems allow 255 with prefixes and suffixes
+FRAME_SIZE = (224, 224)  # height and width of frames and masks
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of the meta data."""
+    """A row of the meta CSV.
+
+    Attributes:
+        name: The clip's id.
+        split: train, val or test.
+        category: Of the object; S4 only.
+        start: Seconds at which the clip starts in its ten-second source; S4 only.
+    """
 
     name: str
     split: str
-    category: str = ""  # S4 only
-    start: int = 0  # S4 only: where the clip starts in its ten-second source, in seconds
+    category: str = ""
+    start: int = 0
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Names and path templates of one benchmark, relative to its root."""
+    """The names and path templates of a benchmark.
+
+    Attributes:
+        name: s4 or ms3.
+        root: The default folder, in avsbench_data.
+        meta: The meta CSV; this and all path templates are relative to the root.
+        columns: Of the meta CSV, in order.
+        log_mel: Without suffix: .npy is ours, .pkl is AVSBench's.
+        masks_per_clip: Number of annotated frames, by split.
+    """
 
     name: BenchmarkName
     root: str
     meta: str
-    columns: tuple[str, ...]  # of the meta CSV, in order
+    columns: tuple[str, ...]
     video: str
     frame: str
     wav: str
-    log_mel: str  # without suffix: .npy is ours, .pkl is AVSBench's
+    log_mel: str
     mask: str
-    masks_per_clip: dict[str, int]  # masks per clip, by split
+    masks_per_clip: dict[str, int]
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -75,9 +91,14 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 class AVSBench:
-    """The files of one benchmark below `root` (the folder that holds the meta CSV).
+    """The clips and files of a benchmark.
 
-    Raises InputError if the benchmark is unknown or the meta CSV is missing or malformed.
+    Args:
+        root: The folder that holds the meta CSV.
+        benchmark: s4 or ms3.
+
+    Raises:
+        InputError: The benchmark is unknown, or the meta CSV is missing or malformed.
     """
 
     def __init__(self, root: Path | str, benchmark: str):
@@ -88,7 +109,7 @@ class AVSBench:
         self.clips = read_metadata(self.root / self.benchmark.meta, self.benchmark)
 
     def split(self, split: str) -> list[Clip]:
-        """The clips of one split, in the order of the meta CSV."""
+        """The clips of a split, in the order of the meta CSV. Raises InputError for an unknown split."""
         if split not in SPLITS:
             raise InputError(f"unknown split '{split}': choose train, val or test")
         return [clip for clip in self.clips if clip.split == split]
@@ -105,28 +126,31 @@ class AVSBench:
         return [self._path(self.benchmark.frame, clip, k + 1) for k in range(CLIP_SECONDS)]
 
     def wav(self, clip: Clip) -> Path:
-        """The 16 kHz sound."""
+        """The 16 kHz audio."""
         return self._path(self.benchmark.wav, clip)
 
     def log_mel(self, clip: Clip) -> Path:
-        """The log-mel examples as this repository writes them (.npy)."""
+        """The log-mel examples that this repository writes (.npy)."""
         return self._path(self.benchmark.log_mel + ".npy", clip)
 
     def pickled_log_mel(self, clip: Clip) -> Path:
-        """The log-mel examples as AVSBench distributes them (a pickled tensor)."""
+        """The log-mel examples that AVSBench distributes (a pickled tensor)."""
         return self._path(self.benchmark.log_mel + ".pkl", clip)
 
     def masks(self, clip: Clip) -> list[Path]:
-        """The ground-truth masks: one for an S4 training clip, else five."""
+        """The ground-truth masks: one of an S4 training clip, else five."""
         count = self.benchmark.masks_per_clip[clip.split]
         return [self._path(self.benchmark.mask, clip, k + 1) for k in range(count)]
 
 
 def read_metadata(path: Path, benchmark: Benchmark) -> list[Clip]:
-    """Read a meta CSV. As in AVSBench, the id is the first column and the start the second, whatever they
-    are called, while `category` and `split` are found by name.
+    """Read a meta CSV.
 
-    Raises InputError naming the file, and the row where there is one.
+    As in AVSBench, the id is the first column and the start the second, whatever their names; `category` and `split`
+    are found by name.
+
+    Raises:
+        InputError: The file is missing or malformed, a value is invalid, or a clip is listed twice.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; see avsbench_data/README.md on how to obtain or compose the data")
@@ -151,25 +175,25 @@ def read_metadata(path: Path, benchmark: Benchmark) -> list[Clip]:
 
 
 def _clip(path: Path, number: int, benchmark: Benchmark, header: Sequence[str], row: Sequence[str]) -> Clip:
-    named = dict(zip(header, row, strict=False))
-    split, place = named.get("split", ""), f"{path}, line {number}"
+    values = dict(zip(header, row, strict=False))
+    split, location = values.get("split", ""), f"{path}, line {number}"
     if split not in SPLITS:
-        raise InputError(f"{place}: split is {split!r}, not train, val or test")
+        raise InputError(f"{location}: split is {split!r}, not train, val or test")
     if not _is_file_name(row[0]):
-        raise InputError(f"{place}: {row[0]!r} cannot be a file name")
+        raise InputError(f"{location}: {row[0]!r} cannot be a file name")
     if "category" not in benchmark.columns:
         return Clip(row[0], split)
-    category = named.get("category", "")
+    category = values.get("category", "")
     if not _is_file_name(category):
-        raise InputError(f"{place}: {category!r} cannot be a category, which a folder is named by")
+        raise InputError(f"{location}: {category!r} cannot be a category: it must be usable as a folder name")
     try:
         start = int(row[1])
     except ValueError:
-        raise InputError(f"{place}: start is {row[1]!r}, not a whole number of seconds") from None
+        raise InputError(f"{location}: start is {row[1]!r}, not a whole number of seconds") from None
     return Clip(row[0], split, category, start)
 
 
 def _is_file_name(text: str) -> bool:
-    """Whether it names something within a folder, can be told in a line, and leaves room for what is added to it."""
-    plain = text.isprintable() and not set(text) & set("/\\") and text.strip(". ")
-    return bool(plain) and len(text.encode()) <= MAX_NAME_LENGTH
+    """Whether a text is usable as a file name: printable, without separators, and short enough for a suffix."""
+    valid = text.isprintable() and not set(text) & set("/\\") and text.strip(". ")
+    return bool(valid) and len(text.encode()) <= MAX_NAME_LENGTH

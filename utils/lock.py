@@ -1,4 +1,4 @@
-"""One process at a time where two would spoil each other's work."""
+"""A lock file for work that only one process at a time may do."""
 
 import errno
 import fcntl
@@ -11,15 +11,22 @@ from utils.cli import InputError
 
 
 @contextmanager
-def exclusive_lock(path: Path, work: str) -> Iterator[None]:
-    """Be the only process that holds the lock file `path` until the block ends; `work` says what it guards.
+def exclusive_lock(path: Path, activity: str) -> Iterator[None]:
+    """Hold a lock file during the block.
 
-    A lock dies with its process, however that ends: the file that a killed one leaves behind holds nobody up. Where
-    the file system knows no locks there is none. Raises InputError if another process is at it, OSError if the file
-    cannot be made.
+    The system releases the lock when its process ends, so a file left by a killed process does not block others. On
+    file systems without locks nothing is locked.
+
+    Args:
+        path: The lock file; created here, removed at the end.
+        activity: Completes the error message "another process ...".
+
+    Raises:
+        InputError: Another process holds the lock.
+        OSError: The file cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _acquire(path, work)
+    descriptor = _acquire(path, activity)
     try:
         yield
     finally:
@@ -27,8 +34,8 @@ def exclusive_lock(path: Path, work: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(path: Path, work: str) -> int:
-    """Open and lock; again if the file was removed in between, for then the lock is of a file that nobody else sees."""
+def _acquire(path: Path, activity: str) -> int:
+    """Open and lock the file; retry if it was removed in between, since others would then lock a new file."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -36,7 +43,7 @@ def _acquire(path: Path, work: str) -> int:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 os.close(descriptor)
-                raise InputError(f"{path.parent}: another process {work}; wait for it, or end it") from None
+                raise InputError(f"{path.parent}: another process {activity}; wait for it, or end it") from None
         try:
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor

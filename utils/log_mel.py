@@ -1,4 +1,4 @@
-"""The log-mel examples of a clip on disk: ours, or those that AVSBench distributes."""
+"""Read the log-mel examples of a clip: our .npy files, or the pickles that AVSBench distributes."""
 
 import numpy as np
 
@@ -11,12 +11,16 @@ SHAPE = (CLIP_SECONDS, 1, EXAMPLE_FRAMES, MEL_BANDS)
 
 
 def read_log_mel(data: AVSBench, clip: Clip) -> np.ndarray:
-    """Read a clip's log-mel, ours or AVSBench's, as float32 (5, 1, 96, 64). Raises InputError."""
+    """Read the log-mel examples of a clip as float32 (5, 1, 96, 64).
+
+    Raises:
+        InputError: The file is missing or damaged, has another shape, or has NaN or infinite values.
+    """
     path = data.log_mel(clip)
     if path.is_file():
         array = read_npy(path, SHAPE)
     elif (path := data.pickled_log_mel(clip)).is_file():
-        from utils.pickled_log_mel import read_pickled_tensor  # needs torch, which preprocessing else starts without
+        from utils.pickled_log_mel import read_pickled_tensor  # imports torch, which preprocessing otherwise avoids
 
         array = read_pickled_tensor(path)
     else:
@@ -25,5 +29,5 @@ def read_log_mel(data: AVSBench, clip: Clip) -> np.ndarray:
     if array.shape != SHAPE:
         raise InputError(f"{path}: has shape {array.shape}, not {SHAPE}; preprocess the clip again")
     if not np.isfinite(array).all():
-        raise InputError(f"{path}: holds NaN or infinity; preprocess the clip again")
+        raise InputError(f"{path}: has NaN or infinite values; preprocess the clip again")
     return array.astype(np.float32)

@@ -1,8 +1,7 @@
-"""The one reader of ground-truth masks, for S4 and MS3, for training, evaluation and `avsbench_data.check`.
+"""Read ground-truth masks, for S4 and MS3, for training, evaluation and `avsbench_data.check`.
 
-A mask is read if each of its pixels is opaque black or opaque white, whatever kind of image holds them: 1 bit, 8 or
-16 bits, a palette, RGB, an alpha channel. Of any other file it cannot be known what its author marked, so it is
-refused.
+A mask is accepted if all of its pixels are opaque black or opaque white, in any image format: 1, 8 or 16 bits, a
+palette, RGB, with an alpha channel. Other images are ambiguous and raise an error.
 """
 
 from pathlib import Path
@@ -18,11 +17,11 @@ from utils.files import read_image
 from utils.layout import FRAME_SIZE, SoftMasks
 from utils.paths import describe_siblings
 
-MAX_LISTED_VALUES = 6  # values of a refused mask that the message names
+MAX_LISTED_VALUES = 6  # in an error message
 
 
 class SoftMaskError(InputError):
-    """A mask of 8-bit grey other than black and white, in so many `pixels`."""
+    """An 8-bit grayscale mask in which `pixels` pixels are neither black nor white."""
 
     def __init__(self, message: str, pixels: int):
         super().__init__(message)
@@ -30,28 +29,35 @@ class SoftMaskError(InputError):
 
 
 def read_mask(path: Path, soft: SoftMasks = "refuse") -> Tensor:
-    """Read a mask as (224, 224) float32 of 0 and 1.
+    """Read a mask.
 
-    soft: what is done with 8-bit grey; "dither" makes it black and white as the original's loader of S4 does (PIL's
-    mode "1": error diffusion of Floyd and Steinberg). Raises InputError if the
-    file is missing, damaged, of another size, or not in black and white, naming the values that it holds; SoftMaskError
-    where "dither" would read it.
+    Args:
+        path: An image file of 224×224 pixels.
+        soft: How to treat 8-bit grayscale masks: "refuse" raises SoftMaskError; "dither" makes them black and white as
+            the original's loader for S4 does (PIL's mode "1": Floyd-Steinberg error diffusion).
+
+    Returns:
+        (224, 224) float32 of 0 and 1.
+
+    Raises:
+        SoftMaskError: The mask could be read with "dither".
+        InputError: The file is missing, damaged, of another size or not black and white.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such mask{describe_siblings(path)}")
     pixels = read_image(path, cv2.IMREAD_UNCHANGED)
     if pixels.shape[:2] != FRAME_SIZE:
         raise InputError(f"{path}: is {pixels.shape[1]}×{pixels.shape[0]}, not 224×224")
-    pixels = _without_superfluous_channels(pixels)
-    if not _black_and_white(pixels):
+    pixels = _drop_redundant_channels(pixels)
+    if not _is_black_and_white(pixels):
         if soft == "refuse" or pixels.dtype != np.uint8 or pixels.ndim != 2:
-            raise _refusal(path, pixels)
-        pixels = _dithered(path)
+            raise _error(path, pixels)
+        pixels = _dither(path)
     return torch.from_numpy((pixels > 0).astype(np.float32))
 
 
-def _without_superfluous_channels(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) if all is grey and opaque, (H, W, 3) if it is opaque, else all channels."""
+def _drop_redundant_channels(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) if the image is gray and opaque, (H, W, 3) if it is opaque, else all channels."""
     if pixels.ndim == 2:
         return pixels
     if pixels.shape[2] == 4 and np.issubdtype(pixels.dtype, np.integer):
@@ -62,33 +68,33 @@ def _without_superfluous_channels(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _black_and_white(pixels: np.ndarray) -> bool:
+def _is_black_and_white(pixels: np.ndarray) -> bool:
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16):
         return False
     return bool((pixels + pixels.dtype.type(1) <= 1).all())  # white overflows to 0
 
 
-def _dithered(path: Path) -> np.ndarray:
-    """(H, W) bool, by PIL from the file itself: of a palette it takes the threshold alone."""
+def _dither(path: Path) -> np.ndarray:
+    """(H, W) bool. PIL reads the file itself, since it only thresholds images with a palette."""
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("1"))
-    except Exception as error:  # what PIL raises on damage has no base in common
+    except Exception as error:  # PIL raises many types on damaged files
         raise InputError(f"{path}: not a readable image ({error})") from error
 
 
-def _refusal(path: Path, pixels: np.ndarray) -> InputError:
+def _error(path: Path, pixels: np.ndarray) -> InputError:
     flat = pixels.reshape(len(pixels) * pixels.shape[1], -1)
-    flat = flat[:, [2, 1, 0, 3][: flat.shape[1]]] if pixels.ndim == 3 else flat  # OpenCV has blue first
+    flat = flat[:, [2, 1, 0, 3][: flat.shape[1]]] if pixels.ndim == 3 else flat  # OpenCV's order is BGR
     values = np.unique(flat, axis=0)
-    kind = f"{pixels.dtype.itemsize * 8}-bit {'grey' if pixels.ndim == 2 else 'RGBA'[: flat.shape[1]]}"
-    named = ", ".join(_text(value) for value in values[:MAX_LISTED_VALUES])
+    pixel_format = f"{pixels.dtype.itemsize * 8}-bit {'gray' if pixels.ndim == 2 else 'RGBA'[: flat.shape[1]]}"
+    listed = ", ".join(_text(value) for value in values[:MAX_LISTED_VALUES])
     more = f", … {_text(values[-1])} ({len(values)} values)" if len(values) > MAX_LISTED_VALUES else ""
-    told = f"{path}: not a black-and-white mask: holds {kind} {named}{more}"
+    message = f"{path}: not a black-and-white mask: holds {pixel_format} {listed}{more}"
     if pixels.ndim == 2 and pixels.dtype == np.uint8:
         between = int(((pixels > 0) & (pixels < 255)).sum())
-        return SoftMaskError(f"{told}; {between} of {pixels.size} pixels are neither 0 nor 255", between)
-    return InputError(told)
+        return SoftMaskError(f"{message}; {between} of {pixels.size} pixels are neither 0 nor 255", between)
+    return InputError(message)
 
 
 def _text(value: np.ndarray) -> str:

@@ -1,15 +1,15 @@
-"""M_J and M_F by AVSBench's rule, and their batch-independent companions.
+"""AVSBench's metrics M_J and M_F, and variants of them that do not depend on the batch size.
 
-M_J    mean over frames of the intersection over union at probability 0.5. A frame whose truth is empty counts,
-       scored by its background.
-M_F    F-measure with β² = 0.3: per batch of `metric_batch` videos, the maximum over 255 thresholds of the mean
-       F over the frames whose truth is not empty (0 if the batch has none); then the mean over batches. It
-       depends on `metric_batch`: AVSBench and the TPAVI rows use 4, the study's other rows 1.
-M_F whole set   the same with every frame in one batch: one threshold for the whole test set.
-IoU of the data set   Σ intersections / Σ unions over all frames.
+M_J: the mean over frames of the intersection over union at probability 0.5. Frames with an empty ground truth count,
+    with the IoU of the background.
+M_F: F-measure with β² = 0.3. For each batch of `metric_batch` videos, the maximum over 255 thresholds of the mean F
+    over the frames with a non-empty ground truth (0 if there are none); then the mean over batches. It depends on
+    `metric_batch`: AVSBench and the TPAVI configurations use 4, the study's others 1.
+m_f_whole_set: the same with all frames in one batch, that is, with one threshold for the whole test set.
+iou_dataset: the sum of intersections over the sum of unions of all frames.
 
-Every number follows from per-frame counts, taken once with one histogram of the probabilities in place of 255
-passes over the pixels. Source: AVSBench, `utils/utility.py` (`mask_iou`, `Eval_Fmeasure`) and `pyutils.py`.
+All of them follow from per-frame counts, computed with one histogram of the probabilities instead of 255 passes over
+the pixels. Source: AVSBench, `utils/utility.py` (`mask_iou`, `Eval_Fmeasure`) and `pyutils.py`.
 """
 
 from dataclasses import dataclass
@@ -32,20 +32,28 @@ def thresholds() -> Tensor:
 
 @dataclass
 class FrameCounts:
-    """What the metrics need of N frames, in float64."""
+    """The counts of N frames from which all metrics follow, in float64.
 
-    intersection: Tensor  # (N,) pixels; of the background where the truth is empty
-    union: Tensor  # (N,) pixels; of the whole frame where the truth is empty
-    positives: Tensor  # (N,) pixels of the truth
-    predicted: Tensor  # (N, 255) pixels at or above each threshold
-    true_positives: Tensor  # (N, 255) of these, pixels of the truth
+    Attributes:
+        intersection: (N,) pixels; of the background if the ground truth is empty.
+        union: (N,) pixels; of the whole frame if the ground truth is empty.
+        positives: (N,) pixels of the ground truth.
+        predicted: (N, 255) pixels at or above each threshold.
+        true_positives: (N, 255) those among them that are in the ground truth.
+    """
+
+    intersection: Tensor
+    union: Tensor
+    positives: Tensor
+    predicted: Tensor
+    true_positives: Tensor
 
     def __getitem__(self, frames: slice) -> "FrameCounts":
         return FrameCounts(*(getattr(self, name)[frames] for name in self.__dataclass_fields__))
 
     @staticmethod
     def cat(parts: "list[FrameCounts]") -> "FrameCounts":
-        """Join counts of several batches of frames."""
+        """Concatenate the counts of several batches of frames."""
         return FrameCounts(
             *(torch.cat([getattr(part, name) for part in parts]) for name in FrameCounts.__dataclass_fields__)
         )
@@ -55,7 +63,7 @@ class FrameCounts:
         return self.intersection / (self.union + 1e-7)
 
     def f_scores(self) -> Tensor:
-        """(N, 255) F-measure of each frame at each threshold; 0 where it is undefined."""
+        """(N, 255) F-measure of each frame at each threshold; 0 if undefined."""
         precision = self.true_positives / (self.predicted + 1e-20)
         recall = self.true_positives / (self.positives[:, None] + 1e-20)
         f = (1 + BETA_SQUARED) * precision * recall / (BETA_SQUARED * precision + recall)
@@ -64,54 +72,58 @@ class FrameCounts:
 
 @torch.no_grad()
 def count_frames(logits: Tensor, masks: Tensor) -> FrameCounts:
-    """Count one or more frames, on the CPU.
+    """Compute the counts of frames on the CPU.
 
-    logits: (N, H, W), or 0/1 masks where a setting has no probabilities. masks: (N, H, W), the truth, 0 or 1.
-    Raises ValueError on other shapes, masks that are not binary, and NaN.
+    Args:
+        logits: (N, H, W), or 0/1 masks if a method gives no probabilities.
+        masks: (N, H, W), the ground truth, 0 or 1.
+
+    Raises:
+        ValueError: The shapes differ, the masks are not binary, or the logits have NaN.
     """
     if logits.shape != masks.shape or logits.ndim != 3:
         raise ValueError(f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)} must both be (N, H, W)")
-    probabilities, truths = logits.float().cpu().sigmoid().numpy(), masks.float().cpu().numpy()
-    rows = [_count(p, g) for p, g in zip(probabilities, truths, strict=True)]
+    probabilities, ground_truths = logits.float().cpu().sigmoid().numpy(), masks.float().cpu().numpy()
+    rows = [_count(p, g) for p, g in zip(probabilities, ground_truths, strict=True)]
     return FrameCounts(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
 
 
 def threshold_levels(probability: np.ndarray) -> np.ndarray:
-    """(H, W) uint8: how many of the 255 thresholds each float32 probability reaches, exactly.
+    """The exact number of the 255 thresholds that each probability reaches: (H, W) float32 to uint8.
 
-    The thresholds are evenly spaced, so rounding finds the count or the count less one; one look at the true
-    float32 threshold settles which.
+    The thresholds are evenly spaced, so rounding gives the number or one less; comparing with the next float32
+    threshold decides.
     """
     level = cv2.convertScaleAbs(probability, alpha=THRESHOLDS - 1)
     following = cv2.LUT(level, _next_thresholds())
-    return level - cv2.compare(probability, following, cv2.CMP_GE)  # "true" is 255, which adds one
+    return level - cv2.compare(probability, following, cv2.CMP_GE)  # subtracting "true" (255) adds one
 
 
 @lru_cache(maxsize=1)
 def _next_thresholds() -> np.ndarray:
-    """The threshold after as many as a pixel reaches, (256,); none follows the last."""
+    """The next threshold after each level, float32 (256,); infinity after the last."""
     return np.append(thresholds().numpy(), np.float32(np.inf))
 
 
 def _count(probability: np.ndarray, mask: np.ndarray) -> tuple[Any, ...]:
     """The fields of FrameCounts for one frame."""
-    truth = (mask > 0).view(np.uint8)
-    positives = cv2.countNonZero(truth)
+    ground_truth = (mask > 0).view(np.uint8)
+    positives = cv2.countNonZero(ground_truth)
     low, high, _, _ = cv2.minMaxLoc(mask)
     if low < 0 or high > 1 or cv2.sumElems(mask)[0] != positives:
-        raise ValueError("masks must hold 0 and 1 only")
+        raise ValueError("masks must contain 0 and 1 only")
     if np.isnan(probability.sum()):
-        raise ValueError("logits hold NaN")
+        raise ValueError("logits have NaN")
     level = threshold_levels(probability)
-    # Levels start at 1: cell 0 stays empty and is left out.
-    everywhere, inside = (cv2.calcHist([level], [0], mask, [256], [0, 256]) for mask in (None, truth))
-    # Pixels at or above threshold i are those of level i + 1 and more.
-    predicted, hit = (np.cumsum(h.ravel()[:0:-1].astype(np.float64))[::-1] for h in (everywhere, inside))
-    chosen = (probability > 0.5).view(np.uint8)
-    intersection = cv2.countNonZero(chosen & truth)
-    union = cv2.countNonZero(chosen) + positives - intersection
+    # Levels start at 1, so bin 0 is empty and left out.
+    all_pixels, inside = (cv2.calcHist([level], [0], mask, [256], [0, 256]) for mask in (None, ground_truth))
+    # Pixels at or above threshold i are those of level i + 1 or higher.
+    predicted, hit = (np.cumsum(h.ravel()[:0:-1].astype(np.float64))[::-1] for h in (all_pixels, inside))
+    mask_at_half = (probability > 0.5).view(np.uint8)
+    intersection = cv2.countNonZero(mask_at_half & ground_truth)
+    union = cv2.countNonZero(mask_at_half) + positives - intersection
     if positives == 0:
-        intersection, union = truth.size - union, truth.size
+        intersection, union = ground_truth.size - union, ground_truth.size
     return np.float64(intersection), np.float64(union), np.float64(positives), predicted, hit
 
 
@@ -131,37 +143,37 @@ def f_score(logits: Tensor, masks: Tensor) -> float:
 
 
 class Metrics:
-    """Collects videos in any order, from any number of processes, and gives the numbers of the whole set."""
+    """Accumulates videos in any order, from any number of processes, and computes the metrics of the whole set."""
 
     def __init__(self) -> None:
         self.videos: dict[int, FrameCounts] = {}
 
     def add(self, video: int, logits: Tensor, masks: Tensor) -> None:
-        """Add one video by its place in the set; logits and masks are (seconds, H, W)."""
+        """Add a video by its index in the set; logits and masks are (seconds, H, W), as in `count_frames`."""
         self.videos[video] = count_frames(logits, masks)
 
     def gather(self, processes: int) -> None:
-        """Give each of several processes the videos of all."""
+        """Share the videos among all processes."""
         if processes > 1:
-            from accelerate.utils import gather_object  # slow to import, and one process has all it needs
+            from accelerate.utils import gather_object  # slow to import, and not needed by a single process
 
             for part in gather_object([self.videos]):
                 self.videos.update(part)
 
     def result(self, metric_batch: int) -> dict[str, float | int]:
-        """The numbers under the names that metrics.json uses. Videos are batched in the order of the set."""
+        """Compute the metrics, under their names in metrics.json; videos are batched in the order of their indices."""
         if not self.videos:
             raise ValueError("no video was added")
         videos = [self.videos[index] for index in sorted(self.videos)]
         batches = [FrameCounts.cat(videos[i : i + metric_batch]) for i in range(0, len(videos), metric_batch)]
-        everything = FrameCounts.cat(videos)
-        mean = lambda values: sum(values) / len(batches)  # noqa: E731  every batch weighs the same
+        all_frames = FrameCounts.cat(videos)
+        mean = lambda values: sum(values) / len(batches)  # noqa: E731  of equally weighted batches
         return {
             "m_j": mean([batch.iou().mean().item() for batch in batches]),
             "m_f": mean([_best_f(batch) for batch in batches]),
             "metric_batch": metric_batch,
-            "m_f_whole_set": _best_f(everything),
-            "iou_dataset": (everything.intersection.sum() / everything.union.sum()).item(),
-            "frames": len(everything.positives),
+            "m_f_whole_set": _best_f(all_frames),
+            "iou_dataset": (all_frames.intersection.sum() / all_frames.union.sum()).item(),
+            "frames": len(all_frames.positives),
             "videos": len(videos),
         }

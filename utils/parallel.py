@@ -1,4 +1,4 @@
-"""Many clips in parallel processes, of which one may be lost without the others."""
+"""Process clips in parallel; losing one worker process does not stop the others."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -12,39 +12,47 @@ WORKER_LOST = "its process was lost twice, as when memory runs out; try fewer --
 
 
 def parallel_map(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R | None]:
-    """`function` of each item, in order, from so many processes (-1: one a core); None where its process was lost.
+    """Apply a function to each item in worker processes.
 
-    A process is lost when the system kills it, mostly for want of memory, or when a decoder crashes. All processes
-    then start anew; the first item without a result has one to itself, and only if that is lost too is it given up.
+    A worker is lost if the system kills it, usually for lack of memory, or if a decoder crashes. All workers are then
+    restarted; the first item without a result is tried once more in a process of its own.
+
+    Args:
+        function: Picklable.
+        items: Its arguments.
+        jobs: Number of processes; -1: one per core.
+
+    Yields:
+        The results in the order of the items; None for an item whose process was lost twice.
     """
-    import joblib  # which reads the environment as it is imported
+    import joblib  # reads environment variables when it is imported
 
     done = 0
     while done < len(items):
         try:
             work = (joblib.delayed(function)(item) for item in items[done:])
-            with block_interrupts():  # processes start here
+            with block_interrupts():  # workers start here
                 results = joblib.Parallel(n_jobs=jobs, return_as="generator")(work)
             for result in results:
                 done += 1
                 yield result
         except BrokenProcessPool as error:
-            _only_if_lost(error)
-            yield _apart(function, items[done])
+            _raise_unless_lost(error)
+            yield _run_alone(function, items[done])
             done += 1
 
 
-def _apart(function: Callable[[T], R], item: T) -> R | None:
+def _run_alone(function: Callable[[T], R], item: T) -> R | None:
     import joblib
 
     try:
-        # With one job joblib would work in this very process.
+        # With n_jobs=1 joblib would not start a process.
         return joblib.Parallel(n_jobs=2)([joblib.delayed(function)(item)])[0]
     except BrokenProcessPool as error:
-        _only_if_lost(error)
+        _raise_unless_lost(error)
         return None
 
 
-def _only_if_lost(error: BrokenProcessPool) -> None:
-    if error.__cause__ is not None:  # what a process was to do, or its result, could not be sent: a fault of ours
+def _raise_unless_lost(error: BrokenProcessPool) -> None:
+    if error.__cause__ is not None:  # an argument or result could not be pickled: our bug
         raise error

@@ -1,4 +1,4 @@
-"""Whether two commands ask for the same run: by what it computes, not by where its data and weights lie."""
+"""Decide whether a run folder holds the requested run: by what a run computes, not by where its files are."""
 
 import json
 from collections.abc import Sequence
@@ -10,48 +10,48 @@ from utils.cli import InputError
 from utils.files import sha256, write_text
 from utils.layout import BENCHMARKS, BenchmarkName
 
-RECIPE = "compose.json"  # that synthetic.compose leaves beside its clips
-RECORD = "data.json"  # of a run folder: digests of what says which clips there are
+RECIPE = "compose.json"  # written by synthetic.compose next to its clips
+RECORD = "data.json"  # in a run folder: the digests of the files that define the data set
 
 
-def differing_options(held: Any, asked: Any, besides: Sequence[str] = ()) -> list[str]:
-    """The dotted names of the options, other than those besides, in which two differ."""
-    one, other = _flat(asdict(held)), _flat(asdict(asked))
-    return [name for name in one if one[name] != other[name] and name not in besides]
+def differing_options(recorded: Any, requested: Any, ignore: Sequence[str] = ()) -> list[str]:
+    """The dotted names of the options whose values differ, except those to ignore."""
+    one, other = _flatten(asdict(recorded)), _flatten(asdict(requested))
+    return [name for name in one if one[name] != other[name] and name not in ignore]
 
 
-def check_same_options(folder: Path, held: Any, asked: Any, names: Sequence[str]) -> None:
-    """Raise InputError that says how the options of the names differ, if there are any."""
+def check_same_options(folder: Path, recorded: Any, requested: Any, names: Sequence[str]) -> None:
+    """Raise InputError that lists how the named options differ; nothing happens without names."""
     if not names:
         return
-    one, other = _flat(asdict(held)), _flat(asdict(asked))
-    told = ", ".join(f"{name} ({one[name]}, not {other[name]})" for name in names[:4])
-    raise InputError(f"{folder} holds a run with other options: {told}; choose another --out")
+    one, other = _flatten(asdict(recorded)), _flatten(asdict(requested))
+    differences = ", ".join(f"{name} ({one[name]}, not {other[name]})" for name in names[:4])
+    raise InputError(f"{folder} holds a run with other options: {differences}; choose another --out")
 
 
-def files_match(held: Sequence[str], asked: Sequence[Path]) -> bool:
-    """Whether every file that is there is one of those with the digests. One that is gone speaks not against it."""
-    return all(not path.is_file() or sha256(path) in held for path in asked)
+def files_match(recorded: Sequence[str], files: Sequence[Path]) -> bool:
+    """Whether the sha256 of every file that exists is among the recorded ones. Missing files are ignored."""
+    return all(not path.is_file() or sha256(path) in recorded for path in files)
 
 
 def dataset_files(root: Path, benchmark: BenchmarkName) -> list[Path]:
-    """What says which clips there are, and, for composed ones, of what they were made."""
+    """The files that define a data set: the meta CSV and, for composed clips, their recipe."""
     return [root / BENCHMARKS[benchmark].meta, root.parent / RECIPE]
 
 
 def check_same_data(folder: Path, root: Path, benchmark: BenchmarkName) -> None:
-    """Raise InputError if the run in the folder was begun with other clips. Data may have moved."""
+    """Raise InputError if the run in the folder was started with other clips. The data may have been moved."""
     try:
-        held = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not begun, or by an earlier version
+        recorded = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not started, or by an earlier version
         return
-    if held != (now := _digests(root, benchmark)):
-        names = ", ".join(name for name in {**held, **now} if held.get(name) != now.get(name))
+    if recorded != (current := _digests(root, benchmark)):
+        names = ", ".join(name for name in {**recorded, **current} if recorded.get(name) != current.get(name))
         raise InputError(f"{folder} holds a run with other clips than those of {root} ({names}); choose another --out")
 
 
 def record_data(folder: Path, root: Path, benchmark: BenchmarkName) -> None:
-    """Leave in a run folder what `check_same_data` compares."""
+    """Write the record that `check_same_data` compares to a run folder."""
     write_text(folder / RECORD, json.dumps(_digests(root, benchmark), indent=1) + "\n")
 
 
@@ -59,8 +59,8 @@ def _digests(root: Path, benchmark: BenchmarkName) -> dict[str, str]:
     return {path.name: sha256(path) for path in dataset_files(root, benchmark) if path.is_file()}
 
 
-def _flat(options: dict[str, Any], above: str = "") -> dict[str, Any]:
+def _flatten(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in options.items():
-        flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat

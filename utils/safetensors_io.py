@@ -1,4 +1,4 @@
-"""Tensors as the bytes of a safetensors file: the same tensors give the same bytes."""
+"""Serialize tensors to safetensors deterministically: equal tensors give equal bytes."""
 
 import json
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file of contiguous tensors on the CPU, with its metadata in order.
+    """Serialize contiguous CPU tensors, with the metadata sorted by name.
 
-    The library writes metadata in an order of chance, so that equal files would have other checksums.
+    The library itself writes metadata in random order, so that equal files would differ in their checksums.
     """
-    written = save(dict(tensors), dict(metadata))
-    begin = 8 + int.from_bytes(written[:8], "little")
-    header = json.dumps(json.loads(written[8:begin]), separators=(",", ":"), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)  # tensors start at a multiple of eight bytes
-    return len(header).to_bytes(8, "little") + header + written[begin:]
+    data = save(dict(tensors), dict(metadata))
+    begin = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:begin]), separators=(",", ":"), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors are aligned to eight bytes
+    return len(header).to_bytes(8, "little") + header + data[begin:]

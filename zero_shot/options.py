@@ -68,7 +68,7 @@ class AudioCLIPOptions:
     surgery: bool = True
     reverse: bool = True
     noise: Literal["none", "rand", "gaussian", "zero"] = "none"
-    image_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple=32)
+    image_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple_of=32)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     audio_repeats: int = bounded(5, 1, 100)
     amplitude: Literal["by_fidelity", "unit", "int16"] = "by_fidelity"
@@ -132,8 +132,8 @@ class RetrievalOptions:
     score: Literal["crop", "map"] = "crop"
     rule: Literal["threshold", "top1"] = "threshold"
     threshold: float = bounded(0.5, 0, 1)
-    logit_scale: float = bounded(100.0, 0, above=True)
-    crop_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple=32)
+    logit_scale: float = bounded(100.0, 0, exclude_minimum=True)
+    crop_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple_of=32)
     max_area: float = bounded(1.0, 0, 1)
 
 

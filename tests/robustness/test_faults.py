@@ -397,7 +397,7 @@ def test_a_lost_worker_of_an_evaluation(composed: Path, tmp_path: Path, monkeypa
     lose_a_worker(monkeypatch, tmp_path / "lost")
     words = heatmap(composed, tmp_path, "--data.num_workers", "1", "--data.split", "train")
     assert evaluate.main(words) == 1
-    told(capsys, "a process that reads clips was lost", "Killed")
+    told(capsys, "a data-loading process was lost", "Killed")
     assert evaluate.main(words) == 0
 
 
@@ -409,7 +409,7 @@ def test_a_lost_worker_of_a_training(
     lose_a_worker(monkeypatch, tmp_path / "lost")
     capsys.readouterr()
     assert train.main(short(composed, folder, tmp_path / "cut", *words, "--data.num_workers", "1")) == 1
-    told(capsys, "a process that reads clips was lost", "Killed")
+    told(capsys, "a data-loading process was lost", "Killed")
     assert train.main(short(composed, folder, tmp_path / "cut", *words, "--data.num_workers", "1")) == 0
     same(tmp_path / "whole", tmp_path / "cut")
 

@@ -35,15 +35,15 @@ def outside(allowed: Range, whole: bool) -> list[str]:
     """Numbers beyond both ends, between multiples, and none at all."""
     step = 1 if whole else 1e-6
     found: list[float] = [
-        allowed.least if allowed.above else allowed.least - step,
+        allowed.minimum if allowed.exclude_minimum else allowed.minimum - step,
         -(10**9),
         10**12 if whole else -1e300,
     ]
-    if math.isfinite(allowed.most):
-        found.append(allowed.most if allowed.below else allowed.most + step)
-    if allowed.multiple and allowed.multiple > 1:
-        found.append(allowed.least + 1)
-    words = [str(int(value) if whole else value) for value in found if value != allowed.besides]
+    if math.isfinite(allowed.maximum):
+        found.append(allowed.maximum if allowed.exclude_maximum else allowed.maximum + step)
+    if allowed.multiple_of and allowed.multiple_of > 1:
+        found.append(allowed.minimum + 1)
+    words = [str(int(value) if whole else value) for value in found if value != allowed.also_allowed]
     return words if whole else [*words, ".inf", "-.inf", ".nan"]
 
 
@@ -66,15 +66,17 @@ def test_options(options: type) -> None:
     for name, option, default in found:
         allowed = range_of(option)
         assert allowed is not None, f"{name} has no range"
-        assert not allowed.fault(default), name
+        assert not allowed.error_message(default), name
         whole = not isinstance(default, float)
         for word in outside(allowed, whole):
             value = f"[{', '.join([word] * (allowed.length or 1))}]" if isinstance(default, list) else word
             with pytest.raises(InputError) as refused:
                 resolve_options(options, [f"--{name}={value}"])
             assert name in str(refused.value) and "\n" not in str(refused.value)
-        inside = 3 if name.endswith("stages") else allowed.most if math.isfinite(allowed.most) else allowed.least + 1
-        assert inside in allowed or allowed.below
+        inside = (
+            3 if name.endswith("stages") else allowed.maximum if math.isfinite(allowed.maximum) else allowed.minimum + 1
+        )
+        assert inside in allowed or allowed.exclude_maximum
 
 
 def test_a_list_has_its_length() -> None:
@@ -84,7 +86,7 @@ def test_a_list_has_its_length() -> None:
 
 def test_a_run_folder_is_checked_like_a_command_line(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(to_yaml(Supervised()).replace("batch: 4", "batch: 0", 1))
+    config.write_text(to_yaml(Supervised()).replace("batch_size: 4", "batch_size: 0", 1))
     with pytest.raises(InputError, match=r"train.batch_size is 0; it must be at least 1"):
         resolve_options(Supervised, ["--config", str(config)])
 
@@ -120,10 +122,10 @@ def test_commands(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         assert (
             action.default is None
             or isinstance(action.default, list)
-            or not action.type.range.fault(action.default)
+            or not action.type.range.error_message(action.default)
             or math.isinf(action.default)
         )
-        for word in outside(action.type.range, action.type.kind is int):
+        for word in outside(action.type.range, action.type.number_type is int):
             with pytest.raises(SystemExit) as stop:
                 command([*before, f"{action.option_strings[0]}={word}"])
             told = capsys.readouterr().err

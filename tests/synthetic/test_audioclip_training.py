@@ -176,7 +176,7 @@ def test_a_close_up_is_the_centre_of_the_box_at_full_size() -> None:
 def test_clips_are_read_as_the_study_reads_them(composed: Path) -> None:
     data = AVSBench(composed / "Single-source", "s4")
     pairs = ClipPairs(data, "test", 0, 1)
-    item = AVSDataset(data, "test", images="clip", audio="waveform", tile=5)[1]
+    item = AVSDataset(data, "test", images="clip", audio="waveform", audio_repeats=5)[1]
     sample = pairs.read(1, 3, mask=True)
     assert torch.equal(normalize_frames(torch.from_numpy(sample.frame[None]), "clip")[0], item["frames"][3])
     assert np.array_equal(np.tile(sample.sound, 5), item["waveform"][3].numpy())

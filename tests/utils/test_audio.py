@@ -95,7 +95,7 @@ def test_five_seconds_rows_and_tiling(tmp_path: Path) -> None:
     samples = write_ramp(tmp_path / "a.wav", 6.5)
     rows = load_clip_waveform(tmp_path / "a.wav", 8_000)
     np.testing.assert_array_equal(rows, samples[:40_000].reshape(5, 8_000))
-    tiled = load_clip_waveform(tmp_path / "a.wav", 8_000, tile=5)
+    tiled = load_clip_waveform(tmp_path / "a.wav", 8_000, audio_repeats=5)
     assert tiled.shape == (5, 40_000)
     np.testing.assert_array_equal(tiled[2, 8_000:16_000], rows[2])
 
@@ -117,12 +117,12 @@ def test_int16_round_trip_truncates_towards_zero(tmp_path: Path) -> None:
 def test_sound_faults(tmp_path: Path) -> None:
     (tmp_path / "no.wav").write_bytes(b"this is no sound")
     for read in (read_wav, lambda path: load_clip_waveform(path, 8_000)):
-        with pytest.raises(InputError, match=r"no\.wav: not a readable sound file"):
+        with pytest.raises(InputError, match=r"no\.wav: not a readable audio file"):
             read(tmp_path / "no.wav")
         with pytest.raises(InputError, match="no such file"):
             read(tmp_path / "absent.wav")
     write_ramp(tmp_path / "short.wav", 0.5)
-    with pytest.raises(InputError, match=r"0\.50 s of sound; at least one second"):
+    with pytest.raises(InputError, match=r"0\.50 s of audio; at least one second"):
         load_clip_waveform(tmp_path / "short.wav", 8_000)
 
 
@@ -133,7 +133,7 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, bad: float, rea
     read(tmp_path / "bad.wav")
     samples[20_000] = bad
     soundfile.write(tmp_path / "bad.wav", samples, 8_000, subtype="FLOAT")
-    with pytest.raises(InputError, match=r"bad\.wav: holds NaN or infinite samples[^\n]*$"):
+    with pytest.raises(InputError, match=r"bad\.wav: has NaN or infinite samples[^\n]*$"):
         read(tmp_path / "bad.wav")
 
 

@@ -90,7 +90,7 @@ def test_an_entry_of_another_kind_or_content_is_dropped(tmp_path: Path) -> None:
     cache.path(KEY).parent.mkdir(parents=True)
     for source in (other.path(KEY), cache.path(elsewhere)):
         shutil.copy(source, cache.path(KEY))
-        with pytest.warns(UserWarning, match="another kind"):
+        with pytest.warns(UserWarning, match="another entry"):
             assert cache.get(KEY) is None
     assert same(other.get(KEY), tensors())
 
@@ -106,7 +106,7 @@ def test_a_full_disk_or_a_read_only_folder_is_told_in_one_line(
         raise OSError(number, "the reason")
 
     monkeypatch.setattr(module, "write_bytes", refuse)
-    with pytest.raises(InputError, match=r"cannot keep results here \(the reason\)") as caught:
+    with pytest.raises(InputError, match=r"cannot write to the cache \(the reason\)") as caught:
         cache.put(content_hash(np.arange(5)), tensors())
     assert "\n" not in str(caught.value)
     assert same(cache.get(KEY), tensors())  # what is there can still be read
@@ -129,7 +129,7 @@ def test_a_damaged_entry_in_a_read_only_folder_counts_as_absent(
 
 def test_a_file_in_the_folders_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(InputError, match="cannot keep results here"):
+    with pytest.raises(InputError, match="cannot write to the cache"):
         Cache(tmp_path / "taken", "embedding", {}).put(KEY, tensors())
 
 

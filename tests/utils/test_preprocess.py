@@ -348,7 +348,7 @@ def test_interrupt_is_one_line(
 
     monkeypatch.setattr(preprocess, "preprocess", interrupted)
     assert preprocess_s4.main(["--root", str(composed / "Single-source")]) == 130
-    assert capsys.readouterr().err.strip() == "interrupted; run the same command again to go on"
+    assert capsys.readouterr().err.strip() == "interrupted; run the same command again to resume"
 
 
 def test_ms3_layout(composed: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from models.mini import load_mini_sam
-from utils.identity import differing
 
 from study.plan import load_study
 from supervised import train
@@ -17,6 +16,7 @@ from tests.helpers.tiny_checkpoints import arguments, folder
 from utils.cli import InputError
 from utils.config import resolve_options
 from utils.files import read_image
+from utils.run_identity import differing_options
 from zero_shot.evaluate import prepare_folder
 from zero_shot.options import Options as ZeroShot
 
@@ -95,7 +95,7 @@ def test_options_that_differ_are_named() -> None:
         Supervised(),
         resolve_options(Supervised, ["--train.lr=1", "--model.fpn.upsample=nearest", "--data.num_workers=0"]),
     )
-    assert differing(one, other, ["data.num_workers"]) == ["model.fpn.upsample", "train.lr"]
+    assert differing_options(one, other, ["data.num_workers"]) == ["model.fpn.upsample", "train.lr"]
 
 
 @pytest.mark.parametrize("name, said", [("sam_vit_b_01ec64.pth", "vit_b"), ("own.pth", "vit_h or vit_l or vit_b")])
