@@ -87,6 +87,8 @@ def find_weights(weights: str | Path, small: str = "") -> Path | None:
     if str(weights) == "random":
         return None
     if str(weights) == "mini":
+        if not small:
+            raise InputError("mini: this network has no small weights")
         return MINI_DIR / f"{small}.safetensors"
     for checkpoint in list_checkpoints():
         if checkpoint.name == str(weights) and checkpoint.file:

@@ -64,6 +64,8 @@ def check_entry(entry: Checkpoint, folder: Path) -> DownloadResult:
     if entry.file is None:
         return DownloadResult("by hand", entry.how)
     path = folder / entry.file
+    if path.is_dir():
+        return DownloadResult("unproven", "a folder, for which no checksums are published")
     if not path.is_file():
         return DownloadResult(
             "missing", entry.how if entry.url is None else f"python -m pretrained.download {entry.name}"

@@ -1,34 +1,37 @@
-"""The zero-shot methods from Python: frames and audio in, masks out; nothing is written to disk unless asked."""
+"""The zero-shot methods from Python: frames and audio in, masks out; nothing is written to disk without a cache."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from utils.audio import quantize_int16, resample
 from utils.cli import InputError
 from utils.config import resolve_options
+from utils.device import select_device
+from utils.layout import CLIP_SECONDS
+from utils.option_ranges import DeviceName
 from utils.video_frame import resize_frame
+from zero_shot.figures import resize_mask
 from zero_shot.methods import Prediction, ZeroShotMethod, build_method
 from zero_shot.options import Options
 from zero_shot.prompts import Prompt
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIG_DIR = Path(__file__).parent / "configs"
 
 
 @dataclass
 class PipelineResult:
-    """What a method found in N frames of H × W pixels.
+    """The predictions for N frames of H × W pixels.
 
     Attributes:
-        masks: (N, H, W) bool, what sounds.
-        similarity_maps: (N, 224, 224) float32 in [0, 1]; None for methods without one.
-        prompts: what Segment Anything was prompted with, in pixels of a 224 × 224 frame; None where it was not.
-        labels: for each frame the names that box_prompt gives the sound; empty for other methods.
+        masks: (N, H, W) bool, the source of the sound.
+        similarity_maps: (N, 224, 224) float32 in [0, 1]; None for methods without them.
+        prompts: SAM's prompt for each frame, in pixels of a 224 × 224 frame; None where SAM was not prompted.
+        labels: for each frame the labels that box_prompt assigns to the audio; empty for other methods.
     """
 
     masks: np.ndarray
@@ -38,86 +41,92 @@ class PipelineResult:
 
 
 class Pipeline:
-    """A zero-shot method with its networks, as a function of frames and audio."""
+    """A zero-shot method with its networks, as a function of frames and audio.
+
+    Args:
+        method: built from the options.
+        options: of the method.
+    """
 
     def __init__(self, method: ZeroShotMethod, options: Options):
         self.method, self.options = method, options
 
     def __call__(self, frames: Sequence[np.ndarray], audio: np.ndarray, sample_rate: int) -> PipelineResult:
-        """Segment what sounds in each second.
+        """Segment the source of the sound.
 
         Args:
-            frames: N frames (H, W, 3) uint8 RGB of one size, one for each second. As in the study, the networks see
-                them at 224 × 224.
-            audio: (samples,) or (samples, channels), int16 or floats in [-1, 1]; N seconds. A missing end is silence.
-            sample_rate: Hz, of `audio`.
+            frames: N frames (H, W, 3) uint8 RGB of one size, one per second. As in the study, the networks get them at
+                224 × 224.
+            audio: (samples,) or (samples, channels), int16 or floats in [-1, 1], of N seconds; padded with silence or
+                trimmed if it is shorter or longer.
+            sample_rate: of the audio, in Hz.
+
+        Returns:
+            Masks of the frames' size, similarity maps, prompts and labels.
 
         Raises:
-            ValueError: for arrays of other shapes or types.
+            ValueError: for arrays of other shapes or types, NaN or infinity.
         """
         _validate(frames, audio, sample_rate)
         seconds = self._split_audio(np.asarray(audio), sample_rate, len(frames))
         size, predictions = frames[0].shape[:2], list[Prediction]()
-        batch = 5 * self.options.run.batch_size
+        batch = CLIP_SECONDS * self.options.run.batch_size
         for start in range(0, len(frames), batch):
             part = [resize_frame(np.ascontiguousarray(frame)) for frame in frames[start : start + batch]]
             predictions += self.method.predict(part, seconds[start : start + batch])
-        maps = [p.similarity_map for p in predictions if p.similarity_map is not None]
+        maps = [prediction.similarity_map for prediction in predictions if prediction.similarity_map is not None]
         return PipelineResult(
-            masks=np.stack([_resize_mask(p.mask, size) for p in predictions]),
+            masks=np.stack([resize_mask(prediction.mask, size) for prediction in predictions]),
             similarity_maps=np.stack(maps) if maps else None,
-            prompts=[p.prompt for p in predictions],
-            labels=[p.labels for p in predictions],
+            prompts=[prediction.prompt for prediction in predictions],
+            labels=[prediction.labels for prediction in predictions],
         )
 
-    def _split_audio(self, audio: np.ndarray, sample_rate: int, count: int) -> torch.Tensor:
-        """The seconds (N, samples) at the method's rate."""
+    def _split_audio(self, audio: np.ndarray, sample_rate: int, num_seconds: int) -> torch.Tensor:
+        """Mono seconds (N, samples) float32 at the sample rate of the method."""
         samples = audio / np.float32(32768) if audio.dtype == np.int16 else audio
         mono = samples.astype(np.float32).reshape(len(samples), -1).mean(axis=1)
         track = resample(mono, sample_rate, self.method.sample_rate)
         if self.method.int16_round_trip:
             track = quantize_int16(track)
-        length = count * self.method.sample_rate
+        length = num_seconds * self.method.sample_rate
         padded = np.pad(track[:length], (0, max(0, length - len(track))))
-        return torch.from_numpy(padded.reshape(count, self.method.sample_rate).astype(np.float32))
+        return torch.from_numpy(padded.reshape(num_seconds, self.method.sample_rate).astype(np.float32))
 
 
-def load_pipeline(config: str | Path = "mini/s4_point_dense", *, device: str | None = None, **options: Any) -> Pipeline:
-    """A zero-shot method with its networks.
+def load_pipeline(
+    config: str | Path = "mini/s4_point_dense", *, device: DeviceName = "auto", **options: Any
+) -> Pipeline:
+    """Build a zero-shot method with its networks.
 
     Args:
         config: a YAML file, or the name of one in zero_shot/configs, such as "s4_point_dense".
-        device: "cpu" or "cuda"; default: a GPU if there is one.
-        options: more options, with a double underscore for each dot: audioclip__weights="audioclip-full". Embeddings
-            are kept on disk only if run__cache names a folder.
+        device: "auto" uses a GPU if there is one.
+        options: further options, with a double underscore for each dot: `audioclip__weights="audioclip-full"`.
+            Embeddings are cached on disk only if `run__cache` names a folder.
 
     Raises:
-        InputError: for an unknown option, or a checkpoint that is missing or does not fit.
+        InputError: for an unknown configuration or option, or a checkpoint that is missing or does not fit.
     """
     path = Path(config).expanduser()
     if not path.is_file():
-        path = CONFIGS / f"{config}.yaml"
+        path = CONFIG_DIR / f"{config}.yaml"
     if not path.is_file():
-        names = sorted(file.relative_to(CONFIGS).with_suffix("").as_posix() for file in CONFIGS.rglob("*.yaml"))
-        raise InputError(f"{config}: no such file, and no configuration of this name; names: {', '.join(names)}")
-    dotted = {name.replace("__", "."): value for name, value in options.items()}
-    dotted.setdefault("run.use_cache", "run.cache" in dotted)
-    words = [word for name, value in dotted.items() for word in (f"--{name}", _word(value))]
-    resolved = resolve_options(Options, ["--config", str(path), *words])
-    return Pipeline(build_method(resolved, device or ("cuda" if torch.cuda.is_available() else "cpu")), resolved)
+        names = sorted(file.relative_to(CONFIG_DIR).with_suffix("").as_posix() for file in CONFIG_DIR.rglob("*.yaml"))
+        raise InputError(f"{config}: no such file or configuration; configurations: {', '.join(names)}")
+    values = {name.replace("__", "."): value for name, value in options.items()}
+    values = {"run.device": device, "run.use_cache": "run.cache" in values, **values}
+    arguments = [word for name, value in values.items() for word in (f"--{name}", _to_argument(value))]
+    resolved = resolve_options(Options, ["--config", str(path), *arguments])
+    return Pipeline(build_method(resolved, select_device(resolved.run.device)), resolved)
 
 
-def _word(value: Any) -> str:
+def _to_argument(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if mask.shape == size:
-        return mask
-    return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-
-
 def _validate(frames: Sequence[np.ndarray], audio: np.ndarray, sample_rate: int) -> None:
+    """Raise ValueError unless the arguments are those of Pipeline.__call__."""
     shapes = {(frame.shape, frame.dtype) for frame in map(np.asarray, frames)}
     if len(shapes) != 1:
         raise ValueError(f"expected frames (H, W, 3) of one size, got {len(frames)} of {len(shapes)} sizes or types")
