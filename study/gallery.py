@@ -81,13 +81,13 @@ def _clip(clip: ClipKey, runs: Sequence[Run], first: bool) -> str:
     sound = source.file(clip, "sound.mp3")
     sound = next((found for run in runs if (found := run.file(clip, "sound.mp3")).is_file()), sound)
     audio = f'<audio controls src="{data_uri(sound)}"></audio>' if sound.is_file() else "<span>no sound file</span>"
-    lines = [_line("the clip", "", audio, source, clip, ("frames", "truth"))]
+    lines = [_line("the clip", "", audio, source, clip, ("frames", "ground_truth"))]
     for place, run in enumerate(runs):
         if place == 0 or run.table != runs[place - 1].table:
             lines.append(f"<h4>{escape(TABLES[run.table])}</h4>\n")
         iou = f"IoU {format_score(run.clips[clip])}" if clip in run.clips else "not evaluated on this clip"
         fidelity = run.fidelity if len({r.fidelity for r in runs if r.table == run.table}) > 1 else ""
-        lines.append(_line(run.label, fidelity, iou, run, clip, ("heat", "mask")))
+        lines.append(_line(run.label, fidelity, iou, run, clip, ("heatmap", "prediction")))
     name = escape(" · ".join(filter(None, clip)))
     return f"<details{' open' if first else ''}><summary>{name}</summary>\n{''.join(lines)}</details>"
 

@@ -124,8 +124,11 @@ def image_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, strip
         if index not in with_sheet | with_strips:
             return
         frames = [read_frame(path) for path in dataset.data.frames(clip)]
-        rows = {"frames": frames, "truth": overlay_masks(frames, list(ground_truth.numpy() > 0.5), GROUND_TRUTH_COLOR)}
-        rows["mask"] = overlay_masks(frames, list(predicted), PREDICTION_COLOR)
+        rows = {
+            "frames": frames,
+            "ground_truth": overlay_masks(frames, list(ground_truth.numpy() > 0.5), GROUND_TRUTH_COLOR),
+        }
+        rows["prediction"] = overlay_masks(frames, list(predicted), PREDICTION_COLOR)
         if index in with_sheet:
             write_grid_image(out / f"sheets{suffix}", clip, rows)
         if index in with_strips:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 GROUND_TRUTH_COLOR, PREDICTION_COLOR = (64, 196, 99), (255, 120, 40)  # RGB: green, orange
-TITLES = {"heat": "heat map and prompts", "mask": "answer"}  # on a sheet, where the row's own name does not say it
+TITLES = {"ground_truth": "ground truth", "heatmap": "heatmap and prompts"}  # of rows whose name differs
 ROW_IMAGE_SIZE = 144  # pixels: side of a strip's pictures
 
 # What is shown of a clip: by name, pictures (H, W, 3) uint8 RGB, one a second.

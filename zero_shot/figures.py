@@ -69,12 +69,12 @@ def prediction_rows(
         ground_truth: masks (n, H, W) bool of the first n frames.
 
     Returns:
-        Rows "frames", "truth", "heat" (if there are similarity maps or prompts) and "mask".
+        Rows "frames", "ground_truth", "heatmap" (if there are similarity maps or prompts) and "prediction".
     """
-    rows = {"frames": frames, "truth": overlay_masks(frames, list(ground_truth), GROUND_TRUTH_COLOR)}
+    rows = {"frames": frames, "ground_truth": overlay_masks(frames, list(ground_truth), GROUND_TRUTH_COLOR)}
     if any(prediction.similarity_map is not None or prediction.prompt is not None for prediction in predictions):
-        rows["heat"] = [
+        rows["heatmap"] = [
             prompt_image(heatmap_image(frame, prediction), prediction)
             for frame, prediction in zip(frames, predictions, strict=True)
         ]
-    return {**rows, "mask": overlay_masks(frames, [p.mask for p in predictions], PREDICTION_COLOR)}
+    return {**rows, "prediction": overlay_masks(frames, [p.mask for p in predictions], PREDICTION_COLOR)}

@@ -119,7 +119,7 @@ def fabricate(study: Study, runs: Path, clips: Sequence[tuple[str, str]], strips
         lines += [f"{name},{category},{k},{place / 100},0,9" for category, name in clips for k in range(1, 6)]
         write_text(folder / "per_frame.csv", "\n".join([*lines, ""]))
         for category, name in clips if strips else []:
-            for view in ["frames", "truth", "mask", *(["heat"] if job.kind == "zero_shot" else [])]:
+            for view in ["frames", "ground_truth", "prediction", *(["heatmap"] if job.kind == "zero_shot" else [])]:
                 write_bytes(folder / "strips" / category / name / f"{view}.webp", media()[0])
             write_bytes(folder / "strips" / category / name / "sound.mp3", media()[1])
         write_record(job, runs, True, seconds=1.0)
@@ -180,7 +180,7 @@ def test_the_page_is_whole_without(what: str, made: tuple[Study, Path], tmp_path
             if job.benchmark == "ms3":
                 (job.folder(runs) / "job.json").unlink()
     if what == "parts":
-        for path in [*runs.rglob("sound.mp3"), *runs.rglob("mask.webp"), *runs.rglob("ms3_*/per_frame.csv")]:
+        for path in [*runs.rglob("sound.mp3"), *runs.rglob("prediction.webp"), *runs.rglob("ms3_*/per_frame.csv")]:
             path.unlink()
     write_page(study, runs, tmp_path / "index.html")
     page = Page(tmp_path / "index.html")

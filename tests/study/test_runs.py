@@ -72,7 +72,7 @@ def test_a_study_runs_what_has_no_result(composed: Path, tmp_path: Path, capsys:
     cells = [f"{result['m_j']:.3f} / {result['m_f']:.3f}".replace("0.", ".") for result in found]
     assert row == f"| map | {cells[0]} | {cells[1]} |" and "| bad | … | – |" in table
     assert (runs / "index.html").stat().st_size > 1000
-    assert list((runs / "zero_shot" / "s4_map" / "strips").rglob("heat.webp"))
+    assert list((runs / "zero_shot" / "s4_map" / "strips").rglob("heatmap.webp"))
     log = (runs / "zero_shot" / "s4_map" / "log.txt").read_text()
     assert log.startswith("$ python -m zero_shot.evaluate --config ") and "1 clips: M_J" in log
 
