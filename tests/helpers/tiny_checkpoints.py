@@ -1,4 +1,4 @@
-"""Small checkpoints under the public names, and runs that start from them."""
+"""Checkpoints with small sizes under the public file names, and runs that start from them."""
 
 import json
 from pathlib import Path
@@ -27,11 +27,14 @@ def clip(seed: int) -> AudioCLIP:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of checkpoints under the public names, at small sizes, each with weights of its own."""
+    """A folder of checkpoints under the public names, at small sizes, each with different weights.
+
+    Names such as "audioclip-full" stand for them if SAM4AVS_WEIGHTS is this folder.
+    """
     out = tmp_path_factory.mktemp("pretrained")
-    (out / "mini").mkdir()
-    (out / "mini" / "audioclip.json").write_text(json.dumps({"model": SIZES}))
-    save_file(clip(1).state_dict(), out / "mini" / "audioclip.safetensors")
+    (out / "small").mkdir()
+    (out / "small" / "audioclip.json").write_text(json.dumps({"model": SIZES}))
+    save_file(clip(1).state_dict(), out / "small" / "audioclip.safetensors")
     torch.save(clip(2).state_dict(), out / "AudioCLIP-Full-Training.pt")
     torch.save(clip(3).state_dict(), out / "AudioCLIP-Partial-Training.pt")
     torch.save({f"visual.{k}": v for k, v in clip(4).visual.state_dict().items()}, out / "CLIP.pt")
@@ -44,19 +47,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(folder: Path, **fpn: Any) -> ModelOptions:
-    """A small fpn segmentor; `freeze` and `ear` go to the model, the rest to the fpn."""
-    ear = VGGishOptions("random", [4, 4, 4, 8], 16, 12)
+    """A small fpn segmentor; `freeze` goes to the model, the rest to the fpn."""
+    vggish = VGGishOptions("random", [4, 4, 4, 8], 16, 12)
     freeze = fpn.pop("freeze", ["audio"])
-    named = {"visual": "mini", "audio": "mini", **fpn}
-    return ModelOptions("fpn", freeze, 8, ear, fpn=FPNOptions(variant="mini", weights_dir=folder, **named))
+    small = str(folder / "small")
+    fpn_options = FPNOptions(**{"visual": small, "audio": small, "variant": small, **fpn})
+    return ModelOptions("fpn", freeze, 8, vggish, fpn=fpn_options)
 
 
 def arguments(composed: Path, folder: Path, out: Path, *more: str, benchmark: str = "s4") -> list[str]:
+    """Words of supervised.train for a small run of the fpn segmentor."""
     root = composed / {"s4": "Single-source", "ms3": "Multi-sources"}[benchmark]
-    words = f"--data.root {root} --data.benchmark {benchmark} --data.image_size 32 --data.audio_repeats 1 --data.num_workers 0"
-    words += " --model.segmentor fpn --model.channels 8 --model.fpn.variant mini --model.fpn.visual mini"
-    words += f" --model.fpn.audio mini --model.fpn.weights_dir {folder} --train.device cpu --train.epochs 2 --train.batch_size 4"
-    words += f" --train.lr 1e-3 --train.backbone_lr_mult 0.1 --metric_batch 1 --out {out}"
+    small = folder / "small"
+    words = f"--data.root {root} --data.benchmark {benchmark} --data.image_size 32 --data.audio_repeats 1"
+    words += " --data.num_workers 0 --model.segmentor fpn --model.channels 8"
+    words += f" --model.fpn.variant {small} --model.fpn.visual {small} --model.fpn.audio {small}"
+    words += " --train.device cpu --train.epochs 2 --train.batch_size 4 --train.lr 1e-3"
+    words += f" --train.backbone_lr_mult 0.1 --metric_batch 1 --out {out}"
     return [*words.split(), *more]
 
 

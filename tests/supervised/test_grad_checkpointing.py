@@ -24,8 +24,8 @@ def model(network: str, folder: Path) -> AVSModel:
     torch.manual_seed(0)
     if network == "fpn":
         return AVSModel(options(folder)).train()
-    ear = VGGishOptions("random", [4, 4, 4, 8], 16, 12)
-    return AVSModel(ModelOptions(backbone=network, weights="random", channels=8, vggish=ear)).train()
+    vggish = VGGishOptions("random", [4, 4, 4, 8], 16, 12)
+    return AVSModel(ModelOptions(backbone=network, weights="random", channels=8, vggish=vggish)).train()
 
 
 def step(network: AVSModel) -> tuple[Tensor, dict[str, Tensor], int]:
@@ -33,8 +33,8 @@ def step(network: AVSModel) -> tuple[Tensor, dict[str, Tensor], int]:
     generator = torch.Generator().manual_seed(1)
     frames = torch.randn(2, 5, 3, 64, 64, generator=generator)
     masks = (torch.rand(2, 1, 224, 224, generator=generator) > 0.5).float()
-    width = 12 if network.ear is not None else network.segmentor.projection.in_features
-    heard = torch.randn(2, 5, width, generator=generator)
+    width = 12 if network.vggish is not None else network.segmentor.projection.in_features
+    audio_features = torch.randn(2, 5, width, generator=generator)
     kept: dict[int, int] = {}
 
     def keep(value: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def step(network: AVSModel) -> tuple[Tensor, dict[str, Tensor], int]:
 
     torch.manual_seed(2)  # of stochastic depth
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        loss = segmentation_loss(network({"frames": frames, "audio_features": heard}, 1), masks).total
+        loss = segmentation_loss(network({"frames": frames, "audio_features": audio_features}, 1), masks).total
     network.zero_grad()
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
@@ -94,5 +94,5 @@ def test_a_run_is_the_same_with_and_without(composed: Path, folder: Path, tmp_pa
 def test_not_with_compile(composed: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = ["--train.grad_checkpointing", "true", "--train.compile", "true"]
     assert train.main([*arguments(composed, folder, tmp_path / "run"), *both]) == 1
-    assert "train.grad_checkpointing and train.compile do not go together" in capsys.readouterr().err
+    assert "train.grad_checkpointing and train.compile cannot be combined" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

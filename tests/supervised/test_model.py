@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from timm.layers import DropPath
 from torch import nn
 
-from supervised import evaluate, train
+from supervised import evaluate, train, trainer
 from supervised.data import SupervisedDataset, other_clip
 from supervised.distributed import StochasticDepth, loss_scale, rank_slice, set_num_videos, shuffled_batches
+from supervised.model import AVSModel
 from supervised.options import Options
 from utils import results
 from utils.config import from_yaml, to_yaml
@@ -57,7 +58,7 @@ def test_train_then_evaluate(
     np.testing.assert_allclose(log["loss"], log["bce"] + 0.1 * log["avm"], rtol=1e-5)
     assert list((run / "tensorboard").iterdir())
     assert Image.open(run / "curves.png").size == (960, 360)
-    assert evaluate.main(["--run", str(run), "--sheets", "1", "--masks"]) == 0
+    assert evaluate.main(["--run-dir", str(run), "--sheets", "1", "--masks"]) == 0
     result = read(run)
     assert result["metric_batch"] == 4 and result["frames"] == 5 * result["videos"]
     assert 0 <= result["m_j"] <= 1 and result["m_f"] >= result["m_f_whole_set"] - 1e-9
@@ -76,32 +77,32 @@ def test_train_then_evaluate(
     assert f"{result['m_j']:.4f}" in table and "| run " in table
 
 
-def test_other_sounds(composed: Path, tmp_path: Path) -> None:
+def test_audio_conditions(composed: Path, tmp_path: Path) -> None:
     data = AVSBench(composed / "Single-source", "s4")
-    real = SupervisedDataset(data, "test", "real")
+    original = SupervisedDataset(data, "test", "original")
     silent = SupervisedDataset(data, "test", "silent")
     shuffled = SupervisedDataset(data, "test", "shuffled")
-    heard = [real[i]["log_mel"] for i in range(len(real))]
-    lenders = [other_clip(shuffled, i) for i in range(len(shuffled))]
-    assert all(real.clips[a].category != real.clips[b].category for a, b in enumerate(lenders))
-    for i, lender in enumerate(lenders):
-        assert torch.equal(shuffled[i]["log_mel"], heard[lender])
-        assert torch.equal(shuffled[i]["frames"], real[i]["frames"])
+    log_mels = [original[i]["log_mel"] for i in range(len(original))]
+    sources = [other_clip(shuffled, i) for i in range(len(shuffled))]
+    assert all(original.clips[a].category != original.clips[b].category for a, b in enumerate(sources))
+    for i, source in enumerate(sources):
+        assert torch.equal(shuffled[i]["log_mel"], log_mels[source])
+        assert torch.equal(shuffled[i]["frames"], original[i]["frames"])
         assert (silent[i]["log_mel"] == torch.tensor(np.log(0.01)).float()).all()
     run = tmp_path / "run"
     assert train.main(arguments(composed, run, "--train.epochs", "1")) == 0
-    for sound in ("silent", "shuffled"):
-        assert evaluate.main(["--run", str(run), "--sound", sound]) == 0
-        assert read(run, f"metrics_test_{sound}.json")["sound"] == sound
+    for audio in ("silent", "shuffled"):
+        assert evaluate.main(["--run-dir", str(run), "--audio", audio]) == 0
+        assert read(run, f"metrics_test_{audio}.json")["audio"] == audio
 
 
-def test_random_vggish_hears() -> None:
-    """Untrained, it still tells sounds apart; under PyTorch's own initialisation it gives nearly a constant."""
+def test_random_vggish_depends_on_its_input() -> None:
+    """Under PyTorch's default initialization its output would be nearly constant."""
     options = from_yaml(Options, CONFIGS / "mini" / "s4_tpavi.yaml").model
-    ear = train.AVSModel(options).vggish
-    assert ear is not None
+    vggish = AVSModel(options).vggish
+    assert vggish is not None
     with torch.no_grad():
-        features = ear(torch.randn(16, 1, 96, 64) * torch.linspace(0.5, 4, 16)[:, None, None, None])
+        features = vggish(torch.randn(16, 1, 96, 64) * torch.linspace(0.5, 4, 16)[:, None, None, None])
     assert features.std(0).mean() > 0.2 * features.mean()
 
 
@@ -110,7 +111,7 @@ def test_evaluation_does_not_depend_on_the_batch(composed: Path, tmp_path: Path)
     assert train.main(arguments(composed, run, "--train.epochs", "1", benchmark="ms3")) == 0
     seen = []
     for batch in ("1", "3"):
-        assert evaluate.main(["--run", str(run), "--batch", batch, "--metric_batch", "1"]) == 0
+        assert evaluate.main(["--run-dir", str(run), "--batch-size", batch, "--metric-batch", "1"]) == 0
         seen.append(read(run))
     for name in ("m_j", "m_f", "m_f_whole_set", "iou_dataset"):
         assert seen[0][name] == pytest.approx(seen[1][name], abs=1e-5)
@@ -135,28 +136,28 @@ def test_best_checkpoint_is_the_first_best(composed: Path, tmp_path: Path, monke
             return {"m_j": next(scores), "m_f": 0.0}
 
     saved: list[bool] = []
-    original = train.Trainer.save
+    original = trainer.Trainer.save
 
-    def save(self: train.Trainer, improved: bool) -> None:
+    def save(self: trainer.Trainer, improved: bool) -> None:
         saved.append(improved)
         original(self, improved)
 
-    monkeypatch.setattr(train, "evaluate", lambda *_, **__: Scripted())
-    monkeypatch.setattr(train.Trainer, "save", save)
+    monkeypatch.setattr(trainer, "evaluate", lambda *_, **__: Scripted())
+    monkeypatch.setattr(trainer.Trainer, "save", save)
     assert train.main(arguments(composed, tmp_path / "run", "--train.epochs", "4")) == 0
     assert saved == [True, True, False, False]
 
 
-def test_frozen_ear_stays_as_it_was(composed: Path, tmp_path: Path) -> None:
+def test_a_frozen_vggish_does_not_change(composed: Path, tmp_path: Path) -> None:
     for name, freeze in (("frozen", "[audio]"), ("trained", "[]")):
         run = tmp_path / name
         assert train.main(arguments(composed, run, "--model.freeze", freeze, "--train.epochs", "1")) == 0
         options = from_yaml(Options, run / "config.yaml")
-        train.set_seed(options.train.seed)
-        before = train.AVSModel(options.model).state_dict()
+        trainer.set_seed(options.train.seed)
+        before = AVSModel(options.model).state_dict()
         after = load_file(run / "best.safetensors")
         moved = {key for key in after if not torch.equal(before[key], after[key])}
-        assert any(key.startswith("ear.") for key in moved) == (name == "trained")
+        assert any(key.startswith("vggish.") for key in moved) == (name == "trained")
         assert "segmentor.conv1.conv2d_list.0.weight" in moved
 
 
@@ -167,7 +168,7 @@ def test_pretrained_files_reach_the_model(composed: Path, tmp_path: Path, capsys
     torch.save(backbone.state_dict() | {"fc.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}, tmp_path / "r.pth")
     options = from_yaml(Options, CONFIGS / "mini" / "s4_tpavi.yaml")
     options.model.weights = str(tmp_path / "r.pth")
-    model = train.AVSModel(options.model)
+    model = AVSModel(options.model)
     assert [start.file for start in model.load_pretrained()] == [tmp_path / "r.pth", None]
     assert torch.equal(model.visual_tower.state_dict()["conv1.weight"], backbone.state_dict()["conv1.weight"])
     assert train.main(arguments(composed, tmp_path / "a", "--model.weights", str(tmp_path / "none.pth"))) == 1
@@ -181,7 +182,7 @@ def test_pretrained_files_reach_the_model(composed: Path, tmp_path: Path, capsys
     [
         (["--data.image_size", "50"], 1, "a multiple of 32"),
         (["--train.batch_size", "0"], 1, "at least 1"),
-        (["--loss.distance", "kl", "--model.attention", "vv"], 1, "does not hear"),
+        (["--loss.distance", "kl", "--model.attention", "vv"], 1, "does not use"),
         (["--loss.distance", "kl", "--model.stages", "[3]"], 1, "must be among model.stages"),
         (["--data.root", "nowhere"], 1, "nowhere/s4_meta_data.csv: no such file"),
         (["--data.fraction", "1.5"], 1, "data.fraction is 1.5"),
@@ -226,12 +227,12 @@ def test_other_options_do_not_overwrite_a_run(
     assert train.main(arguments(composed, run, "--train.epochs", "1", "--train.lr", "1e-5")) == 1
     assert "holds a run with other options" in capsys.readouterr().err
     (run / "best.safetensors").write_bytes(b"cut")
-    assert evaluate.main(["--run", str(run)]) == 1
-    assert "best.safetensors: damaged, or no checkpoint" in capsys.readouterr().err
-    assert evaluate.main(["--run", str(tmp_path)]) == 1
+    assert evaluate.main(["--run-dir", str(run)]) == 1
+    assert "best.safetensors: damaged, or not a checkpoint" in capsys.readouterr().err
+    assert evaluate.main(["--run-dir", str(tmp_path)]) == 1
     assert "is" in capsys.readouterr().err
     (run / "config.yaml").write_text("train: {speed: 9}\n")
-    assert evaluate.main(["--run", str(run)]) == 1
+    assert evaluate.main(["--run-dir", str(run)]) == 1
     assert "speed" in capsys.readouterr().err
 
 
@@ -280,10 +281,10 @@ def test_two_processes_train_and_evaluate_as_one(
     extra = ["--train.epochs", "1", "--train.lr", "1e-4", "--model.freeze", "[]", *more]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     assert train.main(arguments(composed, one, *extra, benchmark=benchmark)) == 0
-    assert evaluate.main(["--run", str(one)]) == 0
+    assert evaluate.main(["--run-dir", str(one)]) == 0
     for words in (
         ["supervised.train", *arguments(composed, two, *extra, benchmark=benchmark)],
-        ["supervised.evaluate", "--run_dir", str(two)],
+        ["supervised.evaluate", "--run-dir", str(two)],
     ):
         run = subprocess.run([*launch, *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=400)
         assert run.returncode == 0, run.stderr[-3000:]

@@ -14,12 +14,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from supervised import evaluate, optim, state, train
+from supervised import evaluate, optim, state, train, trainer
 from supervised.losses import LossTerms
 from supervised.model import AVSModel
 from supervised.options import Options
 from tests.helpers.tiny_checkpoints import arguments, folder, same
 from utils.config import from_yaml, to_yaml
+from utils.device import AsyncCopy
 
 __all__ = ["folder"]  # a fixture
 
@@ -60,17 +61,17 @@ def test_train_then_evaluate(
     log = pd.read_csv(run / "log.csv")
     assert list(log["epoch"]) == [0, 1] and np.isfinite(log.to_numpy()).all() and (log["avm"] == 0).all()
     assert log["loss"].iloc[1] < log["loss"].iloc[0]
-    assert evaluate.main(["--run", str(run)]) == 0
+    assert evaluate.main(["--run-dir", str(run)]) == 0
     result = read(run)
     assert result["metric_batch"] == 1 and result["fidelity"] == ("published" if benchmark == "s4" else "corrected")
-    for sound in ("silent", "shuffled") if benchmark == "s4" else ("silent",):  # MS3 has but one test clip here
-        assert evaluate.main(["--run", str(run), "--sound", sound]) == 0
-        assert read(run, f"metrics_test_{sound}.json")["frames"] == result["frames"]
+    for audio in ("silent", "shuffled") if benchmark == "s4" else ("silent",):  # MS3 has but one test clip here
+        assert evaluate.main(["--run-dir", str(run), "--audio", audio]) == 0
+        assert read(run, f"metrics_test_{audio}.json")["frames"] == result["frames"]
     # The kept model is the one that had the best score on val.
-    assert evaluate.main(["--run", str(run), "--split", "val", "--metric_batch", "1"]) == 0
+    assert evaluate.main(["--run-dir", str(run), "--split", "val", "--metric-batch", "1"]) == 0
     chosen = log.iloc[int(log["val_m_j"].argmax())]
     for name in ("m_j", "m_f"):
-        assert read(run, "metrics_val_real.json")[name] == pytest.approx(chosen[f"val_{name}"], abs=2e-3)
+        assert read(run, "metrics_val_original.json")[name] == pytest.approx(chosen[f"val_{name}"], abs=2e-3)
     with safe_open(run / "best.safetensors", "pt") as file:
         assert file.metadata() == {"segmentor": "fpn", "fusion": "concate", "upsample": "bilinear", "vggish": "False"}
 
@@ -84,7 +85,7 @@ def test_run_folders_are_called_by_config_and_fidelity(
     place = words.index("--out")
     for more in ([], ["--fidelity", "published"]):
         assert train.main([*words[:place], *words[place + 2 :], *more]) == 0
-    assert {path.name for path in Path("runs").iterdir()} == {"row", "row_published"}
+    assert {path.name for path in Path("runs/supervised").iterdir()} == {"row", "row_published"}
 
 
 # --- killed and gone on with -----------------------------------------------------------------------------
@@ -92,14 +93,14 @@ def test_run_folders_are_called_by_config_and_fidelity(
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """The process is interrupted within its step number `count` from now."""
-    steps, original = iter(range(1, 1000)), train.segmentation_loss
+    steps, original = iter(range(1, 1000)), trainer.segmentation_loss
 
     def loss(*words: Any) -> LossTerms:
         if next(steps) == count:
             raise KeyboardInterrupt
         return original(*words)
 
-    monkeypatch.setattr(train, "segmentation_loss", loss)
+    monkeypatch.setattr(trainer, "segmentation_loss", loss)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +172,11 @@ def test_two_processes_train_and_evaluate_as_one(
     fraction = {"s4": "0.4", "ms3": "0.7"}[benchmark]  # of 10 and 6 clips: 4
     extra = ["--train.epochs", "1", "--data.fraction", fraction, "--train.lr", "1e-5", *more]
     assert train.main(arguments(composed, folder, one, *extra, benchmark=benchmark)) == 0
-    assert evaluate.main(["--run", str(one)]) == 0
+    assert evaluate.main(["--run-dir", str(one)]) == 0
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
     for words in (
         ["supervised.train", *arguments(composed, folder, two, *extra, benchmark=benchmark)],
-        ["supervised.evaluate", "--run_dir", str(two)],
+        ["supervised.evaluate", "--run-dir", str(two)],
     ):
         run = subprocess.run([*launch, *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=400)
         assert run.returncode == 0, run.stderr[-3000:]
@@ -206,13 +207,13 @@ def test_two_processes_train_and_evaluate_as_one(
 def test_nan_loss_stops_and_keeps_the_last_good_state(
     composed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, steps, original = tmp_path / "run", iter(range(100)), train.segmentation_loss
+    run, steps, original = tmp_path / "run", iter(range(100)), trainer.segmentation_loss
 
     def loss(*words: Any) -> LossTerms:
         terms = original(*words)
         return LossTerms(terms.total * (float("nan") if next(steps) == 4 else 1), terms.bce, terms.avm)
 
-    monkeypatch.setattr(train, "segmentation_loss", loss)
+    monkeypatch.setattr(trainer, "segmentation_loss", loss)
     more = ["--train.checkpoint_minutes", "0", "--train.batch_size", "4"]
     assert train.main(arguments(composed, folder, run, *more)) == 1
     monkeypatch.undo()
@@ -220,22 +221,22 @@ def test_nan_loss_stops_and_keeps_the_last_good_state(
     assert "the loss is nan at step" in told and "of epoch 2; lower --train.lr" in told
     progress, saved = state.load_state(run / "state.pt")
     assert progress.epoch == 1 and all(value.isfinite().all() for value in saved["model"].values())
-    assert evaluate.main(["--run", str(run)]) == 0
+    assert evaluate.main(["--run-dir", str(run)]) == 0
     assert train.main(arguments(composed, folder, run, *more)) == 0, "what was left is good to go on from"
 
 
 def test_a_model_that_is_not_finite_is_not_kept(
     composed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, original = tmp_path / "run", train.Trainer.train_step
+    run, original = tmp_path / "run", trainer.Trainer.train_step
 
-    def step(self: train.Trainer, *words: Any) -> dict[str, float]:
+    def step(self: trainer.Trainer, *words: Any) -> AsyncCopy:
         terms = original(self, *words)
         if self.progress.epoch == 1:
             next(iter(self.trainable_parameters)).data.fill_(float("inf"))
         return terms
 
-    monkeypatch.setattr(train.Trainer, "step", step)
+    monkeypatch.setattr(trainer.Trainer, "train_step", step)
     assert train.main(arguments(composed, folder, run, "--train.checkpoint_minutes", "0")) == 1
     assert "is not finite after step 1 of epoch 2; lower --train.lr" in capsys.readouterr().err
     assert state.load_state(run / "state.pt")[0].epoch == 1
@@ -268,7 +269,7 @@ def test_a_full_disk_leaves_the_last_state_whole(
     assert "cannot save" in capsys.readouterr().err
     assert (run / "state.pt").read_bytes() == kept["state.pt"] and not list(run.glob(".*partial*"))
     assert (full == "state.pt") == ((run / "best.safetensors").read_bytes() != kept["best.safetensors"])
-    assert evaluate.main(["--run", str(run)]) == 0
+    assert evaluate.main(["--run-dir", str(run)]) == 0
     monkeypatch.undo()
     assert train.main(arguments(composed, folder, run)) == 0
 
@@ -284,7 +285,7 @@ def test_a_checkpoint_of_another_fusion(
     options.model.fpn.fusion = fusion
     (run / "config.yaml").write_text(to_yaml(options))
     capsys.readouterr()
-    assert evaluate.main(["--run", str(run)]) == 1
+    assert evaluate.main(["--run-dir", str(run)]) == 1
     told = capsys.readouterr().err
     assert f"best.safetensors: was trained with fusion concate, but the configuration says {fusion}" in told
     assert told.count("\n") == 1
@@ -309,12 +310,12 @@ def test_unknown_keys(composed: Path, folder: Path, tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     "more, message",
     [
-        (["--loss.distance", "kl"], "the fpn segmentor has no such sounds"),
+        (["--loss.distance", "kl"], "which the fpn segmentor does not have"),
         (["--train.ema_decay", "1"], "train.ema_decay is 1.0; it must be at least 0 and below 1"),
         (["--train.max_grad_norm", "-1"], "train.max_grad_norm is -1.0; it must be at least 0"),
         (["--data.audio_repeats", "0"], "data.audio_repeats is 0; it must be at least 1"),
         (["--model.fpn.variant", "published"], "does not fit DenseResNet: missing"),
-        (["--model.fpn.weights_dir", "nowhere"], "nowhere/mini/audioclip.json: no such file"),
+        (["--model.fpn.variant", "nowhere/audioclip.safetensors"], "nowhere/audioclip.json: no such file"),
     ],
 )
 def test_bad_options(
@@ -330,7 +331,7 @@ def test_a_damaged_state(composed: Path, folder: Path, tmp_path: Path, capsys: p
     assert train.main(arguments(composed, folder, run, "--train.epochs", "1", "--data.fraction", "0.3")) == 0
     (run / "state.pt").write_bytes((run / "state.pt").read_bytes()[:-100])
     assert train.main(arguments(composed, folder, run, "--train.epochs", "1", "--data.fraction", "0.3")) == 1
-    assert "state.pt: damaged, or of another version; remove it" in capsys.readouterr().err
+    assert "state.pt: damaged, or written by another version; remove it" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
-"""How runs are trained: initial weights, frozen towers, groups and rates, what a frozen tower hears."""
+"""How runs are trained: initial weights, frozen towers, parameter groups, schedules, precomputed audio features."""
 
 import itertools
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from models.audioclip_segmentor import AudioCLIPSegmentor
 from supervised import optim, train
-from supervised.data import Sound, extract_audio_features, open_dataset
+from supervised.data import AudioCondition, extract_audio_features, open_dataset
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
 from supervised.options import ModelOptions, Options, TrainOptions, VGGishOptions
@@ -27,15 +26,21 @@ __all__ = ["folder"]  # a fixture
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def registered_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of pretrained/checkpoints.yaml stand for the small checkpoints."""
+    monkeypatch.setenv("SAM4AVS_WEIGHTS", str(folder))
+
+
 def batch(model: AVSModel, videos: int = 2, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    sound: dict[str, Tensor] = {
+    audio: dict[str, Tensor] = {
         "log_mel": torch.randn(videos, 5, 1, 96, 64, generator=generator),
         "waveform": torch.rand(videos, 5, 4000, generator=generator) - 0.5,
     }
     frames = torch.randn(videos, 5, 3, 32, 32, generator=generator)
     masks = (torch.rand(videos, 1, 224, 224, generator=generator) > 0.5).float()
-    return {"frames": frames, "masks": masks, model.inputs.audio: sound[model.inputs.audio]}
+    return {"frames": frames, "masks": masks, model.inputs.audio: audio[model.inputs.audio]}
 
 
 def steps(model: AVSModel, optimizer: torch.optim.Optimizer, count: int = 2) -> None:
@@ -53,16 +58,16 @@ def steps(model: AVSModel, optimizer: torch.optim.Optimizer, count: int = 2) -> 
 
 STEM = ("conv1.", "conv2.", "conv3.", "bn1.", "bn2.", "bn3.", "attnpool.")
 GRID: list[tuple[str, str, int | None, tuple[str, ...]]] = [  # tower, name, seed of the weights, what stays random
-    ("visual", "mini", 1, ()),
+    ("visual", "small", 1, ()),
     ("visual", "audioclip-full", 2, ()),
     ("visual", "audioclip-partial", 3, ()),
-    ("visual", "clip", 4, ()),
+    ("visual", "clip-rn50", 4, ()),
     ("visual", "resnet50", 5, STEM),
     ("visual", "random", None, ("",)),
-    ("audio", "mini", 1, ()),
+    ("audio", "small", 1, ()),
     ("audio", "audioclip-full", 2, ()),
     ("audio", "audioclip-partial", 3, ()),
-    ("audio", "esresnext", 6, ("fc.",)),
+    ("audio", "esresnext-fbsp", 6, ("fc.",)),
     ("audio", "random", None, ("",)),
 ]
 
@@ -72,7 +77,7 @@ def test_each_tower_starts_from_what_its_name_says(
     folder: Path, tower: str, name: str, seed: int | None, random: tuple[str, ...]
 ) -> None:
     torch.manual_seed(99)
-    model = AVSModel(options(folder, **{tower: name}))
+    model = AVSModel(options(folder, **{tower: str(folder / name) if name == "small" else name}))
     before = {key: value.clone() for key, value in getattr(model, f"{tower}_tower").state_dict().items()}
     found = {start.tower: start for start in model.load_pretrained()}
     assert set(found) == {"visual", "audio"}
@@ -99,22 +104,24 @@ def test_vggish_starts_from_its_file(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "tower, name, file, fetch",
+    "tower, name, file",
     [
-        ("visual", "clip", "CLIP.pt", "clip-rn50"),
-        ("visual", "resnet50", "resnet50-19c8e357.pth", "resnet50"),
-        ("audio", "esresnext", "ESRNXFBSP.pt", "esresnext-fbsp"),
-        ("audio", "audioclip-partial", "AudioCLIP-Partial-Training.pt", "audioclip-partial"),
+        ("visual", "clip-rn50", "CLIP.pt"),
+        ("visual", "resnet50", "resnet50-19c8e357.pth"),
+        ("audio", "esresnext-fbsp", "ESRNXFBSP.pt"),
+        ("audio", "audioclip-partial", "AudioCLIP-Partial-Training.pt"),
     ],
 )
 def test_missing_weights_name_the_file_and_how_to_get_it(
-    folder: Path, tmp_path: Path, tower: str, name: str, file: str, fetch: str
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tower: str, name: str, file: str
 ) -> None:
-    shutil.copytree(folder / "mini", tmp_path / "mini")
-    model = AVSModel(options(tmp_path, **{tower: name}))
-    with pytest.raises(
-        InputError, match=f"{file}: no such checkpoint; .* pretrained.download {fetch} --to {tmp_path}$"
-    ):
+    monkeypatch.setenv("SAM4AVS_WEIGHTS", str(tmp_path))
+    model = AVSModel(options(folder, **{tower: name}))
+    path = tmp_path / file
+    with pytest.raises(InputError, match=f"{path}: no such checkpoint; python -m pretrained.download {name} gets it$"):
+        model.load_pretrained()
+    model = AVSModel(options(folder, **{tower: str(tmp_path / "other" / file)}))
+    with pytest.raises(InputError, match=f"pretrained.download {name} --to {tmp_path / 'other'} gets it$"):
         model.load_pretrained()
 
 
@@ -123,14 +130,14 @@ def test_a_row_without_its_weights(capsys: pytest.CaptureFixture[str], composed:
     root = ["--data.root", str(composed / "Single-source"), "--model.weights", str(tmp_path / "pvt_v2_b5.pth")]
     assert train.main(["--config", str(config), *root, "--out", str(tmp_path / "run")]) == 1
     told = capsys.readouterr().err
-    assert "pvt_v2_b5.pth: no such checkpoint; get it by python -m pretrained.download pvt-v2-b5" in told
+    assert "pvt_v2_b5.pth: no such checkpoint; python -m pretrained.download pvt-v2-b5 --to" in told
     assert not (tmp_path / "run").exists()
 
 
 def test_what_a_run_starts_from_is_written_down(
     composed: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["--model.fpn.audio", "esresnext", "--train.epochs", "1", "--data.fraction", "0.3"]
+    more = ["--model.fpn.audio", "esresnext-fbsp", "--train.epochs", "1", "--data.fraction", "0.3"]
     assert train.main(arguments(composed, folder, tmp_path / "run", *more)) == 0
     record = json.loads((tmp_path / "run" / "initial_weights.json").read_text())
     assert record["audio"]["random"] == ["fc.weight", "fc.bias"] and len(record["audio"]["sha256"]) == 64
@@ -156,7 +163,7 @@ def test_head_and_backbone_have_their_rates(folder: Path) -> None:
     assert all(rates == (1e-4 if ".visual." in name else 1e-3, 0) for name, rates in found.items())
     found = named_groups(AVSModel(options(folder, freeze=[])), asked, "corrected")
     assert found["segmentor.audio.fc.weight"] == found["segmentor.audio.fbsp.m"] == (1e-4, 0)
-    found = named_groups(AVSModel(options(folder, audio="esresnext")), asked, "corrected")
+    found = named_groups(AVSModel(options(folder, audio="esresnext-fbsp")), asked, "corrected")
     heads = [name for name in found if ".audio." in name]
     assert heads == ["segmentor.audio.fc.weight", "segmentor.audio.fc.bias"] and found[heads[0]] == (1e-3, 0)
     for freeze in ([], ["audio"]):
@@ -235,7 +242,7 @@ def test_published_freezing_is_the_original_program(folder: Path) -> None:
 
 
 def test_the_layer_that_esresnext_lacks_is_trained(folder: Path) -> None:
-    model = AVSModel(options(folder, audio="esresnext"))
+    model = AVSModel(options(folder, audio="esresnext-fbsp"))
     model.load_pretrained()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert model.audio_is_static  # up to that layer
@@ -322,21 +329,22 @@ def test_the_average_follows_the_weights(folder: Path) -> None:
         torch.testing.assert_close(average.module.state_dict()[name], value)
 
 
-# --- what a frozen tower hears, once ---------------------------------------------------------------------
+# --- audio features of a frozen tower, computed once ------------------------------------------------------
 
 
-@pytest.mark.parametrize("audio", ["mini", "vggish"])
-def test_sounds_are_heard_once(
+@pytest.mark.parametrize("audio", ["small", "vggish"])
+def test_audio_is_encoded_once(
     composed: Path, folder: Path, tmp_path: Path, audio: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
     original = AVSModel.encode_audio
 
-    def listen(self: AVSModel, sounds: Tensor) -> Tensor:
-        calls.append(len(sounds))
-        return original(self, sounds)
+    def encode(self: AVSModel, audio: Tensor) -> Tensor:
+        calls.append(len(audio))
+        return original(self, audio)
 
-    monkeypatch.setattr(AVSModel, "listen", listen)
+    monkeypatch.setattr(AVSModel, "encode_audio", encode)
+    audio = str(folder / "small") if audio == "small" else audio
     more = ["--model.fpn.audio", audio, "--data.cache", str(tmp_path / "cache"), "--model.vggish.weights", "random"]
     more += ["--model.vggish.widths", "[4,4,4,8]", "--model.vggish.hidden", "16"]
     count = 0
@@ -353,24 +361,28 @@ def test_sounds_are_heard_once(
         assert torch.equal(load_file(tmp_path / "two" / "best.safetensors")[name], value)
 
 
-def test_what_was_heard_is_what_would_be_heard(composed: Path, folder: Path, tmp_path: Path) -> None:
+def test_precomputed_features_are_those_of_the_tower(composed: Path, folder: Path, tmp_path: Path) -> None:
     model = AVSModel(options(folder))
     model.load_pretrained()
     asked = Options()
     asked.data.root, asked.data.audio_repeats, asked.data.image_size = composed / "Single-source", 1, 32
     clips = open_dataset(asked.data, model.inputs, "val")
-    heard = extract_audio_features(model, clips, Accelerator(cpu=True), cache=tmp_path)
-    assert heard.shape == (len(clips), 5, 256)
+    features = extract_audio_features(model, clips, Accelerator(cpu=True), cache=tmp_path)
+    assert features.shape == (len(clips), 5, 256)
     items = torch.utils.data.default_collate([clips[i] for i in range(len(clips))])
     with torch.no_grad():
         direct = model.eval().segmentor(items["frames"], items["waveform"])
-        ours = model({"frames": items["frames"], "audio_features": heard}).logits
+        ours = model({"frames": items["frames"], "audio_features": features}).logits
     torch.testing.assert_close(ours, direct, rtol=1e-4, atol=1e-5)
-    sounds: tuple[Sound, ...] = ("silent", "shuffled")
-    for k, clips.hears in enumerate(sounds):
-        other = extract_audio_features(model, clips, Accelerator(cpu=True), cache=tmp_path)
-        assert not torch.equal(other, heard)
-        assert (k == 1) == torch.equal(other.flatten(1).sort(0)[0].sum(0), heard.flatten(1).sort(0)[0].sum(0))
+    clips.audio_features = features
+    assert torch.equal(clips[1]["audio_features"], features[1]) and "waveform" not in clips[1]
+    conditions: tuple[AudioCondition, ...] = ("silent", "shuffled")
+    for condition in conditions:
+        other_clips = open_dataset(asked.data, model.inputs, "val", condition=condition)
+        other = extract_audio_features(model, other_clips, Accelerator(cpu=True), cache=tmp_path)
+        assert not torch.equal(other, features)
+        same = torch.equal(other.flatten(1).sort(0)[0].sum(0), features.flatten(1).sort(0)[0].sum(0))
+        assert same == (condition == "shuffled")
     trained = AVSModel(options(folder, freeze=[]))
     assert not trained.audio_is_static and not AVSModel(options(folder), "published").audio_is_static
     assert AVSModel(options(folder, audio="vggish"), "published").audio_is_static
