@@ -1,9 +1,9 @@
-"""Time and memory of every part beside a plain form or a peer, in one table.
+"""Compare each component with a reference implementation: time, memory and outputs, in one table.
 
-    python -m benchmarks [--only PATTERN] [--rounds N] [--quick] [--out FILE.md]        or: make bench
+    python -m benchmarks [--only PATTERN] [--rounds N] [--quick] [--tiny] [--out FILE.md]        or: make bench
 
-Every row demands equal results of its two contestants. Each is measured on one thread (preprocessing: as the row
-says) in processes of its own, in turns. Run it on a quiet machine: it takes ten minutes on two cores.
+A row fails if the outputs of the two implementations differ. Each implementation runs on one thread (preprocessing: as
+the row says) in processes of its own, in turns. On two otherwise idle cores the benchmark takes ten minutes.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -18,7 +18,6 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -32,14 +31,15 @@ from utils.paths import expand_user
 from utils.results import git_commit
 
 HEAD = (
-    "| part | size | beside | s | ours, s | faster | by | MB | ours, MB | less | largest difference |",
+    "| component | size | reference | reference, s | optimized, s | speedup | clock | reference, MiB | optimized, MiB "
+    "| memory ratio | relative difference |",
     "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "av", "librosa", "segment-anything")
 
 
 def machine() -> str:
-    """What the figures were measured on, and with."""
+    """The machine and the versions that the table was measured with."""
     name = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
@@ -50,61 +50,68 @@ def machine() -> str:
 
 
 def missing(row: Row) -> str:
-    """What a row needs and this machine lacks; empty if nothing."""
+    """What a row needs and this machine does not have; empty if nothing."""
     if row.device == "cuda" and not torch.cuda.is_available():
         return "a GPU"
     free = re.search(r"MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text())
     if free and int(free[1]) / 2**20 < row.min_gib:
-        return f"{row.min_gib:.0f} GB of free memory for the baseline"
+        return f"{row.min_gib:.0f} GiB of free memory for the reference"
     return ""
 
 
 def line(result: Result) -> str:
     """A row of the table."""
-    row, plain, ours = result.row, result.reference, result.optimized
-    cells = [row.part, row.size, row.compared_with, *(_seconds(getattr(cost, row.clock)) for cost in (plain, ours))]
+    row, reference, optimized = result.row, result.reference, result.optimized
+    cells = [row.component, row.size, row.compared_with]
+    cells += [format_seconds(cost.seconds(row.clock)) for cost in (reference, optimized)]
     cells += [f"{result.speedup:.1f}×", row.clock]
     if result.memory_ratio is None:
         cells += ["", "", ""]
     else:
-        cells += [f"{plain.peak_mb:.0f}", f"{ours.peak_mb:.0f}", f"{result.memory_ratio:.1f}×"]
+        cells += [f"{reference.peak_mib:.0f}", f"{optimized.peak_mib:.0f}", f"{result.memory_ratio:.1f}×"]
     return f"| {' | '.join([*cells, f'{result.difference:.1e}'])} |"
 
 
 def record(result: Result) -> dict[str, object]:
-    """The same for the JSON file."""
-    row = {name: getattr(result.row, name) for name in ("part", "size", "beside", "clock", "tolerance")}
-    costs = {name: _numbers(getattr(result, name), result.row) for name in ("plain", "ours")}
-    return {**row, **costs, "faster": result.speedup, "smaller": result.memory_ratio, "difference": result.difference}
+    """A row of the JSON file."""
+    row = {name: getattr(result.row, name) for name in ("component", "size", "compared_with", "clock", "tolerance")}
+    costs = {name: cost_record(getattr(result, name), result.row) for name in ("reference", "optimized")}
+    ratios = {"speedup": result.speedup, "memory_ratio": result.memory_ratio}
+    return {**row, **costs, **ratios, "relative_difference": result.difference}
 
 
-def _numbers(cost: Cost, row: Row) -> dict[str, object]:
-    kept = {name: value for name, value in asdict(cost).items() if name != "output"}
-    return kept if row.memory else {"wall": cost.wall}
+def cost_record(cost: Cost, row: Row) -> dict[str, float]:
+    """The numbers of a cost. Where the work is done in several processes only the wall clock counts."""
+    numbers = {"wall_s": cost.wall_s, "cpu_s": cost.cpu_s, "peak_mib": cost.peak_mib}
+    return numbers if row.memory else {"wall_s": cost.wall_s}
 
 
-def _seconds(value: float) -> str:
+def format_seconds(value: float) -> str:
+    """Seconds to about three digits."""
     return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
 @cli_entry
-def main(argv: Sequence[str] | None = None, tiny: bool = False) -> int:
-    """Run the rows and print the table as it grows. tiny: only to see that the rows run and agree."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; prints the table row by row."""
     parser = Parser(__doc__)
-    parser.add_argument("--only", default="", metavar="PATTERN", help="only rows in whose part or size this is found")
-    parser.add_argument("--rounds", type=POSITIVE_INT, default=2, help="processes for each contestant (default 2)")
-    parser.add_argument("--quick", action="store_true", help="leave out what takes long")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="only rows whose component or size matches this")
+    parser.add_argument("--rounds", type=POSITIVE_INT, default=2, help="processes for each implementation (default 2)")
+    parser.add_argument("--quick", action="store_true", help="leave out the slow rows")
+    parser.add_argument("--tiny", action="store_true", help="sizes that only show that the outputs agree")
     parser.add_argument("--out", type=expand_user, help="also write the table to this file, and a JSON file beside it")
     args = parser.parse_args(argv)
-    chosen = [row for row in ROWS if re.search(args.only, f"{row.part} {row.size}") and not (args.quick and row.slow)]
+    chosen = [row for row in ROWS if re.search(args.only, f"{row.component} {row.size}")]
     heading = machine()
-    lines, records, races = [], [], BenchmarkRunner(args.rounds, tiny)
+    lines, records, runner = [], [], BenchmarkRunner(args.rounds, args.tiny)
     print("\n".join([heading, "", *HEAD]), flush=True)
     for row in chosen:
-        if lack := missing(row):
-            print(f"left out: {row.part}, {row.size}: wants {lack}", file=sys.stderr, flush=True)
+        if args.quick and row.slow:
             continue
-        result = races.run(row)
+        if need := missing(row):
+            print(f"left out: {row.component}, {row.size}: needs {need}", file=sys.stderr, flush=True)
+            continue
+        result = runner.run(row)
         lines.append(line(result))
         records.append(record(result))
         print(lines[-1], flush=True)

@@ -1,4 +1,4 @@
-"""Contestants: one layer of deformable attention, forward and backward, with random weights."""
+"""Implementations of one layer of deformable attention, forward and backward, with random weights."""
 
 from collections.abc import Callable
 from unittest import mock
@@ -7,28 +7,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import reference.deformable_attention
 from benchmarks.harness import Output, Work
 from models.deformable_attention import DeformableAttention, reference_points
-from reference import deformable_attention as textbook
 
 HEADS = 8
 
 
 def _work(build: Callable[[list[tuple[int, int]], int], tuple[nn.Module, Callable]], side: int, channels: int) -> Work:
-    """The pixels of square maps of `side`, half and a quarter of it attend to each other."""
+    """Self-attention over the pixels of three square maps, of `side`, half and a quarter of it."""
     torch.manual_seed(0)
     shapes = [(side >> level, side >> level) for level in range(3)]
     module, attend = build(shapes, channels)
     size = (1, sum(height * width for height, width in shapes), channels)
     query, tokens = (torch.randn(size).requires_grad_() for _ in range(2))
-    direction = torch.randn(size)
+    gradient = torch.randn(size)
 
     def work() -> Output:
         module.zero_grad()
         query.grad = tokens.grad = None
         out = attend(query, tokens)
-        out.backward(direction)
-        # Norms, for a point on the edge of a pixel has one gradient or the other as it is rounded.
+        out.backward(gradient)
+        # Norms only: at a pixel's edge the gradient of a sampling point depends on rounding.
         norms = [x.grad.norm().item() for x in (query, *module.parameters()) if x.grad is not None]
         assert tokens.grad is not None
         return {"out": out.detach().numpy(), "tokens": tokens.grad.numpy(), "gradients": np.array(norms)}
@@ -38,10 +38,13 @@ def _work(build: Callable[[list[tuple[int, int]], int], tuple[nn.Module, Callabl
 
 def _deformable(shapes: list[tuple[int, int]], channels: int) -> tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]:
     module = DeformableAttention(channels, HEADS)
-    for layer in (module.sampling_offsets, module.attention_weights):  # all points of a head are alike at first
+    for layer in (
+        module.sampling_offsets,
+        module.attention_weights,
+    ):  # initialized so that all points of a head coincide
         nn.init.normal_(layer.weight, std=channels**-0.5)
-    reference = reference_points(shapes)
-    return module, lambda query, tokens: module(query, tokens, reference, shapes)
+    points = reference_points(shapes)
+    return module, lambda query, tokens: module(query, tokens, points, shapes)
 
 
 def _dense(shapes: list[tuple[int, int]], channels: int) -> tuple[nn.Module, Callable[[Tensor, Tensor], Tensor]]:
@@ -50,29 +53,31 @@ def _dense(shapes: list[tuple[int, int]], channels: int) -> tuple[nn.Module, Cal
 
 
 def _cost(work: Work) -> Work:
-    """The same work, of which only the number of results is compared."""
+    """The same work, of whose output only the size is compared."""
 
-    def only() -> Output:
+    def sized_work() -> Output:
         output = work()
         assert not callable(output)
-        return {"results": np.array([output["out"].size])}
+        return {"size": np.array([output["out"].size])}
 
-    return only
+    return sized_work
 
 
-def deformable_plain(side: int, channels: int) -> Work:
-    """`grid_sample` of a copy of each level, all samples held."""
+def deformable_reference(side: int, channels: int) -> Work:
+    """`grid_sample` on each level, with all samples in memory."""
     work = _work(_deformable, side, channels)
 
     def patched() -> Output | Callable[[], Output]:
-        with mock.patch("models.deformable_attention.deformable_attention", textbook.deformable_attention):
+        with mock.patch(
+            "models.deformable_attention.deformable_attention", reference.deformable_attention.deformable_attention
+        ):
             return work()
 
     return patched
 
 
-def deformable_ours(side: int, channels: int) -> Work:
-    """Four `embedding_bag` over one table."""
+def deformable_optimized(side: int, channels: int) -> Work:
+    """Four calls of `embedding_bag` on one table."""
     return _work(_deformable, side, channels)
 
 
@@ -82,5 +87,5 @@ def dense(side: int, channels: int) -> Work:
 
 
 def deformable_cost(side: int, channels: int) -> Work:
-    """As `deformable_ours`."""
-    return _cost(deformable_ours(side, channels))
+    """As `deformable_optimized`."""
+    return _cost(deformable_optimized(side, channels))

@@ -1,7 +1,7 @@
-"""Race two ways to do the same work: each in a process of its own, in turns, with equal results demanded.
+"""Compare two implementations of the same work: reference and optimized, each in processes of its own, in turns.
 
-A contestant is named "module:function". The function sets the work up and returns it as a callable without
-arguments, which returns what came of it, arrays by name, or a callable that looks it up when the clock has stopped.
+An implementation is named "module:function". The function prepares the work and returns it as a callable without
+arguments, which returns its outputs (arrays by name), or a callable that reads them back after the clock has stopped.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -35,18 +35,27 @@ Work = Callable[[], Output | Callable[[], Output]]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the table.
 
-    part, size: what is done, and to how much. beside: what the baseline is. plain, ours: the contestants.
-    options: what both get. tiny: what they get instead where only the results matter. plain_calls, our_calls: timed
-    calls a process, after one that warms up; with 0 the first call is the timed one. clock: by which they are
-    compared: the processor's where one thread does all, for other programs disturb it less. tolerance: the largest
-    difference of results. memory: whether the work is done in the measured process itself. needs: free memory in GB
-    that the baseline takes. slow: left out where time is short. prepare: a function that gives more options, called
-    in a process of its own first.
+    Attributes:
+        component: What is measured.
+        size: The size of its input.
+        compared_with: How the reference implementation works, in a few words.
+        reference, optimized: The two implementations, as "module:function".
+        options: Keyword arguments of both.
+        tiny: Keyword arguments instead of these, at which only the outputs matter.
+        reference_calls, optimized_calls: Timed calls per process, after one warm-up call; with 0 the first call is
+            timed.
+        clock: Which time is compared. CPU time where one thread does the work, because other programs disturb it less.
+        tolerance: Upper bound of the relative difference of the outputs.
+        memory: Whether to compare memory; only where the work is done in the measured process itself.
+        min_gib: Free memory that the reference needs.
+        slow: Left out by --quick.
+        prepare: A function, "module:function", that is called first, in a process of its own, and returns more options.
+        device: "cpu" or "cuda".
     """
 
-    part: str
+    component: str
     size: str
     compared_with: str
     reference: str
@@ -55,7 +64,7 @@ class Row:
     tiny: Mapping[str, Any] = field(default_factory=dict)
     reference_calls: int = 1
     optimized_calls: int = 3
-    clock: Literal["processor", "wall"] = "processor"
+    clock: Literal["cpu", "wall"] = "cpu"
     tolerance: float = 1e-4
     memory: bool = True
     min_gib: float = 0.0
@@ -66,18 +75,28 @@ class Row:
 
 @dataclass
 class Cost:
-    """wall, processor: seconds of the median call. peak_mb: how far memory rose above what was held just before the
-    first call, at its highest: the process's resident memory, or on a GPU what was allocated there."""
+    """Time and memory of an implementation.
 
-    wall: float
-    processor: float
-    peak_mb: float
+    Attributes:
+        wall_s, cpu_s: Seconds of the median call.
+        peak_mib: Peak memory beyond what was allocated just before the first call: resident memory of the process, or
+            memory allocated on the GPU.
+        output: What the last call returned.
+    """
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
     output: Output = field(repr=False, default_factory=dict)
+
+    def seconds(self, clock: Literal["cpu", "wall"]) -> float:
+        """Seconds by that clock."""
+        return self.cpu_s if clock == "cpu" else self.wall_s
 
 
 @dataclass
 class Result:
-    """A row's costs, and the largest difference of what came out (see `difference`)."""
+    """Both costs of a row, and the relative difference of the outputs (see `relative_difference`)."""
 
     row: Row
     reference: Cost
@@ -86,43 +105,50 @@ class Result:
 
     @property
     def speedup(self) -> float:
-        """How many times as fast ours is, by the row's clock."""
-        return float(getattr(self.reference, self.row.clock) / max(getattr(self.optimized, self.row.clock), 1e-9))
+        """Time of the reference divided by time of the optimized implementation, by the row's clock."""
+        return self.reference.seconds(self.row.clock) / max(self.optimized.seconds(self.row.clock), 1e-9)
 
     @property
     def memory_ratio(self) -> float | None:
-        """How many times as much memory the baseline takes; None where that was not measured."""
-        return self.reference.peak_mb / max(self.optimized.peak_mb, 0.1) if self.row.memory else None
+        """Peak memory of the reference divided by that of the optimized implementation; None if not compared."""
+        return self.reference.peak_mib / max(self.optimized.peak_mib, 0.1) if self.row.memory else None
 
 
 class BenchmarkRunner:
-    """Measures rows; a baseline that several rows share is measured once."""
+    """Measures rows. A reference that several rows share is measured once.
+
+    Args:
+        rounds: Processes for each implementation.
+        tiny: Use the rows' tiny sizes, one call each, in this process.
+    """
 
     def __init__(self, rounds: int = 2, tiny: bool = False):
-        """rounds: processes for each contestant. tiny: at the rows' tiny sizes, one call, in this process."""
         self.rounds, self.tiny = rounds, tiny
-        self.known: dict[tuple[str, str], list[Cost]] = {}
+        self.reference_costs: dict[tuple[str, str], list[Cost]] = {}
 
     def run(self, row: Row) -> Result:
-        """Measure both contestants in turns. Raises AssertionError if their results differ by more than allowed."""
+        """Measure both implementations in turns.
+
+        Raises:
+            AssertionError: Their outputs differ by more than the row's tolerance.
+        """
         options = dict(row.tiny if self.tiny else row.options)
         if row.prepare:
             options |= self._in_subprocess(call, row.prepare, options)
-        costs: dict[str, list[Cost]] = {row.optimized: []}
         shared = (row.reference, repr(sorted(options.items())))
-        again = shared not in self.known
-        plain = self.known.setdefault(shared, [])
+        measured_before = shared in self.reference_costs
+        reference, optimized = self.reference_costs.setdefault(shared, []), list[Cost]()
         rounds = self.rounds if row.reference_calls and not self.tiny else 1  # a long call needs no second
         for _ in range(rounds):
-            if again:
-                plain.append(self._in_subprocess(measure, row.reference, options, row.reference_calls, row.device))
-            costs[row.optimized].append(
-                self._in_subprocess(measure, row.optimized, options, row.optimized_calls, row.device)
-            )
-        one, other = median_cost(plain), median_cost(costs[row.optimized])
-        apart = relative_difference(one.output, other.output)
-        assert apart <= row.tolerance, f"{row.part}, {row.size}: results differ by {apart:.1e}"
-        return Result(row, one, other, apart)
+            if not measured_before:
+                reference.append(self._in_subprocess(measure, row.reference, options, row.reference_calls, row.device))
+            optimized.append(self._in_subprocess(measure, row.optimized, options, row.optimized_calls, row.device))
+        result = Result(row, median_cost(reference), median_cost(optimized), 0.0)
+        result.difference = relative_difference(result.reference.output, result.optimized.output)
+        assert result.difference <= row.tolerance, (
+            f"{row.component}, {row.size}: outputs differ by {result.difference:.1e}"
+        )
+        return result
 
     def _in_subprocess(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The function's result from a fresh process."""
@@ -132,12 +158,12 @@ class BenchmarkRunner:
         context = get_context("forkserver")  # a process that has already imported everything is forked each time
         context.set_forkserver_preload(MODULES)
         with ProcessPoolExecutor(1, context) as pool:
-            return pool.submit(_run_and_exit, function, *arguments).result()
+            return pool.submit(_run_and_stop_workers, function, *arguments).result()
 
 
-def _run_and_exit(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result, once joblib's workers are gone: they would wait for more, and this process for them."""
-    # If memory runs out after all, the kernel is to end this process and none that does real work.
+def _run_and_stop_workers(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call the function, then end joblib's workers: they would wait for more work, and this process for them."""
+    # If memory runs out, the kernel should end this process rather than another.
     Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         return function(*arguments)
@@ -145,47 +171,63 @@ def _run_and_exit(function: Callable[..., Any], *arguments: Any) -> Any:
         get_reusable_executor(kill_workers=True).shutdown(kill_workers=True)
 
 
-def call(contestant: str, options: Mapping[str, Any]) -> Any:
-    """What the function of that name returns, with nothing printed."""
-    module, _, function = contestant.partition(":")
+@contextlib.contextmanager
+def _no_output() -> Iterator[None]:
     with (
         Path(os.devnull).open("w") as nowhere,
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
     ):
+        yield
+
+
+def call(implementation: str, options: Mapping[str, Any]) -> Any:
+    """Call the function "module:function" and return its result, with nothing printed."""
+    module, _, function = implementation.partition(":")
+    with _no_output():
         return getattr(import_module(module), function)(**options)
 
 
-def measure(contestant: str, options: Mapping[str, Any], calls: int, device: str = "cpu") -> Cost:
-    """Time so many calls after a first one, which counts for memory; with 0 the first is timed as well."""
+def measure(implementation: str, options: Mapping[str, Any], calls: int, device: str = "cpu") -> Cost:
+    """Time and memory of an implementation.
+
+    Args:
+        implementation: "module:function".
+        options: Its keyword arguments.
+        calls: Timed calls after a first one, during which memory is measured; with 0 the first is timed.
+        device: "cpu" or "cuda".
+    """
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    work = call(contestant, options)
-    peak, times = _Peak(device), []
-    with (
-        Path(os.devnull).open("w") as nowhere,
-        contextlib.redirect_stderr(nowhere),
-        contextlib.redirect_stdout(nowhere),
-    ):
+    work = call(implementation, options)
+    peak, times = _PeakMemory(device), []
+    with _no_output():
         for _ in range(1 + calls):
-            begin = time.perf_counter(), _processor()
+            begin = time.perf_counter(), _cpu_seconds()
             output = work()
             if device == "cuda":
                 torch.cuda.synchronize()
-            times.append((time.perf_counter() - begin[0], _processor() - begin[1]))
-    wall, processor = (statistics.median(column) for column in zip(*times[min(1, calls) :], strict=True))
-    return Cost(wall, processor, peak.mb(), output() if callable(output) else output)
+            times.append((time.perf_counter() - begin[0], _cpu_seconds() - begin[1]))
+    wall, cpu = (statistics.median(column) for column in zip(*times[min(1, calls) :], strict=True))
+    return Cost(wall, cpu, peak.mib(), output() if callable(output) else output)
 
 
 def median_cost(costs: list[Cost]) -> Cost:
-    """The median of several processes' times, and the largest of their peaks."""
-    wall, processor = (statistics.median(getattr(c, clock) for c in costs) for clock in ("wall", "processor"))
-    return Cost(wall, processor, max(c.peak_mb for c in costs), costs[0].output)
+    """Median times and maximum memory of several processes."""
+    wall, cpu = (statistics.median(cost.seconds(clock) for cost in costs) for clock in ("wall", "cpu"))
+    return Cost(wall, cpu, max(cost.peak_mib for cost in costs), costs[0].output)
 
 
 def relative_difference(one: Output, other: Output) -> float:
-    """The largest difference of two outputs: of masks the share of pixels that differ, of numbers the largest
-    difference over the largest number of the first."""
+    """The largest difference of two outputs.
+
+    Returns:
+        The maximum over all arrays. For boolean arrays: the fraction of elements that differ. For numbers: the largest
+        absolute difference divided by the largest absolute value of the first.
+
+    Raises:
+        AssertionError: Names, shapes or types differ.
+    """
     assert one.keys() == other.keys(), (sorted(one), sorted(other))
     found = [0.0]
     for name, a in one.items():
@@ -199,8 +241,8 @@ def relative_difference(one: Output, other: Output) -> float:
     return max(found)
 
 
-class _Peak:
-    """The most memory since it was made, beyond what was held then."""
+class _PeakMemory:
+    """Peak memory since this was constructed, minus what was allocated then."""
 
     def __init__(self, device: str) -> None:
         self.cuda = device == "cuda"
@@ -208,21 +250,21 @@ class _Peak:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated() / 2**20
         else:
-            self.before = _resident_mb("VmRSS")
+            self.before = _resident_mib("VmRSS")
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
 
-    def mb(self) -> float:
-        most = torch.cuda.max_memory_allocated() / 2**20 if self.cuda else _resident_mb("VmHWM")
-        return most - self.before
+    def mib(self) -> float:
+        peak = torch.cuda.max_memory_allocated() / 2**20 if self.cuda else _resident_mib("VmHWM")
+        return peak - self.before
 
 
-def _resident_mb(name: str) -> float:
-    """VmRSS (now) or VmHWM (the most since the last reset) of this process in MB. Linux."""
+def _resident_mib(name: str) -> float:
+    """VmRSS (now) or VmHWM (the peak since the last reset) of this process. Linux."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
-def _processor() -> float:
-    """Seconds that this process has had a processor."""
+def _cpu_seconds() -> float:
+    """CPU time of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime

@@ -1,4 +1,4 @@
-"""Contestants: metrics, TPAVI, and whole training steps, at the sizes of the study and with random weights."""
+"""Implementations of metrics, TPAVI and whole training steps, at the sizes of the study, with random weights."""
 
 from collections.abc import Callable
 from types import MethodType
@@ -18,11 +18,11 @@ from supervised.model import AVSModel
 from supervised.options import FPNOptions, ModelOptions, VGGishOptions
 from utils.metrics import Metrics
 
-Attend = Callable[[TPAVI, Tensor, Tensor], Tensor]
+Attention = Callable[[TPAVI, Tensor, Tensor], Tensor]
 
 
-def _scored(videos: int) -> list[tuple[Tensor, Tensor]]:
-    """Logits and truths of videos, each (5, 224, 224)."""
+def _logits_and_masks(videos: int) -> list[tuple[Tensor, Tensor]]:
+    """Logits and ground truth of each video, both (5, 224, 224)."""
     generator = torch.Generator().manual_seed(0)
     masks = torch.zeros(5, 224, 224)
     masks[:, 60:150, 80:170] = 1
@@ -30,12 +30,12 @@ def _scored(videos: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def metrics_reference(videos: int) -> Work:
-    """Per video: 255 passes over the pixels of each frame, then intersections and unions, frame by frame."""
-    scored = _scored(videos)
+    """255 passes over the pixels of each frame, then intersection and union, frame by frame."""
+    pairs = _logits_and_masks(videos)
 
     def work() -> Output:
         f, iou = (
-            np.mean([measure(*pair) for pair in scored])
+            np.mean([measure(*pair) for pair in pairs])
             for measure in (reference.metrics.f_score, reference.metrics.mean_iou)
         )
         return {"M_F": np.array([f]), "M_J": np.array([iou])}
@@ -44,50 +44,50 @@ def metrics_reference(videos: int) -> Work:
 
 
 def metrics_optimized(videos: int) -> Work:
-    """One histogram a frame, from which both follow."""
-    scored = _scored(videos)
+    """One histogram per frame, from which both metrics are computed."""
+    pairs = _logits_and_masks(videos)
 
     def work() -> Output:
         metrics = Metrics()
-        for place, pair in enumerate(scored):
-            metrics.add(place, *pair)
+        for video, pair in enumerate(pairs):
+            metrics.add(video, *pair)
         found = metrics.result(metric_batch=1)
         return {"M_F": np.array([found["m_f"]]), "M_J": np.array([found["m_j"]])}
 
     return work
 
 
-def _block(attend: Attend, seconds: int, side: int, channels: int) -> Work:
+def _block(attention: Attention, seconds: int, side: int, channels: int) -> Work:
     """TPAVI on one video, forward and backward."""
     torch.manual_seed(0)
     block = TPAVI(channels)
     block.W_z[1].weight.data.fill_(1.0)  # type: ignore[operator]  # else the block is the identity
     maps = torch.randn(1, seconds, channels, side, side, requires_grad=True)
-    audio, direction = torch.rand(1, seconds, 128), torch.randn(maps.shape)
+    audio, gradient = torch.rand(1, seconds, 128), torch.randn(maps.shape)
     maps.grad = torch.zeros_like(maps)
 
     def work() -> Output:
         assert maps.grad is not None
         maps.grad.zero_()
         block.zero_grad()
-        attend(block, maps, audio).backward(direction)
+        attention(block, maps, audio).backward(gradient)
         return {"maps": maps.grad.numpy(), **_gradients(block)}
 
     return work
 
 
 def block_reference(**sizes: int) -> Work:
-    """Through the matrix of all pixels with all pixels."""
+    """With the attention matrix, pixels × pixels."""
     return _block(reference.tpavi.tpavi, **sizes)
 
 
 def block_optimized(**sizes: int) -> Work:
-    """Through the 128 × 128 memory."""
+    """With a 128 × 128 matrix: linear in the number of pixels."""
     return _block(lambda block, maps, audio: block(maps, audio)[0], **sizes)
 
 
 def _gradients(module: torch.nn.Module) -> Output:
-    """The norms of all gradients, those that are zero but for rounding against all others' measure."""
+    """The norms of all gradients, in one array: rounding errors of zero gradients count relative to the largest."""
     norms = [p.grad.norm().item() for p in module.parameters() if p.grad is not None]
     return {"gradients": np.array(norms)}
 
@@ -95,13 +95,13 @@ def _gradients(module: torch.nn.Module) -> Output:
 def _model(row: str, size: str) -> AVSModel:
     torch.manual_seed(0)
     if row == "fpn":
-        sizes: Any = "published" if size == "full" else "mini"
-        options = ModelOptions(segmentor="fpn", fpn=FPNOptions(visual="random", audio="random", variant=sizes))
+        variant: Any = "published" if size == "full" else "mini"
+        options = ModelOptions(segmentor="fpn", fpn=FPNOptions(visual="random", audio="random", variant=variant))
     else:
-        backbones: Any = {"full": row, "tiny": {"resnet50": "resnet18", "pvt_v2_b5": "pvt_v2_b0"}[row]}
-        ear = VGGishOptions("random") if size == "full" else VGGishOptions("random", [8, 8, 8, 8], 32)
+        backbone: Any = row if size == "full" else {"resnet50": "resnet18", "pvt_v2_b5": "pvt_v2_b0"}[row]
+        vggish = VGGishOptions("random") if size == "full" else VGGishOptions("random", [8, 8, 8, 8], 32)
         channels = 256 if size == "full" else 32
-        options = ModelOptions(backbone=backbones[size], weights="random", vggish=ear, channels=channels)
+        options = ModelOptions(backbone=backbone, weights="random", vggish=vggish, channels=channels)
     model = AVSModel(options)
     for block in model.modules():
         if isinstance(block, TPAVI):
@@ -109,29 +109,36 @@ def _model(row: str, size: str) -> AVSModel:
     return model.train()
 
 
-def _step(row: str, size: str, batch: int, attend: Attend | None, again: bool = False) -> Work:
-    """A training step of S4, whose first frames alone are labelled. attend: what TPAVI is in the plain form; None
-    for ours. again: with the image tower's activations computed again on the way back."""
+def _step(row: str, size: str, batch: int, attention: Attention | None, grad_checkpointing: bool = False) -> Work:
+    """A training step of S4, where only the first frame of each video is labeled.
+
+    Args:
+        row: "resnet50", "pvt_v2_b5" or "fpn".
+        size: "full" or "tiny".
+        batch: Videos.
+        attention: Replaces TPAVI's forward in the reference step; None for the optimized step.
+        grad_checkpointing: Recompute the activations of the image tower in the backward pass.
+    """
     model = _model(row, size)
-    if again:
+    if grad_checkpointing:
         enable_grad_checkpointing(model.visual_tower)
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=0.0)  # each step is the first
     frames, masks = torch.randn(batch, 5, 3, 224, 224), (torch.rand(batch, 1, 224, 224) > 0.5).float()
     samples = 220_500 if size == "full" else 11_025
-    sounds = torch.rand(batch, 5, 1, 96, 64) if model.inputs.audio == "log_mel" else torch.randn(batch, 5, samples) / 10
-    given: dict[str, Tensor] = {"frames": frames}
-    if attend is None:
+    audio = torch.rand(batch, 5, 1, 96, 64) if model.inputs.audio == "log_mel" else torch.randn(batch, 5, samples) / 10
+    inputs: dict[str, Tensor] = {"frames": frames}
+    if attention is None:
         with torch.no_grad():
-            given["audio_features"] = model.encode_audio(sounds)
+            inputs["audio_features"] = model.encode_audio(audio)
     else:
-        given[model.inputs.audio] = sounds
+        inputs[model.inputs.audio] = audio
         for block in model.modules():
             if isinstance(block, TPAVI):
-                block.forward = MethodType(lambda b, x, a: (attend(b, x, a), b.align_channel(a)), block)  # type: ignore
+                block.forward = MethodType(lambda b, x, a: (attention(b, x, a), b.align_channel(a)), block)  # type: ignore
 
     def work() -> Output:
         torch.manual_seed(0)  # of stochastic depth
-        loss = segmentation_loss(model(given, 1 if attend is None else None), masks)
+        loss = segmentation_loss(model(inputs, 1 if attention is None else None), masks)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
@@ -141,15 +148,15 @@ def _step(row: str, size: str, batch: int, attend: Attend | None, again: bool = 
 
 
 def step_reference(row: str, size: str, batch: int) -> Work:
-    """The frozen audio tower runs in every step, TPAVI makes its matrix, all five frames are decoded."""
+    """The frozen audio tower runs in every step, TPAVI has its attention matrix, all five frames are decoded."""
     return _step(row, size, batch, reference.tpavi.tpavi)
 
 
 def step_optimized(row: str, size: str, batch: int) -> Work:
-    """Sounds were heard once before, TPAVI is linear, only the labelled frame is decoded."""
+    """Audio features are precomputed, TPAVI is linear, only the labeled frame is decoded."""
     return _step(row, size, batch, None)
 
 
 def step_grad_checkpointing(row: str, size: str, batch: int) -> Work:
-    """Ours, keeping only what enters each block of the image tower."""
-    return _step(row, size, batch, None, again=True)
+    """The optimized step with gradient checkpointing of the image tower."""
+    return _step(row, size, batch, None, grad_checkpointing=True)

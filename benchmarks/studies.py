@@ -1,4 +1,4 @@
-"""Contestants: the zero-shot study end to end, on the miniature: loading, sound, similarity, prompts, SAM, metrics."""
+"""Implementations of a whole zero-shot evaluation with the small weights, from loading clips to metrics."""
 
 import shutil
 from pathlib import Path
@@ -34,10 +34,10 @@ from zero_shot.proposal_scoring import crop_proposal, proposal_probabilities, se
 from zero_shot.similarity import similarity_map
 
 
-def _options(setting: str, count: int, bench: AVSBench, side: int, cache: Path) -> Options:
-    """Those of zero_shot/configs/mini."""
+def _options(method: str, count: int, bench: AVSBench, side: int, cache: Path) -> Options:
+    """The options of zero_shot/configs/mini."""
     return Options(
-        method="no_prompt" if setting == "no_prompt" else "point",
+        method="no_prompt" if method == "no_prompt" else "point",
         data=DataOptions(root=bench.root, max_clips=count, num_workers=0),
         audioclip=AudioCLIPOptions(weights="mini", reverse=False, interpolation="bicubic"),
         sam=SamOptions(model="mini", weights="mini"),
@@ -48,20 +48,20 @@ def _options(setting: str, count: int, bench: AVSBench, side: int, cache: Path) 
     )
 
 
-def study_cold(setting: str, count: int, composed: int, side: int) -> Work:
-    """zero_shot.evaluate from an empty cache, which it fills."""
-    return _study(setting, count, composed, side, cold=True)
+def study_cold(method: str, count: int, composed: int, side: int) -> Work:
+    """zero_shot.evaluate with an empty cache."""
+    return _study(method, count, composed, side, cold=True)
 
 
-def study_warm(setting: str, count: int, composed: int, side: int) -> Work:
-    """zero_shot.evaluate from a full cache, as for every further threshold."""
-    return _study(setting, count, composed, side, cold=False)
+def study_warm(method: str, count: int, composed: int, side: int) -> Work:
+    """zero_shot.evaluate with a full cache, as for every further threshold."""
+    return _study(method, count, composed, side, cold=False)
 
 
-def _study(setting: str, count: int, composed: int, side: int, cold: bool) -> Work:
-    cache = data.FOLDER / "avs_benchmark_cache"
+def _study(method: str, count: int, composed: int, side: int, cold: bool) -> Work:
+    cache = data.CLIPS_DIR / "avs_benchmark_cache"
     shutil.rmtree(cache, ignore_errors=True)
-    options = _options(setting, count, data.clips(composed), side, cache)
+    options = _options(method, count, data.clips(composed), side, cache)
     built = build_method(options)
     dataset, accelerator = open_split(options, built), Accelerator(cpu=True)
     masks: list[np.ndarray] = []
@@ -76,7 +76,7 @@ def _study(setting: str, count: int, composed: int, side: int, cold: bool) -> Wo
             accelerator,
             1,
             0,
-            lambda index, frames, answers, truth: masks.extend(a.mask for a in answers),
+            lambda index, frames, predictions, ground_truth: masks.extend(p.mask for p in predictions),
         )
         found = metrics.result(1)
         return {"masks": np.stack(masks), "M_J": np.array([found["m_j"]]), "M_F": np.array([found["m_f"]])}
@@ -85,56 +85,56 @@ def _study(setting: str, count: int, composed: int, side: int, cold: bool) -> Wo
 
 
 @torch.inference_mode()
-def study_reference(setting: str, count: int, composed: int, side: int) -> Work:
-    """As the original: nothing is kept, each frame goes through the stock predictor or generator and each proposal
-    through torchvision, peaks are sought pixel by pixel, and M_F passes 255 times over the pixels."""
+def study_reference(method: str, count: int, composed: int, side: int) -> Work:
+    """As in the original study: nothing is cached, each frame goes through segment-anything's predictor or generator,
+    each crop through torchvision, maxima are found pixel by pixel, and M_F takes 255 passes over the pixels."""
     bench = data.clips(composed)
-    options = _options(setting, count, bench, side, Path())
+    options = _options(method, count, bench, side, Path())
     model, sam = create_model("audioclip", "mini"), create_model("sam_mini")
     predictor = SamPredictor(sam)
     generator = SamAutomaticMaskGenerator(sam, **vars(options.proposals))
     model.fidelity = "corrected"
 
-    def pick(frame: np.ndarray, sound: torch.Tensor) -> np.ndarray:
+    def mask_from_proposals(frame: np.ndarray, audio: torch.Tensor) -> np.ndarray:
         records = [r for r in generator.generate(frame) if r["area"] <= options.retrieval.max_area * 224 * 224]
-        cut = {place: crop_proposal(frame, record, "corrected") for place, record in enumerate(records)}
-        kept = [place for place, crop in cut.items() if crop is not None]
+        cropped = {index: crop_proposal(frame, record, "corrected") for index, record in enumerate(records)}
+        kept = [index for index, crop in cropped.items() if crop is not None]
         if not kept:
             return np.zeros((224, 224), bool)
         size = options.retrieval.crop_size
-        crops = torch.stack([reference.images.crop_image(crop, size) for crop in cut.values() if crop is not None])
-        scores = proposal_probabilities(model.encode_image(crops), sound, options.retrieval.logit_scale)
+        crops = torch.stack([reference.images.crop_image(crop, size) for crop in cropped.values() if crop is not None])
+        scores = proposal_probabilities(model.encode_image(crops), audio, options.retrieval.logit_scale)
         chosen = select_proposals(scores, kept, len(records), rule="top1")
-        return union_masks([records[place]["segmentation"] for place in chosen])
+        return union_masks([records[index]["segmentation"] for index in chosen])
 
-    def ask(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
-        wanted, unwanted = reference.prompts.peak_points(heat, options.prompt.threshold)
+    def mask_from_points(frame: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+        positive, negative = reference.prompts.peak_points(similarity, options.prompt.threshold)
         predictor.set_image(frame)
-        labels = np.array([1] * len(wanted) + [0] * len(unwanted))
-        masks, scores, _ = predictor.predict(np.array(wanted + unwanted, float), labels)
+        labels = np.array([1] * len(positive) + [0] * len(negative))
+        masks, scores, _ = predictor.predict(np.array(positive + negative, float), labels)
         return masks[scores.argmax()]
 
     @torch.inference_mode()
     def work() -> Output:
-        answers, iou, f = [], [], []
+        predictions, iou, f = [], [], []
         for clip in bench.split("test")[:count]:
             frames = [np.asarray(Image.open(path).convert("RGB")) for path in bench.frames(clip)]
-            heard = torch.from_numpy(
+            waveform = torch.from_numpy(
                 load_clip_waveform(bench.wav(clip), SAMPLE_RATE, audio_repeats=options.audioclip.audio_repeats)
             )
-            sounds = torch.nn.functional.normalize(model.encode_audio(heard), dim=1)
-            if setting == "no_prompt":
-                masks = [pick(frame, sound) for frame, sound in zip(frames, sounds, strict=True)]
+            audio = torch.nn.functional.normalize(model.encode_audio(waveform), dim=1)
+            if method == "no_prompt":
+                masks = [mask_from_proposals(*pair) for pair in zip(frames, audio, strict=True)]
             else:
                 images = reference.images.normalize_frames(torch.from_numpy(np.stack(frames)), "clip")
                 dense = model.image_pyramid(images, surgery=True)[1]
-                heats = similarity_map(sounds, dense, mode="bicubic").numpy()
-                masks = [ask(frame, heat) for frame, heat in zip(frames, heats, strict=True)]
-            truth = torch.stack([reference.images.read_mask(path, "s4") for path in bench.masks(clip)])
+                maps = similarity_map(audio, dense, mode="bicubic").numpy()
+                masks = [mask_from_points(*pair) for pair in zip(frames, maps, strict=True)]
+            ground_truth = torch.stack([reference.images.read_mask(path, "s4") for path in bench.masks(clip)])
             predicted = torch.from_numpy(np.stack(masks)).float()
-            iou.append(reference.metrics.mean_iou(predicted, truth))
-            f.append(reference.metrics.f_score(predicted, truth))
-            answers += masks
-        return {"masks": np.stack(answers), "M_J": np.array([np.mean(iou)]), "M_F": np.array([np.mean(f)])}
+            iou.append(reference.metrics.mean_iou(predicted, ground_truth))
+            f.append(reference.metrics.f_score(predicted, ground_truth))
+            predictions += masks
+        return {"masks": np.stack(predictions), "M_J": np.array([np.mean(iou)]), "M_F": np.array([np.mean(f)])}
 
     return work

@@ -1,4 +1,4 @@
-"""Contestants: AudioCLIP's towers, similarity and prompts, and SAM's proposals."""
+"""Implementations of AudioCLIP's towers, similarity maps with prompts, and SAM's proposals."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ from zero_shot.segmenters.sam import SamSegmenter
 from zero_shot.segmenters.sam_proposals import generate_proposals
 from zero_shot.similarity import similarity_map
 
-STABILITY = 0.5  # random weights make masks less sure of themselves than trained ones
-SHARE = 0.1  # of the candidates that are to be above the threshold
+STABILITY = 0.5  # stability_score_thresh: masks of random weights are less stable than those of trained ones
+FRACTION_KEPT = 0.1  # of the candidate masks, above the threshold of predicted IoU
 
 
 def _audioclip(size: str) -> AudioCLIP:
@@ -29,29 +29,29 @@ def _audioclip(size: str) -> AudioCLIP:
 
 
 def audio_reference(size: str) -> Work:
-    """Filters are made anew at every call, as in the original."""
+    """The fbsp filters are rebuilt in every call, as in the original."""
     model = _audioclip(size)
-    model.audio.fbsp.train()  # this layer alone
-    return _hear(model)
+    model.audio.fbsp.train()  # rebuilds its filters in training mode; the other layers stay in eval mode
+    return _encode_audio(model)
 
 
 def audio_optimized(size: str) -> Work:
-    """Filters are made once."""
-    return _hear(_audioclip(size))
+    """The fbsp filters are built once."""
+    return _encode_audio(_audioclip(size))
 
 
-def _hear(model: AudioCLIP) -> Work:
-    sound = 0.2 * torch.randn(1, 5 * SAMPLE_RATE).clamp(-3, 3)
+def _encode_audio(model: AudioCLIP) -> Work:
+    waveform = 0.2 * torch.randn(1, 5 * SAMPLE_RATE).clamp(-3, 3)
 
     @torch.inference_mode()
     def work() -> Output:
-        return {"embedding": model.encode_audio(sound).numpy()}
+        return {"embedding": model.encode_audio(waveform).numpy()}
 
     return work
 
 
 def image_reference(size: str) -> Work:
-    """The pooled embedding alone, by `encode_image`."""
+    """Only the pooled embedding, by `encode_image`."""
     model, image = _audioclip(size), torch.randn(1, 3, 224, 224)
 
     @torch.inference_mode()
@@ -62,7 +62,7 @@ def image_reference(size: str) -> Work:
 
 
 def image_optimized(size: str) -> Work:
-    """The pooled embedding with the four maps and an embedding for each of 49 places."""
+    """The pooled embedding together with four feature maps and a 7×7 map of embeddings."""
     model, image = _audioclip(size), torch.randn(1, 3, 224, 224)
 
     @torch.inference_mode()
@@ -72,56 +72,56 @@ def image_optimized(size: str) -> Work:
     return work
 
 
-def _pairs(frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _embeddings(frames: int) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     return torch.randn(frames, 1024), torch.randn(frames, 1024, 7, 7)
 
 
 def prompts_reference(frames: int) -> Work:
-    """Peaks and troughs pixel by pixel, in Python as in the original."""
-    sounds, dense = _pairs(frames)
+    """Local maxima and minima pixel by pixel in Python, as in the original."""
+    audio, dense = _embeddings(frames)
 
     def work() -> Output:
-        found = [reference.prompts.peak_points(heat.numpy(), 0.6) for heat in similarity_map(sounds, dense)]
+        found = [reference.prompts.peak_points(map_.numpy(), 0.6) for map_ in similarity_map(audio, dense)]
         return {"points": np.concatenate([np.array(points, float).reshape(-1, 2) for pair in found for points in pair])}
 
     return work
 
 
 def prompts_optimized(frames: int) -> Work:
-    """The same, array by array."""
-    sounds, dense = _pairs(frames)
+    """Local maxima and minima with array operations."""
+    audio, dense = _embeddings(frames)
 
     def work() -> Output:
-        found = [peak_points(heat, 0.6).points for heat in similarity_map(sounds, dense)]
+        found = [peak_points(map_, 0.6).points for map_ in similarity_map(audio, dense)]
         return {"points": np.concatenate([points for points in found if points is not None])}
 
     return work
 
 
 def _frame(seed: int) -> np.ndarray:
-    """Plain fields, (224, 224, 3)."""
-    fields = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
-    return fields.repeat(32, axis=0).repeat(32, axis=1)
+    """7×7 squares of random colors, (224, 224, 3)."""
+    squares = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
+    return squares.repeat(32, axis=0).repeat(32, axis=1)
 
 
 def _sam(model: str, device: str) -> Any:
     return random_sam(MINI if model == "mini" else SAM_CONFIGS[model], seed=2).to(device)
 
 
-def threshold(model: str, side: int, device: str = "cpu") -> dict[str, float]:
-    """A predicted IoU that a share of the candidates is above, in the widest gap near there."""
-    everything = ProposalOptions(min(side, 8), -1e9, 0.0, 1.0, 1.0)
-    records = generate_proposals(SamSegmenter(_sam(model, device)), [_frame(0)], everything)[0]
+def iou_threshold(model: str, side: int, device: str = "cpu") -> dict[str, float]:
+    """A threshold of predicted IoU that FRACTION_KEPT of the candidates exceed: the middle of the widest gap nearby."""
+    keep_all = ProposalOptions(min(side, 8), -1e9, 0.0, 1.0, 1.0)
+    records = generate_proposals(SamSegmenter(_sam(model, device)), [_frame(0)], keep_all)[0]
     scores = np.sort([record["predicted_iou"] for record in records])
-    place = round((1 - SHARE) * (len(scores) - 1))
-    near = scores[max(0, place - 3) : place + 4]
+    index = round((1 - FRACTION_KEPT) * (len(scores) - 1))
+    near = scores[max(0, index - 3) : index + 4]
     widest = np.diff(near).argmax()
-    return {"above": float(near[widest : widest + 2].mean())}
+    return {"threshold": float(near[widest : widest + 2].mean())}
 
 
-def _proposals(side: int, above: float) -> ProposalOptions:
-    return ProposalOptions(side, above, STABILITY, 1.0, 1.0)  # boxes are not suppressed: all masks are compared
+def _proposals(side: int, threshold: float) -> ProposalOptions:
+    return ProposalOptions(side, threshold, STABILITY, 1.0, 1.0)  # no non-maximum suppression: all masks are compared
 
 
 def _records(records: list[dict[str, Any]]) -> Output:
@@ -131,13 +131,13 @@ def _records(records: list[dict[str, Any]]) -> Output:
     }
 
 
-def proposals_reference(model: str, side: int, above: float, device: str = "cpu") -> Work:
+def proposals_reference(model: str, side: int, threshold: float, device: str = "cpu") -> Work:
     """segment-anything's SamAutomaticMaskGenerator."""
-    generator = SamAutomaticMaskGenerator(_sam(model, device), **vars(_proposals(side, above)))
+    generator = SamAutomaticMaskGenerator(_sam(model, device), **vars(_proposals(side, threshold)))
     return lambda: _records(generator.generate(_frame(1)))
 
 
-def proposals_optimized(model: str, side: int, above: float, device: str = "cpu") -> Work:
+def proposals_optimized(model: str, side: int, threshold: float, device: str = "cpu") -> Work:
     """zero_shot.segmenters.sam_proposals, without a cache."""
     segmenter = SamSegmenter(_sam(model, device))
-    return lambda: _records(generate_proposals(segmenter, [_frame(1)], _proposals(side, above))[0])
+    return lambda: _records(generate_proposals(segmenter, [_frame(1)], _proposals(side, threshold))[0])
