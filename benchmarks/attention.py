@@ -41,7 +41,7 @@ def _deformable(shapes: list[tuple[int, int]], channels: int) -> tuple[nn.Module
     for layer in (
         module.sampling_offsets,
         module.attention_weights,
-    ):  # initialized so that all points of a head coincide
+    ):  # all points of a head coincide at first
         nn.init.normal_(layer.weight, std=channels**-0.5)
     points = reference_points(shapes)
     return module, lambda query, tokens: module(query, tokens, points, shapes)

@@ -49,7 +49,7 @@ def test_the_table_and_its_json_file_are_written(
     ]
     monkeypatch.setattr(program, "ROWS", rows)
     out = tmp_path / "table.md"
-    assert program.main(["--quick", "--out", str(out)], tiny=True) == 0
+    assert program.main(["--tiny", "--quick", "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert printed.out == out.read_text()
     assert "left out: a large one, a size: needs 1000000 GiB" in printed.err
@@ -64,7 +64,7 @@ def test_the_table_and_its_json_file_are_written(
     assert written[0]["reference"].keys() == {"wall_s", "cpu_s", "peak_mib"} and written[1]["reference"].keys() == {
         "wall_s"
     }
-    assert program.main(["--only", "slow"], tiny=True) == 0
+    assert program.main(["--tiny", "--only", "slow"]) == 0
     assert re.findall(r"^\| (a[\w ]*) \|", capsys.readouterr().out, re.M) == ["a slow one"]
 
 
