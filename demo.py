@@ -24,7 +24,7 @@ from utils.cli import cli_entry
 from utils.config import option_parser, parse_options
 from utils.device import select_device
 from utils.files import sha256
-from utils.video_stream import open_video
+from utils.video_info import open_video
 from zero_shot.demo import run
 from zero_shot.demo_folder import DemoOutputs, MaskRate, check_arguments, check_folder, choose_folder, video_path
 from zero_shot.methods import build_method

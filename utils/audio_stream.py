@@ -1,27 +1,35 @@
-"""The sound of any video in step with its frames, block by block, and second by second as the study hears it."""
+"""Read the audio of a video in step with its frames: as a stream, or second by second as the encoders take it."""
 
 from collections.abc import Iterator
 
 import av
 import numpy as np
-import soxr
+import soxr  # librosa has no streaming resampler
 
 from utils.audio import MAX_AUDIO_SECONDS, SAMPLE_RATE, quantize_int16
 from utils.audio_track import build_audio_graph, pull_blocks, to_int16
+from utils.timestamps import decode_frames
 from utils.video import open_media
-from utils.video_stream import MAX_GAP, VideoInfo, decode_frames
+from utils.video_info import MAX_GAP, VideoInfo
 
-SILENCE_PEAK = 1 / 32768  # of full scale: the last bit of 16, which codecs leave behind in silence
-MAX_FILL = 60  # seconds, beyond which a hole is filled piece by piece; FFmpeg fills it in one
-CANCELLED = 0.01  # level of the channels' average to their own, below which they are in antiphase
-FADE_SAMPLES = 800  # samples, 50 ms: what a sound spreads beyond its beginning and end, coded and resampled
+SILENCE_PEAK = 1 / 32768  # of full scale: the last of 16 bits, which codecs leave in silence
+MAX_FILL_SECONDS = 60  # longer gaps are filled in pieces here; FFmpeg would fill them in one block
+CANCELLATION_RATIO = 0.01  # RMS of the channels' average relative to the channels', below which they cancel
+FADE_SAMPLES = 800  # 50 ms, by which coding and resampling extend a sound beyond its start and end
 
 
 def read_audio(video: VideoInfo, rate: int) -> Iterator[np.ndarray]:
-    """The sound from the first frame on, at `rate` Hz: blocks of int16 (n, channels), one or two channels.
+    """Read the audio from the first frame on.
 
-    A track that starts late, or has holes of a tenth of a second or more, is silent there. Nothing without a track.
-    Left out is what lies beyond a hole of MAX_GAP seconds, or MAX_AUDIO_SECONDS seconds behind the last frame.
+    A late start and gaps of 0.1 s or more are filled with silence. What follows a gap of MAX_GAP seconds, or comes more
+    than MAX_AUDIO_SECONDS after the last frame, is left out.
+
+    Args:
+        video: From `open_video`.
+        rate: Hz, of the result.
+
+    Yields:
+        int16 (n, channels), one or two channels; nothing if the video has no audio track.
     """
     return _read(video, rate, "s16")
 
@@ -30,91 +38,111 @@ def _read(video: VideoInfo, rate: int, sample_format: str) -> Iterator[np.ndarra
     """`read_audio` in one of FFmpeg's sample formats."""
     if not video.audio_rate:
         return
-    graph, kind, given = None, None, 0
-    with open_media(video.path) as (container, pictures, audio):
-        assert audio is not None
-        for frame in decode_frames(container, audio, pictures, audio):
+    dtype = np.int16 if sample_format == "s16" else np.float32
+    graph, graph_format, position = None, None, 0  # position: samples yielded so far
+    with open_media(video.path) as (container, video_stream, audio_stream):
+        assert audio_stream is not None
+        for frame in decode_frames(container, audio_stream, video_stream, audio_stream):
             assert isinstance(frame, av.AudioFrame)
-            at = (frame.time or 0.0) - video.start_time
-            if at - given / rate > MAX_GAP or frame.samples > MAX_AUDIO_SECONDS * frame.sample_rate:
+            time = (frame.time or 0.0) - video.start_time
+            gap = time - position / rate
+            if gap > MAX_GAP or frame.samples > MAX_AUDIO_SECONDS * frame.sample_rate:
                 continue
-            if given / rate > video.duration + MAX_AUDIO_SECONDS:
+            if position / rate > video.duration + MAX_AUDIO_SECONDS:
                 break
-            if at - given / rate > MAX_FILL:
+            frame_format = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if gap > MAX_FILL_SECONDS or frame_format != graph_format:  # broadcasts change their format
                 for block in pull_blocks(graph):
-                    given += len(block)
+                    position += len(block)
                     yield block
-                for _ in range(int(at - given / rate)):
-                    given += rate
-                    yield np.zeros((rate, video.channels), np.int16 if sample_format == "s16" else np.float32)
-                kind = None
-            if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
-                for block in pull_blocks(graph):  # of what was before: broadcasts change between programmes
-                    given += len(block)
-                    yield block
-                layout = "mono" if video.channels == 1 else "stereo"
-                begin = round((video.start_time + given / rate) * frame.sample_rate)
-                graph = build_audio_graph(
-                    frame,
-                    ("aresample", f"{rate}:async=1:first_pts={begin}"),
-                    ("aformat", f"sample_fmts={sample_format}:channel_layouts={layout}"),
-                )
+                if gap > MAX_FILL_SECONDS:
+                    for _ in range(int(time - position / rate)):
+                        position += rate
+                        yield np.zeros((rate, video.channels), dtype)
+                graph, graph_format = _make_graph(frame, video, position, rate, sample_format), frame_format
             assert graph is not None
             graph.push(frame)
-            for block in pull_blocks(graph, more=True):
-                given += len(block)
+            for block in pull_blocks(graph, flush=False):
+                position += len(block)
                 yield block
         yield from pull_blocks(graph)
+
+
+def _make_graph(
+    frame: av.AudioFrame, video: VideoInfo, position: int, rate: int, sample_format: str
+) -> av.filter.Graph:
+    """A filter chain for frames like this one that continues the output at a sample position."""
+    first_pts = round((video.start_time + position / rate) * frame.sample_rate)
+    layout = "mono" if video.channels == 1 else "stereo"
+    return build_audio_graph(
+        frame,
+        ("aresample", f"{rate}:async=1:first_pts={first_pts}"),
+        ("aformat", f"sample_fmts={sample_format}:channel_layouts={layout}"),
+    )
 
 
 def read_audio_per_second(
     video: VideoInfo, sample_rate: int, *, int16_round_trip: bool = False
 ) -> Iterator[np.ndarray | None]:
-    """The sound of each second as the study hears it: float32 (sample_rate,) in [-1, 1], or None where it is silent.
+    """Read the audio of each second, processed as corrected preprocessing and `load_clip_waveform` do for clips.
 
-    To 16 kHz and 16 bits, channels averaged, then to sample_rate: what corrected preprocessing writes (utils.audio_track)
-    and utils.audio.load_clip_waveform reads. Only a second whose channels cancel is the left one's alone.
-    A sound that ends within a second gives the last sample_rate samples up to its end, and repeats if it has not as
-    many; but if it covers less than half of what the video shows in that second, the second is silent. So are those
-    that follow, which are left out.
+    That is: resampled to 16 kHz, rounded to 16 bits, channels averaged (the left one alone in seconds where the
+    channels cancel), and resampled to `sample_rate`. A track that ends within a second gives the last `sample_rate`
+    samples up to its end, repeated if there are fewer; but if it covers less than half of the frames of that second,
+    the second is silent.
+
+    Args:
+        video: From `open_video`; gets a note if channels cancel.
+        sample_rate: Hz, of the result.
+        int16_round_trip: Quantize to 16 bits, as in `load_clip_waveform`.
+
+    Yields:
+        float32 (sample_rate,) in [-1, 1], or None for a silent second; nothing for the seconds after the track's end.
     """
     if not video.audio_rate:
         return
-    lower = soxr.ResampleStream(video.audio_rate, SAMPLE_RATE, video.channels, dtype="float32", quality="HQ")
-    resampler = soxr.ResampleStream(SAMPLE_RATE, sample_rate, 1, dtype="float32", quality="HQ")
-    heard, ready, before = np.zeros((0, video.channels), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
-    silent: list[bool] = []
-    begun = 0  # seconds
-    for block, last in _with_last(_read(video, video.audio_rate, "flt")):
-        heard = np.concatenate([heard, to_int16(lower.resample_chunk(block, last=last)).astype(np.float32) / 32768])
-        while len(heard) >= SAMPLE_RATE or (last and len(heard)):
-            part, heard = heard[:SAMPLE_RATE], heard[SAMPLE_RATE:]
-            covered = len(part) >= 0.5 * min(1.0, video.duration - begun) * SAMPLE_RATE
-            inner = part[FADE_SAMPLES:-FADE_SAMPLES] if len(part) > 4 * FADE_SAMPLES else part
-            silent.append(not covered or bool(np.abs(inner).max() <= SILENCE_PEAK))
+    to_16k = soxr.ResampleStream(video.audio_rate, SAMPLE_RATE, video.channels, dtype="float32", quality="HQ")
+    to_target = soxr.ResampleStream(SAMPLE_RATE, sample_rate, 1, dtype="float32", quality="HQ")
+    pending = np.zeros((0, video.channels), np.float32)  # at 16 kHz
+    ready = previous = np.zeros(0, np.float32)  # at sample_rate
+    is_silent: list[bool] = []
+    started = 0  # seconds
+    for block, is_last in _mark_last(_read(video, video.audio_rate, "flt")):
+        resampled = to_int16(to_16k.resample_chunk(block, last=is_last)).astype(np.float32) / 32768
+        pending = np.concatenate([pending, resampled])
+        while len(pending) >= SAMPLE_RATE or (is_last and len(pending)):
+            part, pending = pending[:SAMPLE_RATE], pending[SAMPLE_RATE:]
+            is_covered = len(part) >= 0.5 * min(1.0, video.duration - started) * SAMPLE_RATE
+            is_silent.append(not is_covered or _is_silent(part))
             mono = part.mean(axis=1)
-            if not silent[-1] and np.square(mono).mean() < CANCELLED**2 * np.square(part).mean():
+            if not is_silent[-1] and np.square(mono).mean() < CANCELLATION_RATIO**2 * np.square(part).mean():
                 mono = np.ascontiguousarray(part[:, 0])
                 video.add_note(
-                    f"The two channels cancel each other, first in second {begun + 1}. Where they do, the left one is "
-                    "used alone, for their average is silent."
+                    f"The two channels cancel each other, first in second {started + 1}. There, the left channel is "
+                    "used alone, since their average is silent."
                 )
-            ready = np.concatenate([ready, resampler.resample_chunk(mono)])
-            begun += 1
-        if last:
-            ready = np.concatenate([ready, resampler.resample_chunk(np.zeros(0, np.float32), last=True)])
-        while silent and (len(ready) >= sample_rate or (last and len(ready))):
+            ready = np.concatenate([ready, to_target.resample_chunk(mono)])
+            started += 1
+        if is_last:
+            ready = np.concatenate([ready, to_target.resample_chunk(np.zeros(0, np.float32), last=True)])
+        while is_silent and (len(ready) >= sample_rate or (is_last and len(ready))):
             second, ready = ready[:sample_rate], ready[sample_rate:]
             if len(second) < sample_rate:
-                second = np.resize(np.concatenate([before, second])[-sample_rate:], sample_rate)
-            before = second
-            yield None if silent.pop(0) else quantize_int16(second) if int16_round_trip else second
+                second = np.resize(np.concatenate([previous, second])[-sample_rate:], sample_rate)
+            previous = second
+            yield None if is_silent.pop(0) else quantize_int16(second) if int16_round_trip else second
 
 
-def _with_last(blocks: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
+def _is_silent(part: np.ndarray) -> bool:
+    """Whether a second (n, channels) is silent, apart from fades at its ends."""
+    inner = part[FADE_SAMPLES:-FADE_SAMPLES] if len(part) > 4 * FADE_SAMPLES else part
+    return bool(np.abs(inner).max() <= SILENCE_PEAK)
+
+
+def _mark_last(blocks: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, bool]]:
     """Each block, and whether it is the last."""
-    held = next(blocks, None)
-    while held is not None:
+    current = next(blocks, None)
+    while current is not None:
         following = next(blocks, None)
-        yield held, following is None
-        held = following
+        yield current, following is None
+        current = following

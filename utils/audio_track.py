@@ -1,11 +1,11 @@
-"""The 16 kHz sound of a raw video: as the original's preprocessing makes it, or resampled well.
+"""Decode the audio track of a raw video to 16 kHz, either as the original's preprocessing does or correctly.
 
-`published` is what moviepy 1.0.3 writes with ffmpeg 4.2, which is how AVSBench's own wavs and log-mels came about.
-ffmpeg decodes to 44.1 kHz, stereo, 16 bits (a mono track × √½ in both channels); moviepy takes the nearest sample for
-each of 16 kHz, without a filter, so that what lies above 8 kHz folds back, for as long as the file is said to last.
+"published" is what moviepy 1.0.3 writes with ffmpeg 4.2, as for AVSBench's own wavs and log-mels. ffmpeg
+decodes to 44.1 kHz, stereo, 16 bits (a mono track × √½ in both channels); moviepy takes the nearest sample for each one
+at 16 kHz, without a filter, so that frequencies above 8 kHz alias, for the duration that the container states.
 
-`corrected` keeps one or two channels at their level, begins with the first frame, resamples with a filter (soxr), and
-ends where the sound ends.
+"corrected" keeps one or two channels at their level, starts with the first frame, is filtered (soxr_hq), and
+ends where the track ends.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +14,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-import soxr
 
-from utils.audio import MAX_AUDIO_SECONDS, SAMPLE_RATE
+from utils.audio import MAX_AUDIO_SECONDS, SAMPLE_RATE, resample
 from utils.cli import InputError
 from utils.fidelity import Fidelity, validate_fidelity
 from utils.layout import CLIP_SECONDS
@@ -30,42 +29,44 @@ MOVIEPY_PEAK = 32_440  # 0.99 of full scale, to which moviepy clips
 def decode_audio(
     path: Path, packets: Sequence[av.Packet], fidelity: Fidelity, *, start: float, duration: int | None
 ) -> np.ndarray:
-    """Decode a sound track to 16 kHz.
+    """Decode an audio track to 16 kHz.
 
     Args:
-        path: Of the video, for messages.
-        packets: The track's, in the order of the file, with the empty one that ends it.
+        path: Of the video, for error messages.
+        packets: Of the track, in the order of the file, with the empty one at its end.
         fidelity: "published" or "corrected"; see above.
-        start: Seconds on the file's clock at which its first frame is shown. Only corrected needs it.
-        duration: Microseconds that the container says to last, None if it does not. Only published needs it.
+        start: Seconds on the file's clock at which the first frame is displayed; used by "corrected".
+        duration: Microseconds, as stated by the container, None if it does not; used by "published".
 
     Returns:
-        int16 (n, channels): two channels as published, else one or two.
+        int16 (n, channels): two channels for "published", else one or two.
 
     Raises:
-        InputError: There is no sound, or more than MAX_AUDIO_SECONDS seconds, or the original cannot read it.
+        InputError: The track is empty, damaged or longer than MAX_AUDIO_SECONDS, or the original cannot read it.
     """
     if validate_fidelity(fidelity) == "published":
         samples, _ = _decode(path, packets, _published_graph)
         positions = moviepy_positions(path, len(samples), moviepy_duration(path, duration))
         return np.clip(samples[positions], -MOVIEPY_PEAK, MOVIEPY_PEAK)
     samples, rate = _decode(path, packets, lambda frame: _corrected_graph(frame, start))
-    return to_int16(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"))
+    if not np.isfinite(samples).all():
+        raise InputError(f"{path}: its audio has NaN or infinite samples; obtain it again")
+    return to_int16(resample(samples, rate, SAMPLE_RATE, fix=False, axis=0))
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """Round floats in [-1, 1] (clipped) to 16 bits."""
+    """Clip floats to [-1, 1] and round them to 16 bits."""
     return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
 
 def moviepy_duration(path: Path, microseconds: int | None) -> float:
-    """Seconds that a file lasts as moviepy reads them off ffmpeg's output: to a hundredth.
+    """The duration in seconds that moviepy parses from ffmpeg's output, which has two decimals.
 
     Raises:
         InputError: The container gives no duration, or more than MAX_AUDIO_SECONDS seconds.
     """
     if microseconds is None or microseconds < 0:
-        raise InputError(f"{path}: does not say how long it is, which the original needs; use --fidelity corrected")
+        raise InputError(f"{path}: does not say how long it is, which the original requires; use --fidelity corrected")
     if microseconds > MAX_AUDIO_SECONDS * 1_000_000:
         raise InputError(f"{path}: is more than {MAX_AUDIO_SECONDS} s long; cut it into clips of {CLIP_SECONDS} s")
     minutes, hundredths = divmod((microseconds + 5_000) // 10_000, 6_000)
@@ -73,29 +74,29 @@ def moviepy_duration(path: Path, microseconds: int | None) -> float:
 
 
 def moviepy_positions(path: Path, length: int, duration: float) -> np.ndarray:
-    """Which of the decoded samples moviepy takes for each sample of its 16 kHz wav.
+    """The decoded sample that moviepy takes for each sample of its 16 kHz wav.
 
-    The nearest in time, but for the sliding buffer that it reads through. The oddities of this buffer are kept: after
-    the first refill everything is one sample late; where the track ends before the duration, earlier samples come
-    again or the last is repeated.
-    Source: moviepy 1.0.3, `FFMPEG_AudioReader` and `AudioClip.iter_chunks`.
+    It is the nearest in time, except for two defects of moviepy's buffer: all samples after the first refill are one
+    sample late, and if the track ends before the duration, earlier samples or the last one are repeated.
 
     Args:
-        path: Of the video, for messages.
-        length: Samples decoded at 44.1 kHz.
-        duration: Seconds, as of `moviepy_duration`.
+        path: Of the video, for error messages.
+        length: Number of samples decoded at 44.1 kHz.
+        duration: Seconds, from `moviepy_duration`.
 
     Returns:
-        int (16 000 · duration,), each in [0, length).
+        int (16 000 · duration,), indices in [0, length).
 
     Raises:
-        InputError: moviepy fails too: nothing to write, or a track that ends too early for its buffer.
+        InputError: moviepy fails too: the duration is zero, or the track ends too early for its buffer.
+
+    Source: moviepy 1.0.3, `FFMPEG_AudioReader` and `AudioClip.iter_chunks`.
     """
     total = int(SAMPLE_RATE * duration)
     if total == 0:
-        raise InputError(f"{path}: lasts no time")
+        raise InputError(f"{path}: has a duration of zero")
     size = min(int(READER_RATE * duration) + 1, READER_BUFFER)
-    first, low, high = 0, 0, min(size, length)  # it takes the samples from low to high for those from first on
+    first, low, high = 0, 0, min(size, length)  # the buffer: samples low to high, taken for those from first on
     edges = np.linspace(0, total, total // WRITER_BLOCK + 2, dtype=int)
     positions = []
     for begin, end in pairwise(edges):
@@ -103,7 +104,7 @@ def moviepy_positions(path: Path, length: int, duration: float) -> np.ndarray:
         outside = [at for at in (wanted[0], wanted[-1]) if not 0 <= at - first < high - low]
         if outside:
             before, first = first, max(0, outside[0] - size // 2)
-            kept = before + size - first + 1  # one more than there is: all that follows is a sample late
+            kept = before + size - first + 1  # one more than there is, so that all later samples are one late
             if first > before:
                 low, high = max(low, high - kept), min(high + size - kept, length)
         index = wanted - first
@@ -120,7 +121,7 @@ def moviepy_positions(path: Path, length: int, duration: float) -> np.ndarray:
 
 
 def build_audio_graph(frame: av.AudioFrame, *filters: tuple[str, str]) -> av.filter.Graph:
-    """A chain of FFmpeg filters, each a name and its options, for frames of the same kind as this one."""
+    """Build a chain of FFmpeg filters, given as (name, options), for frames of the same format as this one."""
     graph = av.filter.Graph()
     source = graph.add_abuffer(
         sample_rate=frame.sample_rate,
@@ -136,11 +137,11 @@ def build_audio_graph(frame: av.AudioFrame, *filters: tuple[str, str]) -> av.fil
     return graph
 
 
-def pull_blocks(graph: av.filter.Graph | None, more: bool = False) -> Iterator[np.ndarray]:
-    """What a chain has ready, in blocks (n, channels); to the end unless more is to come."""
+def pull_blocks(graph: av.filter.Graph | None, flush: bool = True) -> Iterator[np.ndarray]:
+    """The output of a filter chain in blocks (n, channels). flush: end the input and pull all; None gives nothing."""
     if graph is None:
         return
-    if not more:
+    if flush:
         graph.push(None)
     while True:
         try:
@@ -152,7 +153,7 @@ def pull_blocks(graph: av.filter.Graph | None, more: bool = False) -> Iterator[n
 
 
 def _published_graph(frame: av.AudioFrame) -> av.filter.Graph:
-    # As ffmpeg 4.2 does of itself, 8 and 16 bits are resampled in 16; later ones do it in floats.
+    # ffmpeg 4.2 resamples 8 and 16 bits in 16 bits; later versions in floats.
     inner = ":tsf=s16p" if frame.format.bytes <= 2 else ""
     return build_audio_graph(frame, ("aresample", f"{READER_RATE}:osf=s16:ochl=stereo{inner}"))
 
@@ -162,7 +163,7 @@ def _corrected_graph(frame: av.AudioFrame, start: float) -> av.filter.Graph:
     layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
     return build_audio_graph(
         frame,
-        # async=1: time stamps count. Silence fills a late start and holes of a tenth of a second; nothing is stretched.
+        # async=1 follows time stamps: silence fills a late start and gaps of 0.1 s or more; nothing is stretched.
         ("aresample", f"{rate}:async=1:first_pts={round(start * rate)}"),
         ("aformat", f"sample_fmts=flt:channel_layouts={layout}"),
     )
@@ -171,25 +172,34 @@ def _corrected_graph(frame: av.AudioFrame, start: float) -> av.filter.Graph:
 def _decode(
     path: Path, packets: Sequence[av.Packet], build: Callable[[av.AudioFrame], av.filter.Graph]
 ) -> tuple[np.ndarray, int]:
-    """A whole track through the chain that `build` makes of its first frame: (n, channels), and the track's rate."""
+    """Decode a whole track through a filter chain.
+
+    Args:
+        path: Of the video, for error messages.
+        packets: Of the track.
+        build: Makes the filter chain for the first frame.
+
+    Returns:
+        The samples (n, channels), and the track's rate in Hz.
+    """
     blocks: list[np.ndarray] = []
-    graph, kind, seconds = None, None, 0.0
+    graph, audio_format, seconds = None, None, 0.0
     for packet in packets:
         for frame in packet.decode():
             assert isinstance(frame, av.AudioFrame)
-            this = (frame.format.name, frame.layout.name, frame.sample_rate)
+            frame_format = (frame.format.name, frame.layout.name, frame.sample_rate)
             if graph is None:
-                graph, kind = build(frame), this
-            if this != kind:
-                raise InputError(f"{path}: its sound changes its kind on the way; damaged, or not a clip")
+                graph, audio_format = build(frame), frame_format
+            if frame_format != audio_format:
+                raise InputError(f"{path}: its audio format changes; damaged, or not a clip")
             seconds += frame.samples / max(frame.sample_rate, 1)
             if max(seconds, frame.time or 0.0) > MAX_AUDIO_SECONDS:
                 raise InputError(
                     f"{path}: has more than {MAX_AUDIO_SECONDS} s of sound; cut it into clips of {CLIP_SECONDS} s"
                 )
             graph.push(frame)
-            blocks += pull_blocks(graph, more=True)
+            blocks += pull_blocks(graph, flush=False)
     blocks += pull_blocks(graph)
-    if not blocks or kind is None or not any(map(len, blocks)):
-        raise InputError(f"{path}: has a sound track with no sound in it")
-    return np.concatenate(blocks), kind[2]
+    if not blocks or audio_format is None or not any(map(len, blocks)):
+        raise InputError(f"{path}: has an empty audio track")
+    return np.concatenate(blocks), audio_format[2]

@@ -1,4 +1,4 @@
-"""Read a clip in one pass: the five frames of the study and the 16 kHz sound. FFmpeg through PyAV."""
+"""Read a clip in one pass: five frames, one per second, and the 16 kHz audio. FFmpeg through PyAV."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,156 +20,166 @@ from utils.paths import describe_siblings
 from utils.timestamps import demux_continuous, displayed_frames, published_frames
 from utils.video_frame import resize_frame, to_rgb
 
-PLAYLIST_FORMATS = (
-    "concat",
-    "dash",
-    "hls",
-    "imf",
-    "rtsp",
-    "sap",
-    "sdp",
-    "vobsub",
-)  # formats that name other files or hosts
+# Formats that refer to other files or hosts.
+PLAYLIST_FORMATS = ("concat", "dash", "hls", "imf", "rtsp", "sap", "sdp", "vobsub")
 
 
 @dataclass
 class ClipMedia:
-    """What preprocessing needs of a video."""
+    """The frames and audio of a clip.
 
-    frames: list[np.ndarray]  # five (224, 224, 3) RGB uint8 frames, one a second
-    samples: np.ndarray  # int16 (n, channels) at 16 kHz, one or two channels; see utils.audio_track
+    Attributes:
+        frames: Five (224, 224, 3) RGB uint8 frames, one per second.
+        samples: int16 (n, channels) at 16 kHz, one or two channels; see utils.audio_track.
+    """
+
+    frames: list[np.ndarray]
+    samples: np.ndarray
 
 
 def read_clip(path: Path, fidelity: Fidelity = "corrected") -> ClipMedia:
-    """Decode the five frames and the whole sound of a clip, opening the file once.
+    """Decode the five frames and all audio of a clip, opening the file once.
 
-    The frame of a second is the one on the screen at 15/16 of it; `published` counts frames at a constant rate
-    (utils.timestamps). Frames are resized plainly to 224×224 (bilinear, aspect not kept); a video that ends early repeats
-    its last frame. Only what the chosen frames depend on is decoded, and only they are converted to RGB.
-    Raises InputError, in one line, for a missing file, a file that is no video or that is truncated, and for
-    a clip without sound.
+    The frame of a second is the one displayed at 15/16 of it; "published" counts frames at a constant rate instead
+    (utils.timestamps). Frames are resized to 224×224 (bilinear, without keeping the aspect ratio); a video that ends
+    early repeats its last frame. Only frames that the selected ones depend on are decoded, and only the selected ones
+    are converted to RGB.
+
+    Raises:
+        InputError: The file is missing, not a video, truncated or damaged, or has no audio.
     """
-    with _opened(path) as (container, video, audio):
+    with _open_clip(path) as (container, video, audio):
         return _decode(path, container, video, audio, fidelity)
 
 
 def check_clip(path: Path) -> None:
-    """Read a clip without decoding it. Raises InputError as `read_clip` does, but for damage inside a packet."""
-    with _opened(path) as (container, video, _):
+    """Check a clip without decoding it. Raises InputError as `read_clip` does, except for damage inside a packet."""
+    with _open_clip(path) as (container, video, _):
         _check_complete(path, container, video, container.demux(video))
 
 
 @contextmanager
 def open_media(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream | None]]:
-    """A file, its video track, and its sound track if it has one. Raises InputError for what is no video."""
+    """Open a video file.
+
+    Yields:
+        The container, its video stream, and its audio stream if it has one.
+
+    Raises:
+        InputError: The file is missing or not a video, or FFmpeg fails in the block.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file{describe_siblings(path)}")
     try:
-        # By this protocol alone: neither the path nor what the file says may lead to a host.
+        # Only local files: neither the path nor the content of the file may cause network access.
         with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
-            kind, video, audio = container.format.name, container.streams.best("video"), container.streams.best("audio")
-            # FFmpeg also opens pictures, text (as a terminal shows it) and the covers of songs.
-            if kind in ("tty", "image2") or kind.endswith("_pipe"):
-                raise InputError(f"{path}: not a video (FFmpeg takes it for {kind})")
+            video, audio = container.streams.best("video"), container.streams.best("audio")
+            format_name = container.format.name
+            # FFmpeg also opens images, text files and the cover images of audio files.
+            if format_name in ("tty", "image2") or format_name.endswith("_pipe"):
+                raise InputError(f"{path}: not a video (FFmpeg detects {format_name})")
             if not isinstance(video, VideoStream) or video.disposition & Disposition.attached_pic:
                 raise InputError(f"{path}: has no video track")
             if not video.codec_context:
-                raise InputError(f"{path}: its video track is of an unknown codec; obtain it again")
-            if kind in PLAYLIST_FORMATS:
-                raise InputError(f"{path}: a list of other files ({kind}), not a video")
+                raise InputError(f"{path}: its video track has an unknown codec; obtain it again")
+            if format_name in PLAYLIST_FORMATS:
+                raise InputError(f"{path}: a list of other files ({format_name}), not a video")
             if video.codec_context.width * video.codec_context.height > MAX_PIXELS:
-                raise InputError(f"{path}: has pictures of {video.codec_context.width}×{video.codec_context.height}")
-            video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # for those that change their size on the way
+                raise InputError(f"{path}: is too large ({video.codec_context.width}×{video.codec_context.height})")
+            video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # for videos whose frame size changes
             yield container, video, audio if isinstance(audio, AudioStream) and audio.codec_context else None
     except av.FFmpegError as error:
         raise InputError(f"{path}: not a readable video ({error.strerror}); obtain it again") from error
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream]]:
+def _open_clip(path: Path) -> Iterator[tuple[InputContainer, VideoStream, AudioStream]]:
     with open_media(path) as (container, video, audio):
         if audio is None:
-            raise InputError(f"{path}: has no sound, which this task cannot do without")
+            raise InputError(f"{path}: has no sound, which audio-visual segmentation needs")
         if not video.average_rate:
-            raise InputError(f"{path}: does not say its frame rate")
-        if _lacks_its_end(path):
+            raise InputError(f"{path}: has no frame rate")
+        if _is_truncated_mp4(path):
             raise InputError(f"{path}: truncated; obtain it again")
         yield container, video, audio
 
 
-def _lacks_its_end(path: Path) -> bool:
-    """Whether the boxes of an mp4 announce more than is there; FFmpeg would take what is left for all."""
-    size, place = path.stat().st_size, 0
+def _is_truncated_mp4(path: Path) -> bool:
+    """Whether a box of an mp4 ends beyond the file; FFmpeg reads such files without an error."""
+    file_size, offset = path.stat().st_size, 0
     with path.open("rb") as file:
-        while place + 8 <= size:
-            file.seek(place)
-            head = file.read(16)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            if length == 1:
-                length = int.from_bytes(head[8:], "big")
-            if length < 8 or (place == 0 and kind != b"ftyp"):  # up to the end, or no mp4
+        while offset + 8 <= file_size:
+            file.seek(offset)
+            header = file.read(16)
+            box_size, box_type = int.from_bytes(header[:4], "big"), header[4:8]
+            if box_size == 1:
+                box_size = int.from_bytes(header[8:], "big")
+            if box_size < 8 or (offset == 0 and box_type != b"ftyp"):  # up to the end of the file, or not an mp4
                 return False
-            if place + length > size:
-                return kind in (b"mdat", b"moov", b"moof")  # after which there may be anything
-            place += length
+            if offset + box_size > file_size:
+                return box_type in (b"mdat", b"moov", b"moof")  # unknown types may be trailing garbage
+            offset += box_size
     return False
 
 
-def lost_frames(container: InputContainer, video: VideoStream, there: int, latest: int | None) -> int:
-    """How many frames the file says it has and lacks; 0 where it does not say.
+def count_missing_frames(container: InputContainer, video: VideoStream, present: int, last_pts: int | None) -> int:
+    """The number of frames that the header announces and the file lacks.
 
-    there: frames found. latest: the highest of their time stamps.
+    Args:
+        container: The file.
+        video: Its video stream, whose number of frames is 0 if the header does not state it.
+        present: The number of frames in the file.
+        last_pts: The highest of their time stamps.
     """
-    if container.format.name == "avi" and latest is not None:
-        there = max(there, latest + 1)  # it counts the places of frames that its encoder dropped, too
-    return max(video.frames - there, 0)
+    if container.format.name == "avi" and last_pts is not None:
+        present = max(present, last_pts + 1)  # AVI headers also count frames that the encoder dropped
+    return max(video.frames - present, 0)
 
 
 def _check_complete(path: Path, container: InputContainer, video: VideoStream, packets: Iterable[av.Packet]) -> None:
     stamps = [packet.pts for packet in packets if packet.size]
-    latest = max((stamp for stamp in stamps if stamp is not None), default=None)
-    if lost := lost_frames(container, video, len(stamps), latest):
-        there = video.frames - lost
-        raise InputError(f"{path}: truncated ({there} of {video.frames} frames are there); obtain it again")
+    last_pts = max((stamp for stamp in stamps if stamp is not None), default=None)
+    if missing := count_missing_frames(container, video, len(stamps), last_pts):
+        present = video.frames - missing
+        raise InputError(f"{path}: truncated ({present} of {video.frames} frames are there); obtain it again")
 
 
 def _decode(
     path: Path, container: InputContainer, video: VideoStream, audio: AudioStream, fidelity: Fidelity
 ) -> ClipMedia:
-    pictures: list[av.Packet] = []
-    sounds: list[av.Packet] = []
+    video_packets: list[av.Packet] = []
+    audio_packets: list[av.Packet] = []
     for packet in demux_continuous(container, video, audio):
-        (pictures if packet.stream is video else sounds).append(packet)
-    _check_complete(path, container, video, pictures)
-    stamps = [packet.pts for packet in pictures if packet.size and packet.pts is not None and not packet.is_discard]
+        (video_packets if packet.stream is video else audio_packets).append(packet)
+    _check_complete(path, container, video, video_packets)
+    stamps = [
+        packet.pts for packet in video_packets if packet.size and packet.pts is not None and not packet.is_discard
+    ]
     if not stamps:
         raise InputError(f"{path}: no frame could be decoded")
     times = np.sort(stamps) * float(video.time_base or 0)
-    samples = decode_audio(path, sounds, fidelity, start=times[0], duration=container.duration)
+    samples = decode_audio(path, audio_packets, fidelity, start=times[0], duration=container.duration)
     if fidelity == "published":
-        wanted = published_frames(video, times - (container.start_time or 0) / 1_000_000)
+        indices = published_frames(video, times - (container.start_time or 0) / 1_000_000)
     else:
-        wanted = displayed_frames(times - times[0])
-    chosen = _choose(path, video, pictures, np.sort(stamps)[wanted].tolist())
-    return ClipMedia([resize_frame(to_rgb(frame, fidelity)) for frame in chosen], samples)
+        indices = displayed_frames(times - times[0])
+    frames = _decode_frames(path, video, video_packets, np.sort(stamps)[indices].tolist())
+    return ClipMedia([resize_frame(to_rgb(frame, fidelity)) for frame in frames], samples)
 
 
-def _choose(path: Path, video: VideoStream, packets: list[av.Packet], times: list[int]) -> list[av.VideoFrame]:
-    """The frames of the given time stamps.
-
-    Frames that no other refers to, which encoders make of up to half, are decoded only where they are wanted.
-    """
+def _decode_frames(path: Path, video: VideoStream, packets: list[av.Packet], stamps: list[int]) -> list[av.VideoFrame]:
+    """The frames with the given time stamps. Other frames are skipped unless they are reference frames."""
     codec = video.codec_context
-    codec.thread_count = 1  # clips are decoded in parallel, one core each
-    found: dict[int, av.VideoFrame] = {}
+    codec.thread_count = 1  # clips are decoded in parallel processes
+    decoded: dict[int, av.VideoFrame] = {}
     for packet in packets:
-        codec.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in times else "NONREF"
+        codec.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in stamps else "NONREF"
         for frame in packet.decode():
             assert isinstance(frame, av.VideoFrame)
-            if frame.pts is not None and frame.pts in times:
-                found[frame.pts] = frame
-        if len(found) == len(set(times)):
+            if frame.pts is not None and frame.pts in stamps:
+                decoded[frame.pts] = frame
+        if len(decoded) == len(set(stamps)):
             break
-    if len(found) < len(set(times)):
+    if len(decoded) < len(set(stamps)):
         raise InputError(f"{path}: damaged, a frame could not be decoded; obtain it again")
-    return [found[time] for time in times]
+    return [decoded[stamp] for stamp in stamps]

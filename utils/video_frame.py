@@ -1,7 +1,7 @@
-"""A decoded frame as people see it: its colors as the file's tags say, and upright.
+"""Convert a decoded video frame to an RGB image with the colors and orientation that the file specifies.
 
-libswscale's default conversion, which the ffmpeg program and OpenCV use, is up to two levels too dark; it is what the
-original saw, and so what `published` gives. Here the conversion is the standard's formula, rounded.
+The original used libswscale's default conversion, like the ffmpeg program and OpenCV, and so does "published"; it is up
+to two levels too dark. "corrected" applies the matrix and range of the file's color tags, and rounds.
 """
 
 from fractions import Fraction
@@ -15,41 +15,52 @@ from utils.fidelity import Fidelity
 from utils.layout import FRAME_SIZE
 from utils.tone_map import HDR_TRANSFERS, tone_map
 
-# The weights of red and blue in luma, by FFmpeg's AVColorSpace. A file that does not say is read as BT.601, as ffmpeg
-# and OpenCV do.
+# The weights of red and blue in luma; keys: FFmpeg's AVColorSpace. Untagged files are read as BT.601, as ffmpeg and
+# OpenCV do.
 BT601 = (0.299, 0.114)
 LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
-UNSUPPORTED_COLORSPACES = (8, 11, 12, 13, 14, 15, 16, 17)  # YCgCo, ICtCp and the like: left to libswscale
+UNSUPPORTED_COLORSPACES = (8, 11, 12, 13, 14, 15, 16, 17)  # YCgCo, ICtCp and similar: converted by libswscale
 STUDIO_RANGE, FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG and _JPEG
 
 
 def to_rgb(frame: av.VideoFrame, fidelity: Fidelity = "corrected") -> np.ndarray:
-    """A decoded frame upright, (H, W, 3) uint8 RGB, with as many pixels as the file has."""
-    kind = frame.format
+    """Convert a frame to RGB and apply its display matrix.
+
+    Args:
+        frame: A decoded frame.
+        fidelity: "published" converts as the original does, see above.
+
+    Returns:
+        (H, W, 3) uint8, of the frame's size, with height and width exchanged if the display matrix says so.
+    """
+    pixel_format = frame.format
     if (
         fidelity == "published"
-        or kind.is_rgb
-        or len(kind.components) < 3
+        or pixel_format.is_rgb
+        or len(pixel_format.components) < 3
         or frame.colorspace in UNSUPPORTED_COLORSPACES
     ):
-        rgb = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")  # bicubic chroma, as ffmpeg by default
+        rgb = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")  # chroma too, as ffmpeg by default
     elif frame.color_trc in HDR_TRANSFERS:
-        rgb = tone_map(_converted(frame, 16), HDR_TRANSFERS[frame.color_trc])
+        rgb = tone_map(_convert(frame, 16), HDR_TRANSFERS[frame.color_trc])
     else:
-        rgb = _converted(frame, 8)
+        rgb = _convert(frame, 8)
     return apply_display_matrix(rgb, display_matrix(frame))
 
 
 def resize_frame(rgb: np.ndarray) -> np.ndarray:
-    """Resize a picture to the study's 224×224: bilinear, aspect not kept."""
+    """Resize an image to 224×224 as the study does: bilinear, without keeping the aspect ratio."""
     height, width = FRAME_SIZE
     return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def display_size(height: int, width: int, aspect: Fraction | None) -> tuple[int, int]:
-    """Height and width, in square pixels, at which a picture has the shape that players give it.
+    """The height and width in square pixels at which players display a frame. Frames are enlarged, never shrunk.
 
-    aspect: width by height of a pixel as the file declares it; None or 0 for square. The longer side of a pixel counts.
+    Args:
+        height: Of the frame, in pixels.
+        width: Of the frame, in pixels.
+        aspect: The pixel aspect ratio, width by height; None or 0 for square pixels.
     """
     if not aspect or aspect == 1:
         return height, width
@@ -57,9 +68,9 @@ def display_size(height: int, width: int, aspect: Fraction | None) -> tuple[int,
 
 
 def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
-    """The 2×2 part of a frame's display matrix as integers, rows first; None without one."""
-    found = frame.side_data.get("DISPLAYMATRIX")
-    return None if found is None else np.frombuffer(found, np.int32).reshape(3, 3)[:2, :2]  # type: ignore[call-overload]
+    """The upper left 2×2 of a frame's display matrix, int32 in row-major order; None if it has none."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    return None if data is None else np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2]  # type: ignore[call-overload]
 
 
 def is_transposed(matrix: np.ndarray | None) -> bool:
@@ -68,15 +79,15 @@ def is_transposed(matrix: np.ndarray | None) -> bool:
 
 
 def is_oblique(matrix: np.ndarray | None) -> bool:
-    """Whether a display matrix turns by other than quarter turns, which `upright` leaves out."""
+    """Whether a display matrix rotates by other than multiples of 90°, which `upright` leaves out."""
     if matrix is None:
         return False
-    parts = np.sort(np.abs(matrix).ravel())
-    return bool(parts[1] > 0.02 * parts[2])
+    entries = np.sort(np.abs(matrix).ravel())
+    return bool(entries[1] > 0.02 * entries[2])
 
 
 def apply_display_matrix(rgb: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """Turn and mirror a picture as its display matrix says: any of the eight ways to lay it."""
+    """Rotate and mirror an image as its display matrix says, in any of the eight orientations."""
     if matrix is None:
         return rgb
     if is_transposed(matrix):
@@ -87,8 +98,8 @@ def apply_display_matrix(rgb: np.ndarray, matrix: np.ndarray | None) -> np.ndarr
 
 
 @lru_cache(maxsize=16)
-def _matrix(luma: tuple[float, float], full: bool) -> np.ndarray:
-    """The (3, 4) float64 matrix from Y, U, V and 1, of 8 bits, to R, G, B of 0 to 255."""
+def _yuv_to_rgb_matrix(luma: tuple[float, float], full: bool) -> np.ndarray:
+    """The (3, 4) float64 matrix from 8-bit Y, U, V and 1 to R, G, B in [0, 255]; full: full range, not studio range."""
     red, blue = luma
     green = 1 - red - blue
     y, c, black = (1.0, 1.0, 0.0) if full else (255 / 219, 255 / 224, 16.0)
@@ -97,23 +108,25 @@ def _matrix(luma: tuple[float, float], full: bool) -> np.ndarray:
     return np.hstack([matrix, -matrix @ [[black], [128], [128]]])
 
 
-def _converted(frame: av.VideoFrame, bits: int) -> np.ndarray:
-    """YUV to RGB: uint8 for 8 bits, float32 in 0 to 1 for 16."""
+def _convert(frame: av.VideoFrame, bits: int) -> np.ndarray:
+    """Convert YUV to RGB: uint8 for 8 bits, float32 in [0, 1] for 16."""
     full = frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")
-    matrix = _matrix(LUMA.get(frame.colorspace, BT601), full)
-    if bits == 8 and frame.format.name in ("yuv420p", "yuvj420p"):  # most files, for which this is quicker
-        y, u, v = (_array(plane, np.uint8) for plane in frame.planes)
+    matrix = _yuv_to_rgb_matrix(LUMA.get(frame.colorspace, BT601), full)
+    if bits == 8 and frame.format.name in ("yuv420p", "yuvj420p"):  # a faster path for most files
+        y, u, v = (_to_array(plane, np.uint8) for plane in frame.planes)
         size = (frame.width, frame.height)
         return cv2.transform(cv2.merge([y, cv2.resize(u, size), cv2.resize(v, size)]), matrix)
-    tag, name = (FULL_RANGE if full else STUDIO_RANGE), ("yuv444p" if bits == 8 else "yuv444p16le")
-    planar = frame.reformat(format=name, interpolation="BICUBIC", src_color_range=tag, dst_color_range=tag)
-    yuv = cv2.merge([_array(plane, np.uint8 if bits == 8 else np.dtype("<u2")) for plane in planar.planes])
+    color_range, name = (FULL_RANGE if full else STUDIO_RANGE), ("yuv444p" if bits == 8 else "yuv444p16le")
+    planar = frame.reformat(
+        format=name, interpolation="BICUBIC", src_color_range=color_range, dst_color_range=color_range
+    )
+    yuv = cv2.merge([_to_array(plane, np.uint8 if bits == 8 else np.dtype("<u2")) for plane in planar.planes])
     if bits == 8:
         return cv2.transform(yuv, matrix)
     return np.clip(cv2.transform(yuv.astype(np.float32) / 256, matrix) / 255, 0, 1)
 
 
-def _array(plane: av.video.plane.VideoPlane, dtype: np.typing.DTypeLike) -> np.ndarray:
-    """The samples of a plane (height, width), without what pads its rows."""
+def _to_array(plane: av.video.plane.VideoPlane, dtype: np.typing.DTypeLike) -> np.ndarray:
+    """The samples of a plane (height, width), without row padding."""
     samples = np.frombuffer(plane, dtype)  # type: ignore[call-overload]
     return samples.reshape(plane.height, -1)[:, : plane.width]

@@ -18,7 +18,8 @@ from utils.figures import PREDICTION_COLOR, overlay_mask
 from utils.files import jpeg_bytes, png_bytes, read_image, write_bytes, write_text
 from utils.lock import exclusive_lock
 from utils.video_frame import resize_frame, to_rgb
-from utils.video_stream import VideoInfo, frame_to_rgb, read_frame_per_second, read_frames, resize_to_video
+from utils.video_info import VideoInfo
+from utils.video_stream import frame_to_rgb, read_frame_per_second, read_frames, resize_to_video
 from utils.video_writer import write_video
 from zero_shot.demo_folder import (
     MASK_LIST,
@@ -69,7 +70,7 @@ def run(
     Args:
         method: built from the options.
         options: of the method.
-        video: by `utils.video_stream.open_video`.
+        video: by `utils.video_info.open_video`.
         digest: sha256 of the video.
         out: a folder that `check_folder` accepts.
         outputs: what to make.

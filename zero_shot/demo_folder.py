@@ -18,7 +18,7 @@ import yaml
 from utils.cli import InputError
 from utils.config import to_yaml
 from utils.files import read_json, remove_partials, sha256, write_text
-from utils.video_stream import VideoInfo
+from utils.video_info import VideoInfo
 from zero_shot.options import Options
 
 MaskRate = Literal["second", "frame"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.registry import MINI_DIR
-from utils.video_stream import VideoInfo
+from utils.video_info import VideoInfo
 from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable
 from zero_shot.options import RECOMMENDED_CONFIG, Options
 

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from utils.files import write_text
-from utils.video_stream import VideoInfo
+from utils.video_info import VideoInfo
 from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable
 from zero_shot.demo_notes import describe_video, format_time
 
@@ -30,7 +30,7 @@ def write_page(
 
     Args:
         path: of the page.
-        video: by `utils.video_stream.open_video`.
+        video: by `utils.video_info.open_video`.
         records: the masks, of which those with images are shown.
         notes: sentences shown above the video, the most important first.
         outputs: what the demo consists of.

@@ -11,7 +11,8 @@ from tests.robustness.mutations import mutated
 from tests.robustness.sandbox import Guard, guarded
 from utils.audio_stream import read_audio, read_audio_per_second
 from utils.video import check_clip, read_clip
-from utils.video_stream import frame_to_rgb, open_video, read_frames
+from utils.video_info import open_video
+from utils.video_stream import frame_to_rgb, read_frames
 
 
 def as_stream(path: Path) -> None:

@@ -22,7 +22,8 @@ from utils.timestamps import displayed_frames, ffmpeg_constant_rate
 from utils.tone_map import tone_map
 from utils.video import read_clip
 from utils.video_frame import apply_display_matrix, display_size, resize_frame, to_rgb
-from utils.video_stream import VideoInfo, frame_to_rgb, open_video, read_frame_per_second, read_frames
+from utils.video_info import VideoInfo, open_video
+from utils.video_stream import frame_to_rgb, read_frame_per_second, read_frames
 from utils.video_writer import write_video
 
 ClipMaker = Callable[..., Path]
@@ -238,7 +239,7 @@ def test_hdr_is_tone_mapped_and_noted(tmp_path: Path, trc: int, kind: str, white
     chroma = np.full((24, 32), 512, np.uint16)
     path = encode(tmp_path / "a.mkv", [np.full((48, 64), white, np.uint16), chroma, chroma], "yuv420p10le", **tags)
     video, picture = first_picture(path)
-    assert f"The film is HDR ({kind}): its colors are tone-mapped to those of an ordinary screen." in video.notes
+    assert f"The video is HDR ({kind}): its colors are tone-mapped to those of an ordinary screen." in video.notes
     assert 225 < picture.mean() < 250 and np.ptp(picture) <= 2
     # published sees what ffmpeg gives: untouched, grey.
     assert read_clip(path, "published").frames[0].mean() == pytest.approx(white / 1023 * 255, abs=2)
@@ -296,9 +297,7 @@ def test_joined_recordings(tmp_path: Path, offset: float) -> None:
     """All frames of both, at their rate, none frozen, and the sound of the second under its pictures."""
     video = open_video(joined(tmp_path, offset))
     assert (video.fps, video.num_frames, video.num_seconds) == (25, 150, 6)
-    assert video.notes == [
-        "The file was joined of parts: its time stamps start again or leap at 3.0 s; the parts follow in turn."
-    ]
+    assert video.notes == ["The file consists of concatenated parts: its time stamps start again or jump at 3.0 s."]
     shown = [level(frame_to_rgb(video, frame)) for _, frame in read_frames(video)]
     assert shown == pytest.approx([*range(75), *(75 - n for n in range(75))], abs=0.7)
     track = np.abs(np.concatenate(list(read_audio(video, 48_000)))[:, 0].astype(float))
@@ -318,7 +317,7 @@ def test_joined_recordings_in_the_demo(tmp_path: Path) -> None:
 def test_a_change_of_size_is_noted(tmp_path: Path) -> None:
     path = joined(tmp_path, 0.0, second=(64, 96))
     out = make(tmp_path, path)
-    assert "The size of the pictures changes, first at 3.0 s" in notes(out)
+    assert "The size of the frames changes, first at 3.0 s" in notes(out)
     assert {mask.shape for mask in masks(out)} == {(48, 64)} and len(masks(out)) == 6
     assert [round(level(frame)) for frame in read_clip(path).frames] == [23, 48, 73, 52, 27]
 
@@ -395,7 +394,7 @@ def test_one_picture_over_a_song(tmp_path: Path) -> None:
     path = mux(tmp_path / "song.mkv", "libx264", [0], tone(3, 48_000, 2), "flac")
     out = make(tmp_path, path)
     assert len(masks(out)) == 3 and all(mask.any() for mask in masks(out))
-    assert "There is but one picture" in notes(out) and not missing(out)
+    assert "There is only one frame" in notes(out) and not missing(out)
     assert open_video(out / "overlay.mp4").duration == pytest.approx(3, abs=0.1)
 
 
@@ -403,7 +402,7 @@ def test_a_picture_that_never_changes(tmp_path: Path) -> None:
     path, picture = tmp_path / "song.mp4", cv2.resize(moving(4)[3], (64, 48))
     picture[10:20, 10:30] = (200, 40, 90)
     write_video(path, [picture] * 75, 25, tone(3))
-    assert "The picture never changes" in notes(make(tmp_path, path))
+    assert "The image never changes" in notes(make(tmp_path, path))
     changed = picture.copy()
     changed[30:40, 40:50] = 255
     write_video(path, [picture] * 70 + [changed] * 5, 25, tone(3))
@@ -413,12 +412,12 @@ def test_a_picture_that_never_changes(tmp_path: Path) -> None:
 def test_sound_before_the_first_picture_is_noted(tmp_path: Path) -> None:
     stamps = [1000 + 40 * n for n in range(50)]
     path = mux(tmp_path / "late.mkv", "libx264", stamps, tone(3, 48_000, 2), "flac")
-    assert "The sound begins 1.0 s before the first picture" in notes(make(tmp_path, path))
+    assert "The audio begins 1.0 s before the first frame" in notes(make(tmp_path, path))
 
 
 def test_sound_after_the_last_picture_is_noted(tmp_path: Path) -> None:
     path = mux(tmp_path / "long.mkv", "libx264", [40 * n for n in range(50)], tone(5, 48_000, 2), "flac")
-    assert "The sound goes on for 3.0 s after the last picture" in notes(make(tmp_path, path))
+    assert "The audio continues for 3.0 s after the last frame" in notes(make(tmp_path, path))
     assert not open_video(mux(tmp_path / "even.mkv", "libx264", [40 * n for n in range(50)], tone(2, 48_000, 2))).notes
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.helpers.videos import level, mux, tone
 from utils.audio import resample
 from utils.audio_stream import read_audio, read_audio_per_second
-from utils.video_stream import VideoInfo, frame_to_rgb, open_video, read_frames
+from utils.video_info import VideoInfo, open_video
+from utils.video_stream import frame_to_rgb, read_frames
 
 ClipMaker = Callable[..., Path]
 

@@ -20,7 +20,8 @@ from utils.dataset import AVSDataset
 from utils.files import read_image, sha256, wav_bytes, write_bytes
 from utils.layout import AVSBench
 from utils.video import read_clip
-from utils.video_stream import frame_to_rgb, open_video, read_frames
+from utils.video_info import open_video
+from utils.video_stream import frame_to_rgb, read_frames
 from utils.video_writer import write_video
 from zero_shot.demo import run
 from zero_shot.demo_folder import DemoOutputs, MaskRate, check_folder

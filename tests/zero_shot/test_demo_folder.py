@@ -15,7 +15,8 @@ from supervised import train
 from tests.helpers.videos import moving, tone
 from tests.zero_shot.test_demo import Capture, LeftHalf, fault, make, masks, missing, notes
 from utils.files import read_image, sha256
-from utils.video_stream import VideoInfo, open_video, read_frames
+from utils.video_info import VideoInfo, open_video
+from utils.video_stream import read_frames
 from utils.video_writer import write_video
 from zero_shot import evaluate
 from zero_shot.demo import run
@@ -271,7 +272,7 @@ def test_notes_that_only_reading_brings_to_light_survive_a_kill(
     """They are gathered by reading the whole video, which is done again if the command ended before it noted them."""
 
     def noting(video: VideoInfo) -> Iterator[tuple[int, av.VideoFrame]]:
-        video.add_note("The size of the pictures changes.")
+        video.add_note("The size of the frames changes.")
         return read_frames(video)
 
     def stopped(*_: object, **__: object) -> None:
@@ -282,4 +283,4 @@ def test_notes_that_only_reading_brings_to_light_survive_a_kill(
         patched.setattr("zero_shot.demo.write_page", stopped)
         make(tmp_path, film)
     assert (tmp_path / "out" / "overlay.mp4").is_file()
-    assert "size of the pictures changes" in notes(make(tmp_path, film))
+    assert "size of the frames changes" in notes(make(tmp_path, film))
