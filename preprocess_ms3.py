@@ -1,12 +1,12 @@
-"""Turn AVSBench's raw MS3 videos into frames, 16 kHz sound and log-mel examples.
+"""Preprocess AVSBench's raw MS3 videos into frames, 16 kHz audio and log-mel examples.
 
     python preprocess_ms3.py --root avsbench_data/Multi-sources [--fidelity published] [--jobs N] [--overwrite]
 
 Reads ms3_meta_data.csv and ms3_data/raw_videos below the root; writes visual_frames, audio_wav and audio_log_mel
-beside them, and ms3_preprocess_report.csv. Finished clips are skipped, so the command can be repeated.
+next to them, and ms3_preprocess_report.csv. Clips that are complete are skipped, so running it again resumes.
 """
 
-if __name__ == "__main__":  # before imports that take seconds
+if __name__ == "__main__":  # before slow imports
     from utils.environment import prepare_process
 
     prepare_process()

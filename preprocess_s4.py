@@ -1,12 +1,12 @@
-"""Turn AVSBench's raw S4 videos into frames, 16 kHz sound and log-mel examples.
+"""Preprocess AVSBench's raw S4 videos into frames, 16 kHz audio and log-mel examples.
 
     python preprocess_s4.py --root avsbench_data/Single-source [--fidelity published] [--jobs N] [--overwrite]
 
 Reads s4_meta_data.csv and s4_data/raw_videos below the root; writes visual_frames, audio_wav and audio_log_mel
-beside them, and s4_preprocess_report.csv. Finished clips are skipped, so the command can be repeated.
+next to them, and s4_preprocess_report.csv. Clips that are complete are skipped, so running it again resumes.
 """
 
-if __name__ == "__main__":  # before imports that take seconds
+if __name__ == "__main__":  # before slow imports
     from utils.environment import prepare_process
 
     prepare_process()

@@ -1,4 +1,4 @@
-"""Pictures: a clip's rows of them as a sheet or as strips, and the curves of a training."""
+"""Draw masks on frames, arrange the images of a clip in rows, and plot training curves."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,63 +10,79 @@ import numpy as np
 
 GROUND_TRUTH_COLOR, PREDICTION_COLOR = (64, 196, 99), (255, 120, 40)  # RGB: green, orange
 TITLES = {"ground_truth": "ground truth", "heatmap": "heatmap and prompts"}  # of rows whose name differs
-ROW_IMAGE_SIZE = 144  # pixels: side of a strip's pictures
+ROW_IMAGE_SIZE = 144  # pixels, height and width of the images in a row
 
-# What is shown of a clip: by name, pictures (H, W, 3) uint8 RGB, one a second.
+# Rows of images by name: (H, W, 3) uint8 RGB, one per second.
 ImageRows = Mapping[str, Sequence[np.ndarray]]
 
 
-def overlay_mask(frame: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """Tint the mask and draw its outline. frame (H, W, 3) uint8 RGB, mask (H, W) bool -> (H, W, 3) uint8."""
-    picture, area = np.ascontiguousarray(frame.copy()), mask.astype(np.uint8)
-    cv2.copyTo(cv2.addWeighted(frame, 0.5, np.full_like(frame, colour), 0.5, 0), area, picture)
+def overlay_mask(frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """Tint a mask and draw its outline.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        mask: (H, W) bool.
+        color: RGB.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    image, area = np.ascontiguousarray(frame.copy()), mask.astype(np.uint8)
+    cv2.copyTo(cv2.addWeighted(frame, 0.5, np.full_like(frame, color), 0.5, 0), area, image)
     outline, _ = cv2.findContours(area, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(picture, outline, -1, colour, 2)
-    return picture
+    cv2.drawContours(image, outline, -1, color, 2)
+    return image
 
 
 def overlay_masks(
-    frames: Sequence[np.ndarray], masks: Sequence[np.ndarray], colour: tuple[int, int, int]
+    frames: Sequence[np.ndarray], masks: Sequence[np.ndarray], color: tuple[int, int, int]
 ) -> list[np.ndarray]:
-    """`overlay` for each second; the seconds after the last mask stay as they are."""
-    drawn = [overlay_mask(frame, mask, colour) for frame, mask in zip(frames, masks, strict=False)]
+    """`overlay_mask` for each second; seconds after the last mask are returned unchanged."""
+    drawn = [overlay_mask(frame, mask, color) for frame, mask in zip(frames, masks, strict=False)]
     return [*drawn, *frames[len(drawn) :]]
 
 
 def grid_image(rows: ImageRows) -> np.ndarray:
-    """All rows under their titles, one column a second. Returns uint8 RGB."""
-    return np.concatenate([_line(TITLES.get(name, name), list(row)) for name, row in rows.items()], axis=0)
+    """Arrange rows below their titles, one column per second; returns (H, W, 3) uint8 RGB."""
+    return np.concatenate([_titled_row(TITLES.get(name, name), list(row)) for name, row in rows.items()], axis=0)
 
 
-def row_image(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """The pictures of one row side by side, ROW_IMAGE_SIZE pixels each: (ROW_IMAGE_SIZE, T·ROW_IMAGE_SIZE, 3) uint8 RGB."""
+def row_image(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Join the T images of a row: (ROW_IMAGE_SIZE, T · ROW_IMAGE_SIZE, 3) uint8 RGB."""
     return np.concatenate(
-        [cv2.resize(p, (ROW_IMAGE_SIZE, ROW_IMAGE_SIZE), interpolation=cv2.INTER_AREA) for p in pictures], axis=1
+        [cv2.resize(p, (ROW_IMAGE_SIZE, ROW_IMAGE_SIZE), interpolation=cv2.INTER_AREA) for p in images], axis=1
     )
 
 
-def _line(title: str, pictures: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
-    padded = [cv2.copyMakeBorder(p, gap, gap, gap, gap, cv2.BORDER_CONSTANT, value=(255, 255, 255)) for p in pictures]
-    line = np.concatenate(padded, axis=1)
-    head = np.full((26, line.shape[1], 3), 255, np.uint8)
-    cv2.putText(head, title, (gap, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (30, 30, 30), 1, cv2.LINE_AA)
-    return np.concatenate([head, line], axis=0)
+def _titled_row(title: str, images: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
+    padded = [cv2.copyMakeBorder(p, gap, gap, gap, gap, cv2.BORDER_CONSTANT, value=(255, 255, 255)) for p in images]
+    row = np.concatenate(padded, axis=1)
+    header = np.full((26, row.shape[1], 3), 255, np.uint8)
+    cv2.putText(header, title, (gap, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (30, 30, 30), 1, cv2.LINE_AA)
+    return np.concatenate([header, row], axis=0)
 
 
 @contextmanager
 def default_style(**settings: Any) -> Iterator[None]:
-    """matplotlib's own style with these settings, for the block in which a figure is drawn and saved.
+    """Use matplotlib's default style and the given settings in the block in which a figure is drawn and saved.
 
-    A matplotlibrc, of the user's or in the current directory, has no say: it may ask for LaTeX.
+    A matplotlibrc, of the user or in the current directory, is ignored: it may require LaTeX.
     """
-    from matplotlib import style  # slow to import, and most commands draw no plots
+    from matplotlib import style  # slow to import, and only needed for plots
 
     with style.context(["default", settings]):
         yield
 
 
 def plot_curves(history: Sequence[Mapping[str, float]]) -> bytes:
-    """A PNG of a training log: the loss, and M_J and M_F on val, by epoch. history: one row per epoch."""
+    """Plot the loss, and M_J and M_F on val, by epoch.
+
+    Args:
+        history: The rows of log.csv, with epoch, loss, val_m_j and val_m_f.
+
+    Returns:
+        A PNG file.
+    """
     from matplotlib.figure import Figure
 
     buffer = io.BytesIO()

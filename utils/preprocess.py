@@ -1,14 +1,13 @@
-"""Raw videos → frames, 16 kHz sound and log-mel examples on disk. S4 and MS3 alike.
+"""Preprocess raw videos into frames, 16 kHz audio and log-mel examples, for S4 and MS3.
 
-Each file is written atomically, and a clip whose files are all there and intact is skipped, so an interrupted
-run goes on where it stopped. One clip that cannot be read never stops the others.
+Files are written atomically, and clips whose files are all intact are skipped, so running the command again resumes an
+interrupted run. A clip that cannot be read does not stop the others.
 
-`published` makes what AVSBench distributes, up to rounding; corrected makes what was meant (docs/deviations.md).
-Corrected is the default, as in every command: new clips, and networks trained on them, are better off without sound
-that folds back and a level that depends on the number of channels. Weights trained on AVSBench's own log-mels (public
-TPAVI), and figures to be set beside those of others on AVSBench, want published; the README's steps give it.
-Each wav says in its comment what it was made as. A folder goes on as what it is; asking for the other makes its clips
-anew. Files without the comment, such as AVSBench's own, are kept.
+Fidelity "published" gives what AVSBench distributes, up to rounding; use it for weights trained on AVSBench's log-mels
+(the public TPAVI checkpoints) and for results to be compared with others' on AVSBench. "corrected", the default as in
+all commands, avoids aliasing and a level that depends on the number of channels (docs/deviations.md). Each wav
+states its fidelity in its comment. A folder keeps its fidelity unless the other one is requested, which makes its clips
+again. Wavs without the comment, such as AVSBench's own, are kept.
 """
 
 import csv
@@ -36,24 +35,23 @@ from utils.parallel import WORKER_LOST, parallel_map
 from utils.paths import resolve_path
 from utils.video import read_clip
 
-COMMENT = "preprocessed as "  # in a wav, before its fidelity
-ANEW = "--overwrite makes them anew"
-UNTAGGED = "kept; its wav does not say its fidelity"
+COMMENT = "preprocessed as "  # of a wav, followed by its fidelity
+UNTAGGED = "kept; its wav does not state its fidelity"
 
 
 @dataclass
 class ClipResult:
-    """One row of the report."""
+    """A row of the report; status is done, skipped or failed."""
 
     clip: str
     split: str
     category: str
-    status: str  # done, skipped or failed
+    status: str
     reason: str = ""
 
 
 def frames_intact(data: AVSBench, clip: Clip) -> bool:
-    """Whether the five frames are there, whole, and 224×224."""
+    """Whether all five frames exist, are readable and 224×224."""
     try:
         return all(read_image(path).shape[:2] == FRAME_SIZE for path in data.frames(clip))
     except InputError:
@@ -61,28 +59,31 @@ def frames_intact(data: AVSBench, clip: Clip) -> bool:
 
 
 def read_fidelity_tag(path: Path) -> Fidelity | None:
-    """What a wav says it was made as; None if it does not say, or cannot be read."""
+    """The fidelity in the comment of a wav; None if it has none, or cannot be read."""
     try:
         with soundfile.SoundFile(path) as file:
             comment = file.comment
     except soundfile.SoundFileError:
         return None
-    kinds: tuple[Fidelity, ...] = get_args(Fidelity)
-    return next((kind for kind in kinds if comment == COMMENT + kind), None)
+    values: tuple[Fidelity, ...] = get_args(Fidelity)
+    return next((fidelity for fidelity in values if comment == COMMENT + fidelity), None)
 
 
 def detect_fidelity(data: AVSBench) -> Fidelity:
-    """What the clips of a folder were preprocessed as; corrected if none says. Raises InputError if it holds both."""
-    found: Counter[Fidelity] = Counter(kind for clip in data.clips if (kind := read_fidelity_tag(data.wav(clip))))
-    if len(found) > 1:
-        kinds = ", ".join(f"{number} as {kind}" for kind, number in sorted(found.items()))
+    """The fidelity of a folder's clips; corrected if none states it. Raises InputError if it has both."""
+    tags = (read_fidelity_tag(data.wav(clip)) for clip in data.clips)
+    counts: Counter[Fidelity] = Counter(tag for tag in tags if tag)
+    if len(counts) > 1:
+        summary = ", ".join(f"{count} as {tag}" for tag, count in sorted(counts.items()))
         script = f"python preprocess_{data.benchmark.name}.py --root {data.root}"
-        raise InputError(f"{data.root}: clips are preprocessed differently ({kinds}); run {script} --fidelity with one")
-    return next(iter(found), "corrected")
+        raise InputError(
+            f"{data.root}: clips are preprocessed differently ({summary}); run {script} --fidelity with one"
+        )
+    return next(iter(counts), "corrected")
 
 
 def audio_intact(data: AVSBench, clip: Clip) -> bool:
-    """Whether the wav is there, whole, and at 16 kHz."""
+    """Whether the wav exists, is complete and at 16 kHz."""
     try:
         samples, rate = read_wav(data.wav(clip))
     except (InputError, OSError):
@@ -91,7 +92,7 @@ def audio_intact(data: AVSBench, clip: Clip) -> bool:
 
 
 def log_mel_intact(data: AVSBench, clip: Clip) -> bool:
-    """Whether our log-mel file, or AVSBench's pickled one, is there, whole, and (5, 1, 96, 64)."""
+    """Whether our log-mel file, or AVSBench's pickled one, exists, is readable and (5, 1, 96, 64)."""
     try:
         read_log_mel(data, clip)
     except (InputError, OSError):
@@ -102,56 +103,55 @@ def log_mel_intact(data: AVSBench, clip: Clip) -> bool:
 def preprocess_clip(
     data: AVSBench, clip: Clip, fidelity: Fidelity = "corrected", overwrite: bool = False
 ) -> ClipResult:
-    """Make the frames, wav and log-mel of one clip; what goes wrong becomes the outcome's reason."""
-    outcome = ClipResult(clip.name, clip.split, clip.category, "done")
+    """Make the frames, wav and log-mel examples of a clip; errors are reported in the result."""
+    result = ClipResult(clip.name, clip.split, clip.category, "done")
     wav, examples = data.wav(clip), data.log_mel(clip)
     try:
-        before = read_fidelity_tag(wav)
-        other = before not in (None, fidelity)
-        if not other and not overwrite and all(f(data, clip) for f in (frames_intact, audio_intact, log_mel_intact)):
-            outcome.status, outcome.reason = "skipped", "" if before else UNTAGGED
-            return outcome
+        previous = read_fidelity_tag(wav)
+        is_other = previous not in (None, fidelity)
+        if not is_other and not overwrite and all(f(data, clip) for f in (frames_intact, audio_intact, log_mel_intact)):
+            result.status, result.reason = "skipped", "" if previous else UNTAGGED
+            return result
         media = read_clip(data.video(clip), fidelity)
         try:
             array = pad_or_trim(log_mel(media.samples, SAMPLE_RATE))
         except ValueError as error:
             raise InputError(f"{data.video(clip)}: {error}") from error
-        if other:  # killed from here on, it must be taken for neither
+        if is_other:  # if killed from here on, the clip must not pass for either
             wav.unlink()
             examples.unlink(missing_ok=True)
-            outcome.reason = f"was {before}"
+            result.reason = f"was {previous}"
         for path, frame in zip(data.frames(clip), media.frames, strict=True):
-            write_bytes(path, png_bytes(frame, compress=False))  # read in every epoch
+            write_bytes(path, png_bytes(frame, compress=False))  # faster to read in every epoch
         write_bytes(wav, wav_bytes(media.samples, SAMPLE_RATE, COMMENT + fidelity))
         write_bytes(examples, npy_bytes(array))
     except InputError as error:
-        outcome.status, outcome.reason = "failed", str(error)
+        result.status, result.reason = "failed", str(error)
     except OSError as error:
-        outcome.status, outcome.reason = "failed", f"cannot write: {error}"
-    return outcome
+        result.status, result.reason = "failed", f"cannot write: {error}"
+    return result
 
 
 def preprocess(
     data: AVSBench, jobs: int = -1, overwrite: bool = False, fidelity: Fidelity = "corrected"
 ) -> list[ClipResult]:
-    """Preprocess every clip of the meta CSV in parallel; outcomes come in the order of the CSV."""
+    """Preprocess all clips in parallel. Returns their results in the order of the meta CSV."""
     work = partial(preprocess_clip, data, fidelity=fidelity, overwrite=overwrite)
-    made = parallel_map(work, data.clips, jobs)
-    bar = tqdm(
-        made, total=len(data.clips), desc=f"preprocess {data.benchmark.name}", unit="clip", **progress_bar_options()
-    )
+    processed = parallel_map(work, data.clips, jobs)
+    name, total = data.benchmark.name, len(data.clips)
+    bar = tqdm(processed, total=total, desc=f"preprocess {name}", unit="clip", **progress_bar_options())
     return [
-        outcome or ClipResult(clip.name, clip.split, clip.category, "failed", WORKER_LOST)
-        for clip, outcome in zip(data.clips, bar, strict=True)
+        result or ClipResult(clip.name, clip.split, clip.category, "failed", WORKER_LOST)
+        for clip, result in zip(data.clips, bar, strict=True)
     ]
 
 
-def write_report(path: Path, outcomes: Sequence[ClipResult]) -> None:
-    """Write the outcomes as CSV."""
+def write_report(path: Path, results: Sequence[ClipResult]) -> None:
+    """Write the results to a CSV file."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(ClipResult)])
     writer.writeheader()
-    writer.writerows(asdict(outcome) for outcome in outcomes)
+    writer.writerows(asdict(result) for result in results)
     write_text(path, text.getvalue())
 
 
@@ -159,32 +159,32 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
     """The command line that preprocess_s4.py and preprocess_ms3.py share."""
     parser = Parser(usage)
     parser.add_argument("--root", type=resolve_path, default=f"avsbench_data/{BENCHMARKS[benchmark].root}")
-    parser.add_argument("--jobs", type=NUM_JOBS, default=-1, help="processes (default -1: one a core)")
-    parser.add_argument("--overwrite", action="store_true", help="make again what is already there")
+    parser.add_argument("--jobs", type=NUM_JOBS, default=-1, help="number of processes (default -1: one per core)")
+    parser.add_argument("--overwrite", action="store_true", help="make files again that are intact")
     parser.add_argument(
         "--fidelity",
         choices=get_args(Fidelity),
-        help="published makes what AVSBench distributes and public TPAVI weights were trained on; "
-        "default: as the folder was begun, a new one corrected",
+        help="published gives what AVSBench distributes and public TPAVI weights were trained on; "
+        "default: that of the folder, corrected for a new one",
     )
     args = parser.parse_args(argv)
     data = AVSBench(args.root, benchmark)
     fidelity = args.fidelity or detect_fidelity(data)
     begin = time.perf_counter()
-    with exclusive_lock(args.root / ".lock", "preprocesses here"):
+    with exclusive_lock(args.root / ".lock", "is preprocessing here"):
         remove_partials(args.root)
-        outcomes = preprocess(data, args.jobs, args.overwrite, fidelity)
+        results = preprocess(data, args.jobs, args.overwrite, fidelity)
         seconds = time.perf_counter() - begin
         report = args.root / f"{benchmark}_preprocess_report.csv"
-        write_report(report, outcomes)
-    for outcome in outcomes:
-        if outcome.status == "failed":
-            print(f"failed: {outcome.clip}: {outcome.reason}")
-    count = Counter(outcome.status for outcome in outcomes)
+        write_report(report, results)
+    for result in results:
+        if result.status == "failed":
+            print(f"failed: {result.clip}: {result.reason}")
+    count = Counter(result.status for result in results)
     print(
-        f"{len(outcomes)} clips as {fidelity} in {seconds:.1f} s ({len(outcomes) / seconds:.1f} a second): "
+        f"{len(results)} clips as {fidelity} in {seconds:.1f} s ({len(results) / seconds:.1f} per second): "
         f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed. Report: {report}"
     )
-    if unstated := sum(outcome.reason == UNTAGGED for outcome in outcomes):
-        print(f"note: {unstated} of them were kept though they do not say whether they are {fidelity}; {ANEW}")
+    if untagged := sum(result.reason == UNTAGGED for result in results):
+        print(f"note: {untagged} of them were kept but do not state their fidelity; --overwrite makes them again")
     return 1 if count["failed"] else 0

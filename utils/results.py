@@ -1,6 +1,6 @@
-"""What a run leaves behind: metrics.json, per_frame.csv, and the tables made of them.
+"""Write and tabulate the results of runs: metrics.json, per_frame.csv and images.
 
-python -m utils.results runs/mini        one line for each result below the folder
+python -m utils.results runs/mini        a table with one row per result below the folder
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -34,39 +34,39 @@ COLUMNS = ("m_j", "m_f", "metric_batch", "m_f_whole_set", "iou_dataset", "frames
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    """The versions of Python and of the packages that results depend on."""
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            versions[package] = "absent"
+    return versions
 
 
 def git_commit() -> str:
     """The commit of this checkout, with "+" if it has uncommitted changes; "unknown" outside git."""
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     try:
-        run = lambda *words: subprocess.run(  # noqa: E731
-            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+        run = lambda *arguments: subprocess.run(  # noqa: E731
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
         ).stdout.strip()
         return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
-def write_metrics(path: Path, numbers: dict[str, Any], **facts: Any) -> None:
-    """Write metrics.json: the numbers, the given facts, and the commit and versions that made them."""
-    result = {**numbers, **facts, "commit": git_commit(), "versions": package_versions()}
+def write_metrics(path: Path, metrics: dict[str, Any], **details: Any) -> None:
+    """Write metrics.json: the metrics, details of the run, and the commit and package versions."""
+    result = {**metrics, **details, "commit": git_commit(), "versions": package_versions()}
     write_text(path, json.dumps(result, indent=2) + "\n")
 
 
 def write_per_frame(path: Path, metrics: Metrics, clips: Sequence[Clip]) -> None:
-    """Write one row per frame: IoU, F at probability 0.5, and pixels of the truth."""
+    """Write one row per frame: IoU, F at probability 0.5, and the number of ground-truth pixels."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["name", "category", "second", "iou", "f_at_half", "truth_pixels"])
+    writer.writerow(["name", "category", "second", "iou", "f_at_half", "ground_truth_pixels"])
     for index, counts in sorted(metrics.videos.items()):
         half = counts.f_scores()[:, 127]  # threshold 127 is 0.5
         rows = zip(counts.iou().tolist(), half.tolist(), counts.positives.tolist(), strict=True)
@@ -76,54 +76,53 @@ def write_per_frame(path: Path, metrics: Metrics, clips: Sequence[Clip]) -> None
     write_text(path, text.getvalue())
 
 
-def format_metrics(numbers: dict[str, Any]) -> str:
-    """The numbers in a line, for the end of a run."""
+def format_metrics(metrics: dict[str, Any]) -> str:
+    """Format the metrics in one line, for the end of a run."""
     return (
-        f"{numbers['videos']} clips: M_J {numbers['m_j']:.4f}, M_F {numbers['m_f']:.4f} (batches of "
-        f"{numbers['metric_batch']}), whole set M_F {numbers['m_f_whole_set']:.4f}, "
-        f"data-set IoU {numbers['iou_dataset']:.4f}"
+        f"{metrics['videos']} clips: M_J {metrics['m_j']:.4f}, M_F {metrics['m_f']:.4f} (batches of "
+        f"{metrics['metric_batch']}), whole set M_F {metrics['m_f_whole_set']:.4f}, "
+        f"data-set IoU {metrics['iou_dataset']:.4f}"
     )
 
 
-def evenly_spaced(count: int, among: int) -> set[int]:
-    """`count` places evenly spread over 0 ... among-1."""
-    return set(np.linspace(0, among - 1, count).round().astype(int).tolist()) if count else set()
+def evenly_spaced(count: int, total: int) -> set[int]:
+    """`count` evenly spaced indices below `total`."""
+    return set(np.linspace(0, total - 1, count).round().astype(int).tolist()) if count else set()
 
 
 def write_masks(folder: Path, clip: Clip, masks: Sequence[np.ndarray]) -> None:
-    """Write a clip's masks, (H, W) bool, one a second, as black-and-white PNGs."""
+    """Write the masks of a clip, (H, W) bool, one per second, as black-and-white PNGs."""
     for k, mask in enumerate(masks, 1):
         write_bytes(folder / clip.category / clip.name / f"{clip.name}_{k}.png", png_bytes(mask.astype(np.uint8) * 255))
 
 
 def write_grid_image(folder: Path, clip: Clip, rows: ImageRows) -> None:
-    """Write the picture sheet of a clip."""
+    """Write all rows of a clip as one image."""
     write_bytes(folder / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(grid_image(rows)))
 
 
 def write_row_images(folder: Path, data: AVSBench, clip: Clip, rows: ImageRows) -> None:
-    """Write each row of a clip as a small picture of its own, and the sound: what study.page shows of the clip."""
-    for name, pictures in rows.items():
-        write_bytes(folder / clip.category / clip.name / f"{name}.webp", webp_bytes(row_image(pictures)))
-    if data.wav(clip).is_file():  # what does not listen does without
+    """Write each row of a clip as a small image, and its audio as MP3, for the study's page."""
+    for name, images in rows.items():
+        write_bytes(folder / clip.category / clip.name / f"{name}.webp", webp_bytes(row_image(images)))
+    if data.wav(clip).is_file():  # configurations without audio do not need it
         write_bytes(folder / clip.category / clip.name / "sound.mp3", mp3_bytes(*read_wav(data.wav(clip))))
 
 
 def results_table(folder: Path) -> str:
-    """A Markdown table with a row for each metrics*.json below the folder. Raises InputError if there is none."""
+    """Make a Markdown table with a row for each metrics*.json below a folder. Raises InputError if there are none."""
     files = sorted(folder.rglob("metrics*.json"))
     if not files:
         raise InputError(f"{folder}: no metrics.json below it")
-    rows = [["run", "split", "sound", *COLUMNS]]
+    rows = [["run", "split", "audio", *COLUMNS]]
     for file in files:
         result = read_json(file)
         if not isinstance(result, dict):
-            raise InputError(f"{file}: not the numbers of a run")
+            raise InputError(f"{file}: not the metrics of a run")
         values = [result.get(name, "") for name in COLUMNS]
-        shown = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in values]
-        rows.append(
-            [str(file.parent.relative_to(folder)), str(result.get("split", "")), str(result.get("sound", "")), *shown]
-        )
+        cells = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in values]
+        run, split, audio = file.parent.relative_to(folder), result.get("split", ""), result.get("audio", "")
+        rows.append([str(run), str(split), str(audio), *cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     rows.insert(1, ["-" * width for width in widths])
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows)

@@ -514,7 +514,7 @@ def test_a_second_preprocessing_is_refused(benchmark_copy: Path, capsys: Capture
     root = benchmark_copy / "Single-source"
     with held(root / ".lock"):
         assert preprocess_s4.main(["--root", str(root)]) == 1
-        told(capsys, "another process preprocesses here")
+        told(capsys, "another process is preprocessing here")
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def fabricate(study: Study, runs: Path, clips: Sequence[tuple[str, str]], strips
         for sound in job.audio_conditions:
             name = "metrics.json" if sound == "real" else f"metrics_test_{sound}.json"
             write_text(folder / name, json.dumps({**facts, "sound": sound}))
-        lines = ["name,category,second,iou,f_at_half,truth_pixels"]
+        lines = ["name,category,second,iou,f_at_half,ground_truth_pixels"]
         lines += [f"{name},{category},{k},{place / 100},0,9" for category, name in clips for k in range(1, 6)]
         write_text(folder / "per_frame.csv", "\n".join([*lines, ""]))
         for category, name in clips if strips else []:

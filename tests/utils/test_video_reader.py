@@ -383,7 +383,7 @@ def test_frames_that_an_avi_drops_are_not_missing(tmp_path: Path) -> None:
         block.sample_rate = 48_000
         container.mux([*audio.encode(block), *audio.encode(None)])  # type: ignore[attr-defined]
     video = open_video(path)
-    assert video.lost == 0 and (video.fps, video.num_frames) == (10, 50)
+    assert video.missing_frames == 0 and (video.fps, video.num_frames) == (10, 50)
     assert [round(level(frame)) for frame in read_clip(path).frames] == [8, 19, 29, 39, 49]
 
 
@@ -406,7 +406,7 @@ def test_a_picture_that_never_changes(tmp_path: Path) -> None:
     changed = picture.copy()
     changed[30:40, 40:50] = 255
     write_video(path, [picture] * 70 + [changed] * 5, 25, tone(3))
-    assert "never changes" not in notes(make(tmp_path, path))
+    assert "never changes" not in notes(make(tmp_path / "changed", path))
 
 
 def test_sound_before_the_first_picture_is_noted(tmp_path: Path) -> None:
