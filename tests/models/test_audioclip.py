@@ -15,7 +15,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.mini import load_mini_audioclip
 from open_clip.modified_resnet import AttentionPool2d
 from scipy.signal import get_window
 from torch import Tensor
@@ -24,6 +23,7 @@ from torch.nn import functional as F
 from models.audioclip import AudioCLIP, tokenize
 from models.esresnext import ESResNeXtFBSP, blackman_harris, to_unit_range
 from models.fbsp import FBSP
+from models.registry import create_model
 from synthetic.assets import SpriteLibrary
 from synthetic.audioclip_data import ScenePairs
 from tests.helpers import golden_values
@@ -518,7 +518,7 @@ def test_amplitude_follows_fidelity(small: AudioCLIP) -> None:
 @torch.inference_mode()
 def test_bfloat16_stays_close_to_float32() -> None:
     """Under autocast, with trained weights and the sounds and pictures they are for; decibels stay in float32."""
-    model, rng = load_mini_audioclip(), np.random.default_rng(0)
+    model, rng = create_model("audioclip", "mini"), np.random.default_rng(0)
     scenes = ScenePairs(SpriteLibrary(), 0)
     seconds = [scenes.draw(kind, rng, easy=False) for kind in scenes.cast.categories[:6]]
     sounds = torch.from_numpy(np.stack([s.sound for s in seconds]))

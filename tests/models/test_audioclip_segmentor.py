@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 FUSIONS = get_args(Fusion)
 NECK = 3_789_569  # parameters of neck and head with 3072 channels at the coarsest level
 TOWERS = {"visual_encoder": "visual", "audio_encoder": "audio"}
-# Of the logits, in float64: what the original's float32 rounds. Where maps and sound are multiplied, the products are
+# Of the logits, in float64: what the original's float32 rounds. Where maps and audio are multiplied, the products are
 # nearly the same at every location, and group normalisation looks at the difference.
 ROUNDING = {"concate": 2e-4, "skip": 1e-4}
 OTHER_ROUNDING = 1e-5
@@ -56,7 +56,7 @@ def towers() -> tuple[AudioCLIP, dict[str, Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def seen(towers: tuple[AudioCLIP, dict[str, Tensor]]) -> dict[torch.dtype, list[Tensor]]:
+def visual_maps(towers: tuple[AudioCLIP, dict[str, Tensor]]) -> dict[torch.dtype, list[Tensor]]:
     """The image tower's maps of the golden frames, which all fusions share, in both precisions."""
     clip, state = towers
     model = AudioCLIPSegmentor(audioclip=clip)
@@ -74,26 +74,26 @@ def seen(towers: tuple[AudioCLIP, dict[str, Tensor]]) -> dict[torch.dtype, list[
 @torch.no_grad()
 def test_golden_logits(
     towers: Any,
-    seen: dict[torch.dtype, list[Tensor]],
+    visual_maps: dict[torch.dtype, list[Tensor]],
     fusion: Any,
     upsample: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From given features of the sound: behind the audio tower of these weights rounding is all there is.
+    """From given audio features, because the audio tower amplifies rounding with these weights.
 
-    fpn_heard_seed1.npy is what that tower made of golden.audio(1, "audio", 5.0, 44_100), second by second, each five
-    times over, on a machine where every figure of the original was met to 1e-6.
+    fpn_audio_features_seed1.npy is what that tower made of golden.audio(1, "audio", 5.0, 44_100), second by
+    second, each repeated five times, on a machine where every figure of the original was met to 1e-6.
     """
     clip, state = towers
     model = AudioCLIPSegmentor(fusion, upsample, audioclip=clip)
     model.load_reference(state | reference_state(model, "neck", "head")).eval()
-    heard = torch.from_numpy(np.load(GOLDEN / "fpn_heard_seed1.npy"))[None]
+    features = torch.from_numpy(np.load(GOLDEN / "fpn_audio_features_seed1.npy"))[None]
     figures = np.load(GOLDEN / "fpn_seed1.npz")
     rounding = ROUNDING.get(fusion, OTHER_ROUNDING)
     for dtype, bound in ((torch.float64, rounding), (torch.float32, 10 * rounding)):
         model.to(dtype)
-        monkeypatch.setattr(model.visual, "pyramid", lambda frames, dtype=dtype: list(seen[dtype]))
-        logits = model.segment(torch.zeros(1, 5, 3, 224, 224), heard.to(dtype)).logits
+        monkeypatch.setattr(model.visual, "pyramid", lambda frames, dtype=dtype: list(visual_maps[dtype]))
+        logits = model.segment(torch.zeros(1, 5, 3, 224, 224), features.to(dtype)).logits
         assert relative(logits[0, :, None, ::9, ::9], figures[f"{fusion}_{upsample}"]) < bound
         assert relative(torch.stack([logits.mean(), logits.std()]), figures[f"{fusion}_{upsample}_mean_std"]) < bound
 
@@ -124,9 +124,11 @@ def test_reference_files_of_1616_entries(towers: Any) -> None:
     assert torch.equal(model.projection.weight, state["audio_encoder.fc.weight"])
     model.load_reference(aliases | head)
     assert (model.visual.conv1.weight == 7).all() and (model.projection.weight == 7).all()
-    deaf = AudioCLIPSegmentor("none", audioclip=clip)
-    deaf.load_reference(aliases | state | reference_state(deaf, "neck", "head"))
-    assert deaf.audio is None and torch.equal(deaf.visual.conv1.weight, state["visual_encoder.conv1.weight"])
+    without_audio = AudioCLIPSegmentor("none", audioclip=clip)
+    without_audio.load_reference(aliases | state | reference_state(without_audio, "neck", "head"))
+    assert without_audio.audio is None and torch.equal(
+        without_audio.visual.conv1.weight, state["visual_encoder.conv1.weight"]
+    )
 
 
 def test_published_vggish_variant_loads() -> None:
@@ -182,15 +184,15 @@ def plain_fusion(fusion: Fusion, x: Tensor, e: Tensor, a: Tensor) -> Tensor:
     return torch.cat(parts[fusion])
 
 
-def plain_form(model: AudioCLIPSegmentor, frames: Tensor, sounds: Tensor) -> Tensor:
+def plain_form(model: AudioCLIPSegmentor, frames: Tensor, audio: Tensor) -> Tensor:
     """The model as its description reads, one frame at a time, from the towers' own outputs."""
     lines = []
-    for image, sound in zip(frames.flatten(0, 1), sounds.flatten(0, 1), strict=True):
+    for image, waveform in zip(frames.flatten(0, 1), audio.flatten(0, 1), strict=True):
         *finer, x4 = model.visual.pyramid(image[None])
         e, _ = model.visual.attnpool.dense(x4)
         a = torch.zeros(24)
         if model.audio is not None:
-            a = model.projection(model.audio.pool(sound[None] * 32768))[0]  # type: ignore[operator]
+            a = model.projection(model.audio.pool(waveform[None] * 32768))[0]  # type: ignore[operator]
         cells = []
         for row in range(x4.shape[2]):
             for column in range(x4.shape[3]):
@@ -231,23 +233,23 @@ def plain_form(model: AudioCLIPSegmentor, frames: Tensor, sounds: Tensor) -> Ten
 def test_plain_form(fusion: Any, upsample: Any) -> None:
     model = small(fusion, upsample)
     assert model.fidelity == "corrected"
-    frames, sounds = inputs(1, 96)
-    logits = model(frames, sounds)
+    frames, audio = inputs(1, 96)
+    logits = model(frames, audio)
     assert logits.shape == (1, 5, 96, 96) and logits.std() > 1e-3
-    torch.testing.assert_close(logits, plain_form(model, frames, sounds), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(logits, plain_form(model, frames, audio), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @torch.no_grad()
-def test_sound_matters_unless_nothing_is_fused(fusion: Any) -> None:
+def test_audio_matters_unless_nothing_is_fused(fusion: Any) -> None:
     model = small(fusion)
-    frames, sounds = inputs(1)
-    changed = model(frames, sounds.flip(1))
-    assert torch.equal(model(frames, sounds), changed) == (fusion == "none")
+    frames, audio = inputs(1)
+    changed = model(frames, audio.flip(1))
+    assert torch.equal(model(frames, audio), changed) == (fusion == "none")
     if fusion == "none":
-        assert torch.equal(model(frames, None), changed) and model.listen(sounds) is None
+        assert torch.equal(model(frames, None), changed) and model.encode_audio(audio) is None
     else:
-        with pytest.raises(ValueError, match="give it sounds"):
+        with pytest.raises(ValueError, match="needs audio"):
             model(frames, None)
 
 
@@ -256,14 +258,14 @@ def test_sound_matters_unless_nothing_is_fused(fusion: Any) -> None:
 @torch.no_grad()
 def test_clips_and_seconds_do_not_mix(videos: int, seed: int, fusion: Any, kind: bool) -> None:
     model = small(fusion, audio="vggish" if kind else "audioclip")
-    frames, sounds = inputs(videos, 32, seed)
+    frames, audio = inputs(videos, 32, seed)
     if kind:
-        sounds = torch.randn(videos, 5, 1, 96, 64)
-    together = model(frames, sounds)
+        audio = torch.randn(videos, 5, 1, 96, 64)
+    together = model(frames, audio)
     order = torch.randperm(videos * 5)
     shuffled = model(
         frames.flatten(0, 1)[order].unflatten(0, frames.shape[:2]),
-        sounds.flatten(0, 1)[order].unflatten(0, frames.shape[:2]),
+        audio.flatten(0, 1)[order].unflatten(0, frames.shape[:2]),
     )
     torch.testing.assert_close(shuffled.flatten(0, 1), together.flatten(0, 1)[order], atol=1e-5, rtol=1e-3)
 
@@ -273,16 +275,16 @@ def test_vggish_takes_the_place_of_the_audio_tower() -> None:
     model = small(audio="vggish")
     assert not any(key.startswith("audio.fbsp") for key in model.state_dict())
     frames, examples = inputs(1)[0], torch.randn(1, 5, 1, 96, 64)
-    heard = model.listen(examples)
-    assert heard is not None and heard.shape == (1, 5, 12) and model.projection is model.audio_projector
-    assert torch.equal(model(frames, examples), model.segment(frames, heard).logits)
+    features = model.encode_audio(examples)
+    assert features is not None and features.shape == (1, 5, 12) and model.projection is model.audio_projector
+    assert torch.equal(model(frames, examples), model.segment(frames, features).logits)
     assert "audio_projector.weight" not in small("none", audio="vggish").state_dict()
 
 
 @torch.no_grad()
-def test_fidelity_is_the_amplitude_of_the_sound() -> None:
-    model, (frames, sounds) = small(fidelity="published"), inputs(1)
-    assert torch.equal(small()(frames, sounds / 32768), model(frames, sounds))
+def test_fidelity_is_the_amplitude_of_the_waveform() -> None:
+    model, (frames, audio) = small(fidelity="published"), inputs(1)
+    assert torch.equal(small()(frames, audio / 32768), model(frames, audio))
     assert AudioCLIPSegmentor(audioclip=AudioCLIP(**SIZES, text=False, fidelity="published")).fidelity == "published"
 
 
@@ -291,9 +293,9 @@ def test_every_trained_weight_gets_a_gradient(fusion: Any) -> None:
     """Several processes wait for each other's gradients, so a weight without one stops them."""
     model = small(fusion).train()
     model(*inputs(2)).square().mean().backward()
-    learnt = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert learnt == {name for name, p in model.named_parameters() if p.grad is not None}
-    assert any(name.startswith("visual.attnpool") for name in learnt) == (fusion not in ("none", "noprior"))
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in model.named_parameters() if p.grad is not None}
+    assert any(name.startswith("visual.attnpool") for name in trained) == (fusion not in ("none", "noprior"))
 
 
 def test_faults() -> None:

@@ -225,7 +225,7 @@ def test_code_in_a_checkpoint_never_runs(tmp_path: Path, kind: str) -> None:
         torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
     else:
         path.write_bytes(pickle.dumps({"extra": Intruder(mark)}, protocol=4 if kind == "pickle 4" else 2))
-    message = "damaged, or no checkpoint" if kind == "safetensors" else "refused, for it holds more than tensors"
+    message = "damaged, or not a checkpoint" if kind == "safetensors" else "refused: it holds more than tensors"
     with pytest.raises(InputError, match=f"{path.name}: {message}"):
         read_state_dict(path)
     assert not mark.exists()
@@ -245,7 +245,7 @@ def test_cut_files_are_told_in_one_line(tmp_path: Path, kind: str, share: float)
         torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
     assert torch.equal(read_state_dict(path)["weight"], state["weight"])
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(InputError, match=rf"{path.name}: damaged, or no checkpoint[^\n]*$"):
+    with pytest.raises(InputError, match=rf"{path.name}: damaged, or not a checkpoint[^\n]*$"):
         read_state_dict(path)
 
 
@@ -253,9 +253,9 @@ def test_cut_files_are_told_in_one_line(tmp_path: Path, kind: str, share: float)
 def test_what_is_no_state_dict_is_told(tmp_path: Path) -> None:
     path, tensor = tmp_path / "w.pth", torch.zeros(2)
 
-    def complaint(inside: str | None = None) -> str:
+    def complaint(entry: str | None = None) -> str:
         with pytest.raises(InputError) as error:
-            read_state_dict(path, inside)
+            read_state_dict(path, entry)
         assert "\n" not in str(error.value)
         return str(error.value)
 
@@ -263,7 +263,7 @@ def test_what_is_no_state_dict_is_told(tmp_path: Path) -> None:
     for content, message in (
         (b"version https://git-lfs.github.com/spec/v1\n", "a git-LFS pointer"),
         (b"\n<!DOCTYPE html><html>", "a web page"),
-        (b"nothing of the kind", "damaged, or no checkpoint"),
+        (b"nothing of the kind", "damaged, or not a checkpoint"),
     ):
         path.write_bytes(content)
         assert message in complaint()
@@ -271,20 +271,20 @@ def test_what_is_no_state_dict_is_told(tmp_path: Path) -> None:
     assert "a TorchScript program" in complaint()
     for saved, message in (
         (tensor, "not a plain state dict but a Tensor"),
-        ({"model": {"a": tensor}, "ema": {"a": tensor}}, "no tensors: 2: model, ema (a training checkpoint?)"),
-        ({"epoch": 3, "weights": {"a": tensor}}, "no tensors: 2: epoch, weights (a training checkpoint?)"),
-        ({0: tensor}, "no tensors: 1: 0"),
+        ({"model": {"a": tensor}, "ema": {"a": tensor}}, "not tensors: 2: model, ema (a training checkpoint?)"),
+        ({"epoch": 3, "weights": {"a": tensor}}, "not tensors: 2: epoch, weights (a training checkpoint?)"),
+        ({0: tensor}, "not tensors: 1: 0"),
     ):
         torch.save(saved, path)
         assert message in complaint()
-    assert "has no entry 'state_dict'" in complaint(inside="state_dict")
+    assert "has no entry 'state_dict'" in complaint(entry="state_dict")
 
 
 def test_training_checkpoints_open_only_where_they_are_expected(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "model": {"module.a": torch.ones(2), "module.b.module.c": torch.ones(1)}}, tmp_path / "w")
-    assert sorted(read_state_dict(tmp_path / "w", inside="model")) == ["a", "b.module.c"]
+    assert sorted(read_state_dict(tmp_path / "w", entry="model")) == ["a", "b.module.c"]
     torch.save({"state_dict": {"module.a": torch.ones(2), "b": torch.ones(1)}}, tmp_path / "w")
-    assert sorted(read_state_dict(tmp_path / "w", inside="state_dict")) == ["b", "module.a"]
+    assert sorted(read_state_dict(tmp_path / "w", entry="state_dict")) == ["b", "module.a"]
 
 
 @pytest.mark.parametrize("entry", [None, "state_dict", "model", "model_state_dict"])

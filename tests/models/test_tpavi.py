@@ -85,15 +85,15 @@ def test_golden_trajectory(benchmark: str) -> None:
             assert output.logits.std().item() == pytest.approx(figures["logit_std"], rel=1e-4)
 
 
-@pytest.mark.parametrize("hears", [True, False])
+@pytest.mark.parametrize("with_audio", [True, False])
 @pytest.mark.parametrize("train", [True, False])
-def test_linear_attention_equals_the_full_matrix(hears: bool, train: bool) -> None:
+def test_linear_attention_equals_the_full_matrix(with_audio: bool, train: bool) -> None:
     torch.manual_seed(0)
     block = TPAVI(channels=16, audio_features=6).double().train(train)
     torch.nn.init.normal_(block.W_z[1].weight)
     maps = torch.randn(2, 5, 16, 4, 3, dtype=torch.float64, requires_grad=True)
-    audio = torch.rand(2, 5, 6, dtype=torch.float64) if hears else None
-    inputs = [maps, *(p for name, p in block.named_parameters() if hears or "align" not in name)]
+    audio = torch.rand(2, 5, 6, dtype=torch.float64) if with_audio else None
+    inputs = [maps, *(p for name, p in block.named_parameters() if with_audio or "align" not in name)]
     linear = block(maps, audio)[0]
     weights = torch.randn_like(linear)
     full = reference_tpavi(block, maps, audio)
@@ -187,7 +187,7 @@ def test_sound_matters_only_where_it_should() -> None:
     assert outputs["vv"].audio == [None] * 4
     assert small(stages=()).segment(frames, audio).audio == [None] * 4
     torch.testing.assert_close(outputs["both"].audio[3], outputs["va"].audio[3])
-    with pytest.raises(ValueError, match="give it audio features"):
+    with pytest.raises(ValueError, match="needs audio features"):
         small()(frames, None)
 
 

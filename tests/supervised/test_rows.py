@@ -61,7 +61,12 @@ def test_settings_agree_with_what_the_scripts_are_called(row: rows.Row) -> None:
         visual, audio = "audioclip-full", "audioclip-full"
         if "weights_from_" in name:
             words = name.split("weights_from_")[1].replace("not_init", "random").split("_")
-            sources = {"AudioCLIP": "audioclip-full", "CLIP": "clip", "Resnet": "resnet50", "AudioSet": "esresnext"}
+            sources = {
+                "AudioCLIP": "audioclip-full",
+                "CLIP": "clip-rn50",
+                "Resnet": "resnet50",
+                "AudioSet": "esresnext-fbsp",
+            }
             visual, audio = (sources.get(word, word) for word in words[:2])
         elif "vggish" in name.lower():
             visual, audio = "resnet50" if "Resnet" in name else "audioclip-full", "vggish"
@@ -72,7 +77,7 @@ def test_settings_agree_with_what_the_scripts_are_called(row: rows.Row) -> None:
         assert row.freeze == ("" if trained else "audio")
         full = "backbone" in name or (row.benchmark, visual, audio) == ("ms3", "audioclip-full", "vggish")
         assert row.backbone_lr_mult == (1.0 if full else 0.1)
-    assert (row.lr, row.batch, row.epochs) == (5e-5, 4, {"s4": 70, "ms3": 200}[row.benchmark])
+    assert (row.lr, row.batch_size, row.epochs) == (5e-5, 4, {"s4": 70, "ms3": 200}[row.benchmark])
     assert (row.avm, row.metric_batch) == ("none", 1)
 
 
@@ -84,7 +89,7 @@ def test_yaml_is_the_table(row: rows.Row) -> None:
     check_options(options)
     data, model, train = options.data, options.model, options.train
     assert (data.benchmark, data.fraction, data.image_size, data.audio_repeats) == (row.benchmark, row.fraction, 224, 5)
-    assert (train.epochs, train.batch_size, train.lr, train.seed) == (row.epochs, row.batch, row.lr, 123)
+    assert (train.epochs, train.batch_size, train.lr, train.seed) == (row.epochs, row.batch_size, row.lr, 123)
     assert (train.optimizer, train.schedule, train.precision) == ("adam", "constant", "fp32")
     assert (train.warmup_steps, train.max_grad_norm, train.ema_decay, train.channels_last, train.compile) == (
         0,
@@ -153,7 +158,7 @@ def test_as_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (tmp_path / "stranger.yaml").touch()
     capsys.readouterr()
     assert rows.main(["--check", "--out", str(tmp_path)]) == 1
-    assert "not as the table says: ms3_fpn_none, stranger" in capsys.readouterr().err
+    assert "differs from rows.csv: ms3_fpn_none, stranger" in capsys.readouterr().err
 
 
 def test_scripts_of_a_row_must_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The Trainer beside a plain training loop: losses, gradients, weights and statistics after every step.
 
 Both compute in float64. In float32 rounding would decide about weights whose true gradient is zero (a bias before a
-batch normalisation), for Adam makes a whole step of however small a gradient.
+batch normalization), for Adam makes a whole step of however small a gradient.
 """
 
 import copy
@@ -18,10 +18,11 @@ from torch.nn import functional as F
 
 from models.audioclip_segmentor import AudioCLIPSegmentor
 from models.tpavi_segmentor import Segmentation
-from supervised import train
+from supervised import trainer as trainer_module
 from supervised.data import open_dataset
 from supervised.model import AVSModel
 from supervised.options import Options
+from supervised.trainer import Trainer
 from tests.helpers import tiny_checkpoints as small_fpn
 from tests.helpers.tiny_checkpoints import folder
 from tests.supervised.test_model import arguments
@@ -30,7 +31,8 @@ from utils.config import option_parser, parse_options
 __all__ = ["folder"]  # a fixture
 
 BACKBONE = ("segmentor.backbone.", "segmentor.visual.", "segmentor.audio.")
-MODERN = "--train.optimizer adamw --train.weight_decay 0.1 --train.warmup_steps 2 --train.schedule cosine --train.max_grad_norm 0.02"
+MODERN = "--train.optimizer adamw --train.weight_decay 0.1 --train.warmup_steps 2 --train.schedule cosine"
+MODERN += " --train.max_grad_norm 0.02"
 CASES = {  # family, benchmark, options
     "tpavi": ("tpavi", "s4", "--train.backbone_lr_mult 0.1"),
     "tpavi-kl": ("tpavi", "ms3", "--loss.distance kl --loss.weight 0.1 --train.schedule cosine"),
@@ -43,8 +45,8 @@ CASES = {  # family, benchmark, options
 
 @dataclass
 class Step:
-    """What a step leaves: losses (total, BCE, AVM) of so many videos; gradients of the trained weights; all weights and
-    statistics, and their moving average."""
+    """The results of a step: losses (total, BCE, AVM) over `videos` videos, gradients of the trained weights, all
+    weights and statistics, and their moving average."""
 
     videos: int
     losses: Tensor
@@ -66,69 +68,73 @@ def plain_loop(model: AVSModel, options: Options) -> Iterator[Step]:
     clips = open_dataset(options.data, model.inputs, "train")
     frozen = [{"audio": model.audio_tower, "visual": model.visual_tower}[name] for name in options.model.freeze]
     out = {id(p) for tower in frozen if tower is not None for p in tower.parameters()}
-    learnt = {name: p for name, p in model.named_parameters() if id(p) not in out}
-    heard = None if counts_while_frozen(model, options) else [plain_features(model, item) for item in clips]
+    trained = {name: p for name, p in model.named_parameters() if id(p) not in out}
+    features_of_clips = (
+        None
+        if drifts_while_frozen(model, options)
+        else [plain_features(model, item) for item in (clips[i] for i in range(len(clips)))]
+    )
     model.double()
     segmentor: nn.Module = model.segmentor.train()
     if options.fidelity == "corrected":
         for tower in frozen:
             if tower is not None:
                 tower.eval()
-    optimizer = plain_optimizer(model, learnt, options)
+    optimizer = plain_optimizer(model, trained, options)
     average: dict[str, Tensor] = {}
     count, step = len(clips), 0
-    steps = asked.epochs * math.ceil(count / asked.batch)
+    steps = asked.epochs * math.ceil(count / asked.batch_size)
     for epoch in range(asked.epochs):
         order = torch.randperm(count, generator=torch.Generator().manual_seed(asked.seed * 100_003 + epoch)).tolist()
-        for first in range(0, count, asked.batch):
-            batch = order[first : first + asked.batch]
+        for first in range(0, count, asked.batch_size):
+            batch = order[first : first + asked.batch_size]
             items = [clips[i] for i in batch]
             frames, masks = (torch.stack([item[kind] for item in items]) for kind in ("frames", "masks"))
-            if heard is not None:
-                sound = torch.stack([heard[i] for i in batch])
+            if features_of_clips is not None:
+                audio = torch.stack([features_of_clips[i] for i in batch])
             else:
-                sound = segmentor.listen(torch.stack([item["waveform"] for item in items]).double())  # type: ignore[operator]
-            output = segmentor.segment(frames.double(), sound.double())  # type: ignore[operator]
+                audio = segmentor.encode_audio(torch.stack([item["waveform"] for item in items]).double())  # type: ignore[operator]
+            output = segmentor.segment(frames.double(), audio.double())  # type: ignore[operator]
             losses = plain_losses(output, masks.double(), options)
             optimizer.zero_grad()
             losses[0].backward()
-            if asked.clip:
-                norm = torch.stack([p.grad.square().sum() for p in learnt.values() if p.grad is not None]).sum().sqrt()
-                for p in learnt.values():
+            if asked.max_grad_norm:
+                norm = torch.stack([p.grad.square().sum() for p in trained.values() if p.grad is not None]).sum().sqrt()
+                for p in trained.values():
                     if p.grad is not None:
-                        p.grad *= min(1.0, asked.clip / (norm.item() + 1e-6))  # as torch does
+                        p.grad *= min(1.0, asked.max_grad_norm / (norm.item() + 1e-6))  # as torch does
             for group in optimizer.param_groups:
                 group["lr"] = group["full"] * plain_rate(step, steps, options)
             optimizer.step()
             step += 1
-            if asked.ema:
+            if asked.ema_decay:
                 now = copied(model.state_dict())
                 average = average or now
-                average = {k: asked.ema * average[k] + (1 - asked.ema) * v for k, v in now.items()}
-            gradients = {name: p.grad for name, p in learnt.items() if p.grad is not None}
+                average = {k: asked.ema_decay * average[k] + (1 - asked.ema_decay) * v for k, v in now.items()}
+            gradients = {name: p.grad for name, p in trained.items() if p.grad is not None}
             yield Step(len(batch), torch.stack(losses).detach(), copied(gradients), copied(model.state_dict()), average)
 
 
-def counts_while_frozen(model: AVSModel, options: Options) -> bool:
-    """Whether the frozen audio tower's batch statistics go on, so that no sound is heard twice the same."""
+def drifts_while_frozen(model: AVSModel, options: Options) -> bool:
+    """Whether the batch statistics of the frozen audio tower are updated, so that its features change."""
     return options.fidelity == "published" and isinstance(model.segmentor, AudioCLIPSegmentor)
 
 
 @torch.no_grad()
 def plain_features(model: AVSModel, item: dict[str, Any]) -> Tensor:
-    """What a frozen tower hears in one clip, in float32, (5, A)."""
+    """The features of a frozen tower for one clip, in float32, (5, A)."""
     model.eval()
     if isinstance(model.segmentor, AudioCLIPSegmentor):
-        heard = model.segmentor.listen(item["waveform"][None])
-        assert heard is not None
-        return heard[0]
+        encoded = model.segmentor.encode_audio(item["waveform"][None])
+        assert encoded is not None
+        return encoded[0]
     assert model.vggish is not None
-    features: Tensor = model.ear(item["log_mel"])
+    features: Tensor = model.vggish(item["log_mel"])
     return features
 
 
-def plain_optimizer(model: AVSModel, learnt: dict[str, nn.Parameter], options: Options) -> Any:
-    """Head and backbone at their own rates; AdamW decays all, but under "corrected" not what normalises."""
+def plain_optimizer(model: AVSModel, trained: dict[str, nn.Parameter], options: Options) -> Any:
+    """Head and backbone at their own rates; AdamW decays all, but under "corrected" not what normalizes."""
     asked, groups = options.train, []
     norms = {
         f"{name}.{part}"
@@ -136,7 +142,7 @@ def plain_optimizer(model: AVSModel, learnt: dict[str, nn.Parameter], options: O
         if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm | nn.BatchNorm3d)
         for part in ("weight", "bias")
     }
-    for name, parameter in learnt.items():
+    for name, parameter in trained.items():
         full = asked.lr * (asked.backbone_lr_mult if name.startswith(BACKBONE) else 1)
         decays = asked.optimizer == "adamw" and not (options.fidelity == "corrected" and name in norms)
         groups.append({"params": [parameter], "full": full, "weight_decay": asked.weight_decay if decays else 0.0})
@@ -154,7 +160,7 @@ def plain_rate(step: int, steps: int, options: Options) -> float:
 
 
 def plain_losses(output: Segmentation, masks: Tensor, options: Options) -> list[Tensor]:
-    """Total, cross-entropy of the labelled frames, and MS3's audio-visual mapping, summed over frames and channels."""
+    """Total, cross-entropy of the labeled frames, and MS3's audio-visual mapping, summed over frames and channels."""
     logits = F.interpolate(output.logits[:, : masks.shape[1]], masks.shape[2:], mode="bilinear")
     bce = F.binary_cross_entropy(logits.sigmoid(), masks)
     if options.loss.distance == "none":
@@ -173,27 +179,27 @@ def plain_losses(output: Segmentation, masks: Tensor, options: Options) -> list[
 # --- beside the Trainer ----------------------------------------------------------------------------------
 
 
-def trainer_steps(trainer: train.Trainer, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Step], list[list[float]]]:
+def trainer_steps(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Step], list[list[float]]]:
     """Every step of a Trainer that computes in float64, and every epoch's mean losses."""
     found: list[Step] = []
-    original = train.Trainer.train_step
+    original = Trainer.train_step
 
-    def step(self: train.Trainer, items: dict[str, Any], batch: list[int]) -> Any:
+    def step(self: Trainer, items: dict[str, Any], batch: list[int]) -> Any:
         losses = original(self, items, batch)
         gradients = {n: p.grad for n, p in self.model.named_parameters() if p.requires_grad and p.grad is not None}
-        average = {} if self.average is None else copied(self.average.module.state_dict())
+        average = {} if self.ema is None else copied(self.ema.module.state_dict())
         found.append(Step(len(batch), losses.values(), copied(gradients), copied(self.model.state_dict()), average))
         return losses
 
-    monkeypatch.setattr(train.Trainer, "step", step)
-    monkeypatch.setattr(train, "to_device", lambda x, _: x.double() if x.is_floating_point() else x)
+    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr(trainer_module, "to_device", lambda x, _: x.double() if x.is_floating_point() else x)
     trainer.model.double()
-    if trainer.average is not None:
-        trainer.average.double()
+    if trainer.ema is not None:
+        trainer.ema.double()
     means = []
     for epoch in range(trainer.options.train.epochs):
         trainer.progress.epoch, trainer.progress.step, trainer.progress.sums = epoch, 0, {}
-        means.append(list(trainer.epoch(epoch).values()))
+        means.append(list(trainer.train_epoch(epoch).values()))
     return found, means
 
 
@@ -211,7 +217,7 @@ def test_the_trainer_is_a_plain_loop(
     parser = option_parser(Options, None, "train")
     parser.add_argument("--out")
     options, _ = parse_options(parser, Options, words)
-    trainer = train.Trainer(options, tmp_path)
+    trainer = Trainer(options, tmp_path)
     plain = list(plain_loop(copy.deepcopy(trainer.model).requires_grad_(True), options))
     steps, means = trainer_steps(trainer, monkeypatch)
     assert len(steps) == len(plain) >= 4
