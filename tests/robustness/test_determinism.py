@@ -47,7 +47,7 @@ def test_training_depends_on_nothing_but_its_options(composed: Path, folder: Pat
         runs[name] = tmp_path / name
         few = ["--data.fraction", "0.4", "--train.batch_size", "2"]
         assert train.main([*arguments(composed, folder, runs[name]), *few, *more.split(), *words.split()]) == 0
-        assert supervised_evaluate.main(["--run", str(runs[name]), "--masks"]) == 0
+        assert supervised_evaluate.main(["--run-dir", str(runs[name]), "--masks"]) == 0
     found = {name: left_behind(run, exempt=("config.yaml", "log.csv", "state.pt")) for name, run in runs.items()}
     for name in ("again", "helped"):
         same(runs["first"], runs[name])

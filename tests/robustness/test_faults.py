@@ -28,7 +28,7 @@ import preprocess_s4
 from avsbench_data import check
 from pretrained import download as fetch
 from supervised import evaluate as supervised_evaluate
-from supervised import train
+from supervised import train, trainer
 from synthetic import compose
 from tests.helpers import crash_workers as lost
 from tests.helpers.crash_injection import left_behind
@@ -121,10 +121,10 @@ def test_the_numbers_of_a_training_on_a_full_disk(
     assert train.main(short(composed, folder, tmp_path / "run", "--train.epochs", "1")) == 0
     for write in (1, 2):
         with full_from(write, monkeypatch):
-            assert supervised_evaluate.main(["--run", str(tmp_path / "run")]) == 1
+            assert supervised_evaluate.main(["--run-dir", str(tmp_path / "run")]) == 1
         told(capsys, "No space left on device")
         assert not list(tmp_path.rglob("*.partial*")) and not (tmp_path / "run" / "metrics.json").exists()
-    assert supervised_evaluate.main(["--run", str(tmp_path / "run")]) == 0
+    assert supervised_evaluate.main(["--run-dir", str(tmp_path / "run")]) == 0
 
 
 def test_fetching_on_a_full_disk(
@@ -213,8 +213,8 @@ def test_a_checkpoint_that_may_not_be_read(composed: Path, folder: Path, tmp_pat
     run = tmp_path / "run"
     assert train.main(short(composed, folder, run, "--train.epochs", "1")) == 0
     for name, main, words in (
-        ("best.safetensors", supervised_evaluate.main, ["--run", str(run)]),
-        ("config.yaml", supervised_evaluate.main, ["--run", str(run)]),
+        ("best.safetensors", supervised_evaluate.main, ["--run-dir", str(run)]),
+        ("config.yaml", supervised_evaluate.main, ["--run-dir", str(run)]),
     ):
         (run / name).rename(run / "kept")
         (run / name).mkdir()
@@ -316,7 +316,7 @@ def test_a_clip_that_vanishes_in_an_evaluation(
 def test_a_clip_that_vanishes_in_training(
     benchmark_copy: Path, folder: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
-    data, original = AVSBench(benchmark_copy / "Single-source", "s4"), train.segmentation_loss
+    data, original = AVSBench(benchmark_copy / "Single-source", "s4"), trainer.segmentation_loss
     gone, kept, steps = data.masks(data.split("val")[1])[2], data.root / "kept.png", iter(range(100))
 
     def loss(*words: Any) -> Any:
@@ -327,7 +327,7 @@ def test_a_clip_that_vanishes_in_training(
     words = ["--train.checkpoint_minutes", "0", "--model.freeze", "[]", "--data.num_workers", "1"]
     assert train.main(short(benchmark_copy, folder, tmp_path / "whole", *words)) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(train, "segmentation_loss", loss)
+        patch.setattr(trainer, "segmentation_loss", loss)
         assert train.main(short(benchmark_copy, folder, tmp_path / "cut", *words)) == 1
     assert f"error: {gone}: no such mask" in capsys.readouterr().err
     kept.rename(gone)

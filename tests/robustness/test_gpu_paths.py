@@ -25,7 +25,7 @@ from models.audioclip_segmentor import AudioCLIPSegmentor
 from models.sam import SamConfig
 from models.tpavi_segmentor import Segmentation
 from reference.random_sam import random_sam
-from supervised import train
+from supervised import train, trainer
 from supervised.losses import LossTerms, segmentation_loss
 from supervised.model import AVSModel
 from supervised.options import ModelOptions, VGGishOptions
@@ -254,13 +254,13 @@ def test_a_zero_shot_run_takes_every_gpu_option(composed: Path, tmp_path: Path) 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have training read its losses as late as on a GPU."""
-    original = train.Trainer.__init__
+    original = trainer.Trainer.__init__
 
-    def start(self: train.Trainer, *words: Any) -> None:
+    def start(self: trainer.Trainer, *words: Any) -> None:
         original(self, *words)
         self.async_steps = 1
 
-    monkeypatch.setattr(train.Trainer, "__init__", start)
+    monkeypatch.setattr(trainer.Trainer, "__init__", start)
 
 
 def test_late_losses_change_nothing(composed: Path, folder: Path, tmp_path: Path, request: Any) -> None:
@@ -293,13 +293,13 @@ def test_a_late_nan_is_named_by_its_step(
     minutes: str,
     kept: int | None,
 ) -> None:
-    steps, original = iter(range(100)), train.segmentation_loss
+    steps, original = iter(range(100)), trainer.segmentation_loss
 
     def loss(*words: Any) -> LossTerms:
         terms = original(*words)
         return LossTerms(terms.total * (float("nan") if next(steps) == 2 else 1), terms.bce, terms.avm)
 
-    monkeypatch.setattr(train, "segmentation_loss", loss)
+    monkeypatch.setattr(trainer, "segmentation_loss", loss)
     more = ["--train.checkpoint_minutes", minutes, "--train.batch_size", "2"]
     assert train.main(arguments(composed, folder, tmp_path / "run", *more)) == 1
     assert "the loss is nan at step 3 of epoch 1; lower --train.lr" in capsys.readouterr().err
