@@ -37,11 +37,11 @@ class Checkpoint:
     name: str
     file: str | None
     url: str | None
-    how: str = ""
+    instructions: str = ""
     size: int | None = None
     sha256: str = ""
     sha256_prefix: str = ""
-    licence: str = ""
+    license: str = ""
     used_by: Sequence[str] = ()
     note: str = ""
     inferred: str = ""

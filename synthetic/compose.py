@@ -1,18 +1,18 @@
-"""Compose the miniature: clips in AVSBench's raw layout, with exact masks, without a download.
+"""Compose synthetic clips with exact masks, in the layout of AVSBench's raw data.
 
   python -m synthetic.compose --out DIR [--pictures DIR] [--backgrounds DIR] [--s4 N] [--ms3 N] [--seed S]
 
-DIR/Single-source (S4): one thing sounds; one to three of other kinds are silent, so sight alone cannot tell.
-DIR/Multi-sources (MS3): two or three things sound, each for a run of seconds; at least one is silent.
-The mask of a second shows what is visible of all that sounds in it, in the frame that preprocessing picks.
+DIR/Single-source (S4): one object sounds; one to three of other categories are silent, so that the image alone does
+not determine the mask. DIR/Multi-sources (MS3): two or three objects sound, each for a run of seconds; at least one
+is silent. The mask of a second covers the visible parts of all objects that sound in it, in the frame that
+preprocessing extracts.
 
-The things are fourteen drawn kinds with synthesised sounds, or NAME.png (with alpha) and NAME.ogg or NAME.wav
-from --pictures. They drift over calm drawn backdrops, or over parts of the photographs (JPEG or PNG) in --backgrounds.
+The objects are fourteen built-in drawings with synthesized sounds, or, with --pictures, NAME.png (with alpha) and
+NAME.ogg or NAME.wav. They move over plain backgrounds, or, with --backgrounds, over crops of photographs (JPEG or PNG).
 
-Clips are dealt out to the kinds in turn, and each kind's S4 clips to train, val and test as 70/15/15; a kind with few
-clips goes into each split once before it goes into any twice, so small sets have a larger val and test. MS3 clips are
-dealt 70/15/15 as a whole. The same arguments give the same masks and meta data, whatever --jobs is. A run that was
-stopped goes on when it is started again: one run at a time in a DIR.
+Clips are assigned to train, val and test in the ratio 70/15/15, S4 clips within each category. A category enters each
+split once before it enters any split twice, so small sets have a larger val and test. The same arguments give the same
+masks and meta data, whatever --jobs is. Running the command again resumes where it stopped; one run at a time per DIR.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -28,21 +28,20 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from synthetic.assets import AssetLibrary, open_assets
-from synthetic.scene import draw_scene, mix_audio, sample_objects
-from synthetic.sounds import SYNTHESIS_RATE
+from synthetic.clips.assets import AssetLibrary, open_assets
+from synthetic.clips.plan import MIN_CATEGORIES, ClipSpec, RenderConfig, clip_rng, plan_clips
+from synthetic.clips.sampling import mix_audio, sample_objects, sample_scene
+from synthetic.clips.synthesis import SYNTHESIS_RATE
 from utils.cli import InputError, Parser, cli_entry, progress_bar_options
 from utils.files import png_bytes, remove_partials, sha256, write_bytes, write_text
-from utils.layout import BENCHMARKS, CLIP_SECONDS, SPLITS, BenchmarkName, Clip
+from utils.layout import BENCHMARKS, CLIP_SECONDS, SPLITS, BenchmarkName
 from utils.lock import exclusive_lock
 from utils.option_ranges import NON_NEGATIVE_INT, NUM_JOBS, SEED_INT, bounded_number
 from utils.parallel import WORKER_LOST, parallel_map
@@ -50,148 +49,89 @@ from utils.paths import expand_user, resolve_path
 from utils.timestamps import displayed_frames
 from utils.video_writer import limit_frame_rate, write_video
 
-VERSION = 1  # of the composed clips: raise it when the same arguments would give others
-SPLIT_FRACTIONS = {"train": 0.70, "test": 0.15, "val": 0.15}
+VERSION = 1  # of the composed clips: increase it when the same arguments would give other clips
 RECIPE = "compose.json"
-FEWEST_KINDS: dict[BenchmarkName, int] = {"s4": 2, "ms3": 3}  # what sounds and one silent thing
 
 
-@dataclass(frozen=True)
-class ClipSpec:
-    """One clip to compose."""
+def compose_clip(spec: ClipSpec, config: RenderConfig, assets: AssetLibrary) -> bool:
+    """Write the masks and then the video of one clip, unless they exist.
 
-    benchmark: BenchmarkName
-    index: int
-    target: str  # a kind that sounds
-    clip: Clip
+    The video is written last and atomically, so a clip whose video exists is complete.
 
-
-@dataclass(frozen=True)
-class RenderConfig:
-    """What all the clips of a run share."""
-
-    out: Path
-    seed: int
-    fps: float
-    size: tuple[int, int]  # height and width of the videos
-
-    def path(self, benchmark: BenchmarkName, template: str, clip: Clip | None = None, k: int = 0) -> Path:
-        """A file of a benchmark, from one of its path templates."""
-        names = {"name": clip.name, "split": clip.split, "category": clip.category} if clip else {}
-        return self.out / BENCHMARKS[benchmark].root / template.format(**names, k=k)
-
-
-def generator(seed: int, benchmark: BenchmarkName, index: int = -1) -> np.random.Generator:
-    """The random numbers of one clip, or (-1) those of the plan: nobody draws from another's."""
-    return np.random.default_rng([seed, list(BENCHMARKS).index(benchmark), index + 1])
-
-
-def assign_splits(categories: Sequence[str]) -> list[str]:
-    """The split of each clip by its category and the module's rule; more clips do not change the first."""
-    dealt: Counter[str | None] = Counter()
-    have: Counter[tuple[str | None, str]] = Counter()
-    splits = []
-    for category in categories:
-        new = [split for split in SPLIT_FRACTIONS if not have[category, split]]
-        among = None if new else category  # whose shares to balance: those of all the clips, or the category's
-        dealt.update((None, category))
-        behind = {
-            s: SPLIT_FRACTIONS[s] * dealt[among] - have[among, s] + (not have[among, s]) for s in new or SPLIT_FRACTIONS
-        }
-        splits.append(max(behind, key=behind.__getitem__))
-        have.update(((None, splits[-1]), (category, splits[-1])))
-    return splits
-
-
-def plan_clips(benchmark: BenchmarkName, count: int, kinds: Sequence[str], seed: int) -> list[ClipSpec]:
-    """The clips of a benchmark: the kinds lead in turn, in an order of the seed."""
-    turns = generator(seed, benchmark).permutation(kinds)
-    leads = [str(turns[i % len(turns)]) for i in range(count)]
-    s4 = benchmark == "s4"
-    return [
-        ClipSpec(benchmark, i, lead, Clip(f"{lead if s4 else 'mix'}_{i:04d}", split, lead if s4 else ""))
-        for i, (lead, split) in enumerate(zip(leads, assign_splits(leads if s4 else [""] * count), strict=True))
-    ]
-
-
-def compose_clip(order: ClipSpec, setting: RenderConfig, cast: AssetLibrary) -> bool:
-    """Make the masks and then the video of one clip; whether it was there already.
-
-    The video comes last, under a temporary name, so a clip that has its video is whole.
+    Returns:
+        Whether the clip existed.
     """
-    cv2.setNumThreads(1)  # clips are made in parallel processes
-    benchmark, clip = BENCHMARKS[order.benchmark], order.clip
-    video = setting.path(order.benchmark, benchmark.video, clip)
+    cv2.setNumThreads(1)  # clips are composed in parallel processes
+    benchmark, clip = BENCHMARKS[spec.benchmark], spec.clip
+    video = config.path(spec.benchmark, benchmark.video, clip)
     masks = [
-        setting.path(order.benchmark, benchmark.mask, clip, k + 1) for k in range(benchmark.masks_per_clip[clip.split])
+        config.path(spec.benchmark, benchmark.mask, clip, k + 1) for k in range(benchmark.masks_per_clip[clip.split])
     ]
     if all(path.is_file() for path in (video, *masks)):
         return True
-    rng = generator(setting.seed, order.benchmark, order.index)
-    roles = sample_objects(order.benchmark, order.target, cast.categories, rng)
-    count = int(np.ceil(CLIP_SECONDS * setting.fps))
-    moments = (displayed_frames(np.arange(count) / setting.fps) / setting.fps).tolist()
-    scene, visible = draw_scene(roles, cast, setting.size, moments, rng)
+    rng = clip_rng(config.seed, spec.benchmark, spec.index)
+    objects = sample_objects(spec.benchmark, spec.target, assets.categories, rng)
+    count = int(np.ceil(CLIP_SECONDS * config.fps))
+    times = (displayed_frames(np.arange(count) / config.fps) / config.fps).tolist()
+    scene, fractions = sample_scene(objects, assets, config.size, times, rng)
     for second, path in enumerate(masks):
-        share = sum(part for role, part in zip(roles, visible[second], strict=True) if second in role.sounding)
-        mask = np.broadcast_to(np.asarray(share) > 0.5, visible.shape[2:])
+        covered = sum(part for item, part in zip(objects, fractions[second], strict=True) if second in item.sounding)
+        mask = np.broadcast_to(np.asarray(covered) > 0.5, fractions.shape[2:])
         write_bytes(path, png_bytes(mask.astype(np.uint8) * 255))
-    frames = (scene.frame(index / setting.fps) for index in range(count))
-    write_video(video, frames, setting.fps, mix_audio(roles, cast, rng), SYNTHESIS_RATE)
+    frames = (scene.frame(index / config.fps) for index in range(count))
+    write_video(video, frames, config.fps, mix_audio(objects, assets, rng), SYNTHESIS_RATE)
     return False
 
 
-def write_meta(benchmark: BenchmarkName, orders: Sequence[ClipSpec], setting: RenderConfig) -> None:
-    """Write the meta CSV: last of all, so that it lists nothing that is not there."""
+def write_meta(benchmark: BenchmarkName, specs: Sequence[ClipSpec], config: RenderConfig) -> None:
+    """Write the meta CSV of a benchmark; called last, so that it lists only clips that exist."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(BENCHMARKS[benchmark].columns)
-    for clip in (order.clip for order in orders):
+    for clip in (spec.clip for spec in specs):
         writer.writerow(
             (clip.name, clip.start, clip.category, clip.split) if benchmark == "s4" else (clip.name, clip.split)
         )
-    write_text(setting.path(benchmark, BENCHMARKS[benchmark].meta), text.getvalue())
+    write_text(config.path(benchmark, BENCHMARKS[benchmark].meta), text.getvalue())
 
 
-def check_recipe(setting: RenderConfig, cast: AssetLibrary, counts: dict[BenchmarkName, int]) -> None:
-    """Leave the arguments in DIR, or compare them with those left there. Raises InputError if they differ."""
+def check_recipe(config: RenderConfig, assets: AssetLibrary, counts: dict[BenchmarkName, int]) -> None:
+    """Record the arguments in the output folder, or compare them with those of an earlier run.
+
+    Raises:
+        InputError: if the folder was composed with other arguments, or holds data that this command did not compose.
+    """
     recipe: dict[str, Any] = {
         "version": VERSION,
-        "seed": setting.seed,
-        "fps": setting.fps,
-        "size": "{1}x{0}".format(*setting.size),
+        "seed": config.seed,
+        "fps": config.fps,
+        "size": "{1}x{0}".format(*config.size),
         "clips": counts,
-        "kinds": list(cast.categories),
-        "pictures": {path.name: sha256(path) for path in cast.files},
-        "backgrounds": {path.name: sha256(path) for path in cast.photographs},
+        "categories": list(assets.categories),
+        "pictures": {path.name: sha256(path) for path in assets.object_files},
+        "backgrounds": {path.name: sha256(path) for path in assets.photographs},
     }
-    path = setting.out / RECIPE
+    path = config.out / RECIPE
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            differ = [key for key in recipe if found.get(key, {}) != recipe[key]]
+            recorded = json.loads(path.read_text(encoding="utf-8"))
+            differing = [key for key in recipe if recorded.get(key, {}) != recipe[key]]
         except (ValueError, AttributeError):
-            raise InputError(f"{path}: unreadable, so {setting.out} is left alone; give another --out") from None
-        if differ:
+            raise InputError(f"{path}: unreadable; choose another --out, or delete {config.out} first") from None
+        if differing:
             raise InputError(
-                f"{setting.out} was composed with other arguments ({', '.join(differ)}: see {RECIPE}); "
-                "give another --out, or delete it first"
+                f"{config.out} was composed with other arguments ({', '.join(differing)}: see {RECIPE}); "
+                "choose another --out, or delete it first"
             )
         return
     for benchmark in counts:
-        if (root := setting.path(benchmark, "")).exists():
-            raise InputError(f"{root} is there and was not composed by this command; give another --out")
+        if (root := config.path(benchmark, "")).exists():
+            raise InputError(f"{root} exists and was not composed by this command; choose another --out")
     write_text(path, json.dumps(recipe, indent=1) + "\n")
 
 
-def summary(benchmark: BenchmarkName, orders: Sequence[ClipSpec], setting: RenderConfig) -> str:
-    """A line about a benchmark's clips."""
-    splits = Counter(order.clip.split for order in orders)
-    return f"  {setting.path(benchmark, '')}: {len(orders)} clips, " + ", ".join(f"{splits[s]} {s}" for s in SPLITS)
-
-
 def frame_size(text: str) -> tuple[int, int]:
-    """Parse WxH into (height, width)."""
+    """Parse WxH into (height, width); ValueError unless both are even and at least 64."""
     width, height = (int(number) for number in text.lower().split("x"))
     if min(width, height) < 64 or width % 2 or height % 2:
         raise ValueError
@@ -199,65 +139,85 @@ def frame_size(text: str) -> tuple[int, int]:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = Parser(__doc__, prog="python -m synthetic.compose")
-    parser.add_argument("--out", type=expand_user, required=True, help="folder to compose into")
+    parser.add_argument("--out", type=expand_user, required=True, help="output folder")
     parser.add_argument(
-        "--pictures", type=resolve_path, help="folder of pictures and sounds instead of the drawn kinds"
+        "--pictures", type=resolve_path, help="folder of object pictures and recordings (default: built-in)"
     )
-    parser.add_argument("--backgrounds", type=resolve_path, help="folder of photographs instead of drawn backdrops")
+    parser.add_argument("--backgrounds", type=resolve_path, help="folder of photographs (default: plain backgrounds)")
     parser.add_argument(
         "--s4", type=NON_NEGATIVE_INT, default=280, metavar="N", help="single-source clips (default 280)"
     )
     parser.add_argument("--ms3", type=NON_NEGATIVE_INT, default=70, metavar="N", help="multi-source clips (default 70)")
     parser.add_argument("--seed", type=SEED_INT, default=0, help="default 0")
-    parser.add_argument("--jobs", type=NUM_JOBS, default=-1, help="processes (default -1: one a core)")
+    parser.add_argument("--jobs", type=NUM_JOBS, default=-1, help="processes (default -1: one per core)")
     parser.add_argument(
-        "--fps", type=bounded_number(float, 1, 120), default=10.0, help="frames a second, 1 to 120 (default 10)"
+        "--fps", type=bounded_number(float, 1, 120), default=10.0, help="frames per second, 1 to 120 (default 10)"
     )
-    parser.add_argument("--size", type=frame_size, default=(240, 320), metavar="WxH", help="even, default 320x240")
+    parser.add_argument("--size", type=frame_size, default=(240, 320), metavar="WxH", help="even (default 320x240)")
     args = parser.parse_args(argv)
     if args.s4 + args.ms3 == 0:
-        parser.error("--s4 and --ms3 are numbers of clips; one of them must be above 0")
+        parser.error("--s4 and --ms3 are both 0; there is nothing to compose")
     return args
+
+
+def compose_clips(
+    plans: dict[BenchmarkName, list[ClipSpec]], config: RenderConfig, assets: AssetLibrary, jobs: int
+) -> list[bool]:
+    """Compose the planned clips and write the meta CSVs.
+
+    Returns:
+        For each clip whether it existed.
+
+    Raises:
+        InputError: if the folder cannot be used or a clip could not be composed.
+    """
+    specs = [spec for plan in plans.values() for spec in plan]
+    try:
+        with exclusive_lock(config.out / ".lock", "composes here"):
+            check_recipe(config, assets, {name: len(plan) for name, plan in plans.items()})
+            remove_partials(config.out)
+            existed = parallel_map(partial(compose_clip, config=config, assets=assets), specs, jobs)
+            results = list(tqdm(existed, total=len(specs), desc="compose", unit="clip", **progress_bar_options()))
+            if lost := [spec.clip.name for spec, result in zip(specs, results, strict=True) if result is None]:
+                raise InputError(f"not composed: {', '.join(lost)}: {WORKER_LOST}")
+            for name, plan in plans.items():
+                write_meta(name, plan, config)
+    except OSError as error:
+        raise InputError(f"cannot write into {config.out}: {error}; fix that and run the command again") from error
+    return [bool(result) for result in results]
 
 
 @cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compose what the command line asks for."""
+    """Run the command line; returns the exit code."""
     args = parse(argv)
     begin = time.perf_counter()
-    cast = open_assets(args.pictures, args.backgrounds)
-    setting = RenderConfig(args.out, args.seed, float(limit_frame_rate(args.fps)), args.size)
-    asked: dict[BenchmarkName, int] = {"s4": args.s4, "ms3": args.ms3}
-    counts = {name: count for name, count in asked.items() if count}
+    assets = open_assets(args.pictures, args.backgrounds)
+    config = RenderConfig(args.out, args.seed, float(limit_frame_rate(args.fps)), args.size)
+    requested: dict[BenchmarkName, int] = {"s4": args.s4, "ms3": args.ms3}
+    counts = {name: count for name, count in requested.items() if count}
     for name in counts:
-        if len(cast.categories) < FEWEST_KINDS[name]:
+        if len(assets.categories) < MIN_CATEGORIES[name]:
             raise InputError(
-                f"{args.pictures}: {len(cast.categories)} kinds are too few; {name} needs {FEWEST_KINDS[name]}"
+                f"{args.pictures}: {len(assets.categories)} categories are too few; {name} needs {MIN_CATEGORIES[name]}"
             )
-    plans = {name: plan_clips(name, count, cast.categories, args.seed) for name, count in counts.items()}
-    orders = [order for name in plans for order in plans[name]]
-    try:
-        with exclusive_lock(args.out / ".lock", "composes here"):
-            check_recipe(setting, cast, counts)
-            remove_partials(args.out)
-            made = parallel_map(partial(compose_clip, setting=setting, cast=cast), orders, args.jobs)
-            results = list(tqdm(made, total=len(orders), desc="compose", unit="clip", **progress_bar_options()))
-            if lost := [order.clip.name for order, result in zip(orders, results, strict=True) if result is None]:
-                raise InputError(f"not composed: {', '.join(lost)}: {WORKER_LOST}")
-            for name in plans:
-                write_meta(name, plans[name], setting)
-    except OSError as error:
-        raise InputError(f"cannot write into {args.out}: {error}; mend that and run the command again") from error
-    there = sum(map(bool, results))
-    new, seconds = len(orders) - there, time.perf_counter() - begin
-    pace = f"{new} clips composed in {seconds:.1f} s ({new / seconds:.1f} a second)"
-    print(f"{pace}, {there} were there already" if there else pace)
-    for name in plans:
-        print(summary(name, plans[name], setting))
-    print(f"  {len(cast.categories)} kinds: {', '.join(cast.categories)}")
-    print(f"next: python preprocess_{next(iter(plans))}.py --root {setting.path(next(iter(plans)), '')}")
+    plans = {name: plan_clips(name, count, assets.categories, args.seed) for name, count in counts.items()}
+    results = compose_clips(plans, config, assets, args.jobs)
+    existed = sum(results)
+    new, seconds = len(results) - existed, time.perf_counter() - begin
+    print(
+        f"{new} clips composed in {seconds:.1f} s ({new / seconds:.1f} per second)"
+        + (f", {existed} already existed" if existed else "")
+    )
+    for name, plan in plans.items():
+        splits = Counter(spec.clip.split for spec in plan)
+        listed = ", ".join(f"{splits[split]} {split}" for split in SPLITS)
+        print(f"  {config.path(name, '')}: {len(plan)} clips, {listed}")
+    print(f"  {len(assets.categories)} categories: {', '.join(assets.categories)}")
+    first = next(iter(plans))
+    print(f"next: python preprocess_{first}.py --root {config.path(first, '')}")
     return 0
 
 

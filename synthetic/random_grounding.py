@@ -1,9 +1,9 @@
-"""Make a CLAP and a GroundingDINO of a few thousand weights each, drawn at random, in transformers' format.
+"""Write a tiny CLAP and a tiny GroundingDINO with random weights, in the format of transformers.
 
     python -m synthetic.random_grounding [--out pretrained/tiny]
 
-They stand in for the real ones where setting box_prompt is to be run without a download (the tests, the miniature's
-rows): every step of it is gone through, and what it finds is chance. Needs the extra: pip install -e .[grounding]
+They stand in for the real networks where the method box_prompt is run without a download, in the tests and the
+synthetic study: every step runs, and the predictions are random. Requires pip install -e .[grounding]
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -39,10 +39,19 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def save_clap(folder: Path, fusion: bool = False, seed: int = 0) -> Path:
-    """A CLAP that reads letters and hears as the real one does."""
-    marks = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
-    letters = {letter: len(marks) + place for place, letter in enumerate(LETTERS + LETTERS.upper() + " ,()-")}
-    tokenizer = Tokenizer(models.WordLevel(marks | letters, unk_token="<unk>"))
+    """Write a random CLAP, whose tokens are letters and whose audio input is as that of the real one.
+
+    Args:
+        folder: to write into.
+        fusion: whether it has the feature fusion of CLAP's "fused" checkpoints.
+        seed: of the weights.
+
+    Returns:
+        The folder.
+    """
+    special = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+    letters = {letter: len(special) + index for index, letter in enumerate(LETTERS + LETTERS.upper() + " ,()-")}
+    tokenizer = Tokenizer(models.WordLevel(special | letters, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
@@ -51,14 +60,14 @@ def save_clap(folder: Path, fusion: bool = False, seed: int = 0) -> Path:
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
     )
     text = ClapTextConfig(
-        vocab_size=len(marks | letters),
+        vocab_size=len(special | letters),
         hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=16,
         max_position_embeddings=130,
         projection_dim=12,
-        initializer_factor=20.0,  # or every text ends up in the same place
+        initializer_factor=20.0,  # otherwise all texts have nearly the same embedding
     )
     audio = ClapAudioConfig(
         patch_embeds_hidden_size=8,
@@ -79,16 +88,24 @@ def save_clap(folder: Path, fusion: bool = False, seed: int = 0) -> Path:
 
 
 def save_detector(folder: Path, seed: int = 0) -> Path:
-    """A GroundingDINO that reads letters and sees frames at 96 pixels."""
+    """Write a random GroundingDINO, whose tokens are letters and whose frames are 96 pixels high.
+
+    Args:
+        folder: to write into.
+        seed: of the weights.
+
+    Returns:
+        The folder.
+    """
     vocabulary = [f"[unused{i}]" for i in range(1100)]
     vocabulary[0], vocabulary[100], vocabulary[101:104] = "[PAD]", "[UNK]", ["[CLS]", "[SEP]", "[MASK]"]
-    vocabulary[1012], vocabulary[1029] = ".", "?"  # the network knows these by their numbers
-    for place, letter in enumerate(LETTERS):
-        vocabulary[200 + place], vocabulary[300 + place] = letter, f"##{letter}"
+    vocabulary[1012], vocabulary[1029] = ".", "?"  # the network expects these at fixed indices
+    for index, letter in enumerate(LETTERS):
+        vocabulary[200 + index], vocabulary[300 + index] = letter, f"##{letter}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-    sizes = GroundingDinoConfig(
-        backbone_config=SwinConfig(  # type: ignore[call-arg]  # out_indices is taken, but not declared
+    config = GroundingDinoConfig(
+        backbone_config=SwinConfig(  # type: ignore[call-arg]  # out_indices is accepted, but not declared
             embed_dim=8,
             depths=[1, 1, 1, 1],
             num_heads=[1, 2, 2, 2],
@@ -114,11 +131,11 @@ def save_detector(folder: Path, seed: int = 0) -> Path:
         init_std=0.1,
     )
     torch.manual_seed(seed)
-    network = GroundingDinoForObjectDetection(sizes)
+    network = GroundingDinoForObjectDetection(config)
     for name, values in network.named_parameters():
-        if "bbox_embed" in name:  # of which the last layer starts at zero: all boxes would be of one size
+        if "bbox_embed" in name:  # its last layer is initialized to zero, which would give all boxes the same size
             torch.nn.init.normal_(values, std=0.1)
-        if name == "model.decoder.layer_norm.weight":  # so that not everything is certain
+        if name == "model.decoder.layer_norm.weight":  # keeps the scores away from 1
             torch.nn.init.constant_(values, 0.25)
     network.save_pretrained(folder)
     GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 160}).save_pretrained(folder)
@@ -130,11 +147,13 @@ def save_detector(folder: Path, seed: int = 0) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__, prog="python -m synthetic.random_grounding")
-    parser.add_argument("--out", type=expand_user, default=Path("pretrained/tiny"), help="default pretrained/tiny")
+    parser.add_argument(
+        "--out", type=expand_user, default=Path("pretrained/tiny"), help="output folder (default pretrained/tiny)"
+    )
     args = parser.parse_args(argv)
     save_clap(args.out / "clap")
     save_detector(args.out / "detector")
-    print(f"{args.out}: clap and detector, both random")
+    print(f"{args.out}: wrote clap and detector with random weights")
     return 0
 
 

@@ -1,127 +1,30 @@
-"""The pictures of the built-in miniature: fourteen drawn kinds of sounding things, and calm backgrounds.
+"""The drawings of the fourteen built-in categories; their sounds are in sounds.py.
 
-A drawing is a list of parts, painted back to front. A part is an outline with one colour, an ink rim, and
-perhaps a pattern that shows only inside the outline. Coordinates are in units of the thing's radius, x to
-the right, y down, within [-1, 1]. Each kind has a shape, a pattern and a hue of its own; a generator varies
-hue, shade and pattern from one sprite to the next. The sounds of the same kinds are in sounds.py.
+This file is long because it is one list: each function returns the parts of one drawing, painted back to front, and
+nothing else happens here. Each category has a shape, a pattern and a hue of its own; `ColorJitter` varies hue,
+brightness and pattern from one sprite to the next.
 """
 
-import colorsys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from itertools import pairwise
 
-import cv2
 import numpy as np
 
-Points = np.ndarray  # (n, 2) float: the corners of a polygon
-Span = tuple[float, float]
-Color = tuple[float, float, float]  # RGB, 0 to 255
-
-OVERSAMPLING = 4  # a sprite is painted this much larger, then area-averaged: that smooths its edges
-OUTLINE_WIDTH = 0.045  # half the width of the ink line, in radii
-SUBPIXEL_BITS = 4  # OpenCV's fractional bits of a coordinate
-
-
-@dataclass
-class Part:
-    """One painted piece of a drawing."""
-
-    outline: Points
-    color: Color
-    pattern: Sequence[Points] = ()
-    pattern_color: Color = (0, 0, 0)
-
-
-@dataclass
-class ColorJitter:
-    """A sprite's own variation of its kind's colours and patterns."""
-
-    rng: np.random.Generator
-    hue_shift: float = field(init=False)  # in turns of the colour circle
-    value_gain: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.hue_shift = float(np.clip(self.rng.normal(0, 0.013), -0.03, 0.03))
-        self.value_gain = float(self.rng.uniform(0.88, 1.05))
-
-    def __call__(self, hue: float, saturation: float = 0.75, value: float = 0.9) -> Color:
-        """The colour of a hue in degrees, with this sprite's variation."""
-        red, green, blue = colorsys.hsv_to_rgb(
-            (hue / 360 + self.hue_shift) % 1, saturation, min(1.0, value * self.value_gain)
-        )
-        return 255 * red, 255 * green, 255 * blue
-
-    def uniform(self, low: float, high: float) -> float:
-        """A uniform number, for a pattern's pitch or phase."""
-        return float(self.rng.uniform(low, high))
-
-
-# Outlines and patterns
-
-
-def rotated(points: Points, degrees: float, x: float = 0.0, y: float = 0.0) -> Points:
-    """The points turned clockwise about the origin, which then moves to (x, y)."""
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return points @ np.array([[c, s], [-s, c]]) + np.array([x, y])
-
-
-def oval(x: float, y: float, rx: float, ry: float = 0.0, tilt: float = 0.0, span: Span = (0, 360)) -> Points:
-    """An ellipse, a circle if ry is 0, or a slice; span and tilt in degrees clockwise from the right."""
-    angle = np.radians(np.linspace(*span, 48))
-    return rotated(np.stack([rx * np.cos(angle), (ry or rx) * np.sin(angle)], 1), tilt, x, y)
-
-
-def poly(*corners: tuple[float, float]) -> Points:
-    """A polygon."""
-    return np.array(corners, float)
-
-
-def box(x0: float, y0: float, x1: float, y1: float, corner: float = 0.08) -> Points:
-    """A rectangle with rounded corners."""
-    right, low, left, high = x1 - corner, y1 - corner, x0 + corner, y0 + corner
-    centres = ((right, low, 0), (left, low, 90), (left, high, 180), (right, high, 270))
-    return np.concatenate([oval(x, y, corner, span=(a, a + 90))[::8] for x, y, a in centres])
-
-
-def bar(x0: float, y0: float, x1: float, y1: float, width: float) -> Points:
-    """A straight bar between two points."""
-    along = np.array([x1 - x0, y1 - y0])
-    across = along[::-1] * (-0.5, 0.5) * width / np.hypot(*along)
-    ends = np.array([[x0, y0], [x1, y1]])
-    return np.concatenate([ends + across, ends[::-1] - across])
-
-
-def stripes(pitch: float, phase: float = 0.0, tilt: float = 0.0, fill: float = 0.5) -> list[Points]:
-    """Parallel bands over the whole square; upright unless tilted."""
-    lefts = np.arange(-1.5, 1.5, pitch) + phase * pitch
-    return [rotated(box(x, -1.5, x + fill * pitch, 1.5, 0.0), tilt) for x in lefts]
-
-
-def dots(pitch: float, radius: float, phase: float = 0.0) -> list[Points]:
-    """A triangular grid of dots."""
-    steps = range(-int(1.2 / pitch), int(1.2 / pitch) + 1)
-    centres = [((i + phase + j % 2 / 2) * pitch, (j + phase) * pitch * 0.87) for i in steps for j in steps]
-    return [oval(x, y, radius)[::4] for x, y in centres]
-
-
-def checks(pitch: float, y0: float, y1: float) -> list[Points]:
-    """Two rows of a chess board between two heights."""
-    middle = (y0 + y1) / 2
-    lefts = np.arange(-1.2, 1.2, 2 * pitch)
-    upper = [box(x, y0, x + pitch, middle, 0.0) for x in lefts]
-    return upper + [box(x + pitch, middle, x + 2 * pitch, y1, 0.0) for x in lefts]
-
-
-def rays(x: float, y: float, count: int, width: float, turn: float = 0.0) -> list[Points]:
-    """Thin wedges from one point in all directions."""
-    angles = np.arange(count) * 360 / count + turn
-    return [rotated(poly((0, 0), (2, width), (2, -width)), angle, x, y) for angle in angles]
-
-
-# The kinds
-
-WHITE, INK = (250.0, 248.0, 240.0), (38.0, 34.0, 46.0)
+from synthetic.clips.shapes import (
+    INK,
+    WHITE,
+    ColorJitter,
+    Part,
+    bar,
+    box,
+    checks,
+    dots,
+    oval,
+    poly,
+    rays,
+    rotated,
+    stripes,
+)
 
 
 def drum(paint: ColorJitter) -> list[Part]:
@@ -328,64 +231,5 @@ def frog(paint: ColorJitter) -> list[Part]:
     return [*parts, Part(np.concatenate(lips), paint(350, 0.6, 0.6))]
 
 
-CATEGORIES = (drum, bird, siren, shell, clock, panpipes, car, whistle, bell, cricket, bee, guitar, robot, frog)
-DRAWINGS: dict[str, Callable[[ColorJitter], list[Part]]] = {make.__name__: make for make in CATEGORIES}
-
-
-# Pixels
-
-
-def sprite(kind: str, radius: float, rng: np.random.Generator) -> np.ndarray:
-    """Paint one thing of a built-in kind.
-
-    radius: half the sprite's side, in pixels. Returns float32 (side, side, 4): RGB, 0 to 255 and
-    premultiplied by alpha, then alpha, 0 to 1. Raises KeyError for an unknown kind.
-    """
-    side = max(2, round(2 * radius))
-    large = side * OVERSAMPLING
-    unit = large / (2 + 4 * OUTLINE_WIDTH)  # pixels a radius; room for the rim
-    rgba = np.zeros((large, large, 4), np.uint8)
-    scratch, inside = np.empty_like(rgba), np.zeros((large, large), np.uint8)
-
-    def pixels(points: Points) -> np.ndarray:
-        return np.rint((points * unit + large / 2 - 0.5) * (1 << SUBPIXEL_BITS)).astype(np.int32)
-
-    for part in DRAWINGS[kind](ColorJitter(rng)):
-        outline = pixels(part.outline)
-        cv2.polylines(
-            rgba, [outline], True, (*INK, 255), max(1, round(2 * OUTLINE_WIDTH * unit)), cv2.LINE_8, SUBPIXEL_BITS
-        )
-        cv2.fillPoly(rgba, [outline], (*part.color, 255), cv2.LINE_8, SUBPIXEL_BITS)
-        if part.pattern:
-            inside[:] = 0
-            cv2.fillPoly(inside, [outline], 255, cv2.LINE_8, SUBPIXEL_BITS)
-            np.copyto(scratch, rgba)
-            for shape in part.pattern:  # one at a time: together, overlaps would cancel out
-                cv2.fillPoly(scratch, [pixels(shape)], (*part.pattern_color, 255), cv2.LINE_8, SUBPIXEL_BITS)
-            cv2.copyTo(scratch, inside, rgba)
-    small = cv2.resize(rgba, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
-    # Outside the paint the canvas is zero, so the average is premultiplied already. Light falls from above.
-    small[..., :3] *= np.linspace(1.06, 0.82, side, dtype=np.float32)[:, None, None]
-    small[..., 3] /= 255
-    small[..., :3] = np.minimum(small[..., :3], 255 * small[..., 3:])
-    return small
-
-
-def background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A calm backdrop: muted gradient, a few blurred blobs, soft noise. Float32 (H, W, 3), 0 to 255."""
-    y, x = np.mgrid[0:1:24j, 0:1:32j]  # everything here is smooth, so a small picture is enough
-    hue, saturation, value = rng.uniform(0, 360), rng.uniform(0.06, 0.28), rng.uniform(0.55, 0.92)
-
-    def muted() -> np.ndarray:
-        turn = (hue + rng.normal(0, 25)) / 360 % 1
-        return 255 * np.array(colorsys.hsv_to_rgb(turn, saturation, np.clip(value + rng.normal(0, 0.1), 0.35, 1)))
-
-    angle = rng.uniform(0, 2 * np.pi)
-    along = (np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5) + 0.7) / 1.4
-    image = muted() * along[..., None] + muted() * (1 - along[..., None])
-    for _ in range(rng.integers(0, 5)):
-        centre_x, centre_y, size = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.12, 0.35)
-        blob = 0.6 * np.exp(-(((x - centre_x) / size) ** 2) - ((y - centre_y) / size) ** 2)[..., None]
-        image = image * (1 - blob) + muted() * blob
-    image += rng.normal(0, rng.uniform(0, 5), (24, 32, 1))
-    return np.clip(cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC), 0, 255)
+_CATEGORIES = (drum, bird, siren, shell, clock, panpipes, car, whistle, bell, cricket, bee, guitar, robot, frog)
+DRAWINGS: dict[str, Callable[[ColorJitter], list[Part]]] = {make.__name__: make for make in _CATEGORIES}
