@@ -1,10 +1,10 @@
-"""Check that a benchmark's files are there and whole, before hours are spent on them.
+"""Check that the files of a benchmark are complete and readable, before a long run.
 
-    python -m avsbench_data.check --root avsbench_data/Single-source --dataset s4
+    python -m avsbench_data.check --root avsbench_data/Single-source --benchmark s4
 
-Names every missing, unreadable or wrong-shaped file with the way to mend it. Raw videos and masks are always
-checked; frames, sound and log-mels once preprocessing has made (or AVSBench's distribution has brought) some.
-Exit code 1 if anything is wrong. --soft_masks dither takes masks in grey as runs with data.soft_masks: dither do.
+Reports every file that is missing, unreadable or of the wrong shape, and how to fix it. Raw videos and masks are always
+checked; frames, audio and log-mels if there are any, from preprocessing or from AVSBench's distribution. Exit code 1 if
+anything is wrong. --soft-masks dither accepts gray masks, as runs with data.soft_masks: dither do.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -13,7 +13,7 @@ if __name__ == "__main__":  # before imports that take seconds
     prepare_process()
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -33,10 +33,21 @@ from utils.video import check_clip
 
 
 def clip_problems(data: AVSBench, clip: Clip, raw: bool, features: bool, soft_masks: SoftMasks = "refuse") -> list[str]:
-    """What is wrong with one clip's files, a line each. soft_masks: as the loaders are told by data.soft_masks."""
-    remedy = f"python preprocess_{data.benchmark.name}.py --root {data.root}"
+    """Check the files of one clip.
+
+    Args:
+        data: the benchmark.
+        clip: one of its clips.
+        raw: check the video.
+        features: check frames, audio and log-mels.
+        soft_masks: the option data.soft_masks of the loaders.
+
+    Returns:
+        The problems, one line each, with the fix.
+    """
+    command = f"python preprocess_{data.benchmark.name}.py --root {data.root}"
     problems = []
-    for check, fix in _checks(data, clip, raw, features, remedy, soft_masks):
+    for check, fix in _checks(data, clip, raw, features, command, soft_masks):
         try:
             check()
         except InputError as error:
@@ -45,89 +56,104 @@ def clip_problems(data: AVSBench, clip: Clip, raw: bool, features: bool, soft_ma
 
 
 def _checks(
-    data: AVSBench, clip: Clip, raw: bool, features: bool, remedy: str, soft_masks: SoftMasks
-) -> Iterator[tuple]:
+    data: AVSBench, clip: Clip, raw: bool, features: bool, command: str, soft_masks: SoftMasks
+) -> Iterator[tuple[Callable[[], object], str]]:
+    """The checks of a clip, which raise InputError, and how to fix what they find."""
     if raw:
         yield lambda: check_clip(data.video(clip)), "obtain the raw video again"
     for path in data.masks(clip):
-        yield lambda path=path: read_mask(path, soft_masks), "obtain gt_masks again"
+        yield partial(read_mask, path, soft_masks), "obtain gt_masks again"
     if features:
         for path in data.frames(clip):
-            yield lambda path=path: read_frame(path), f"run {remedy}"
-        yield lambda: _check_wav(data.wav(clip)), f"run {remedy}"
-        yield lambda: read_log_mel(data, clip), f"run {remedy}"
+            yield partial(read_frame, path), f"run {command}"
+        yield lambda: _check_wav(data.wav(clip)), f"run {command}"
+        yield lambda: read_log_mel(data, clip), f"run {command}"
 
 
-def soft_pixels(data: AVSBench, clip: Clip) -> list[int]:
-    """Of each of the clip's masks that is in grey, how many pixels are neither black nor white."""
-    found = []
+def count_gray_pixels(data: AVSBench, clip: Clip) -> list[int]:
+    """For each gray mask of a clip, how many pixels are neither black nor white."""
+    counts = []
     for path in data.masks(clip):
         try:
             read_mask(path)
         except SoftMaskError as error:
-            found.append(error.pixels)
+            counts.append(error.pixels)
         except InputError:
-            pass  # `clip_problems` names it
-    return found
+            pass  # `clip_problems` reports it
+    return counts
 
 
-def _look(clip: Clip, data: AVSBench, raw: bool, features: bool, soft_masks: SoftMasks) -> tuple[list[str], list[int]]:
+def _check_clip_files(
+    clip: Clip, data: AVSBench, raw: bool, features: bool, soft_masks: SoftMasks
+) -> tuple[list[str], list[int]]:
+    """The problems of a clip, and the gray pixels of its masks."""
     problems = clip_problems(data, clip, raw, features, soft_masks)
-    return problems, soft_pixels(data, clip) if problems or soft_masks == "dither" else []
+    return problems, count_gray_pixels(data, clip) if problems or soft_masks == "dither" else []
 
 
 def _check_wav(path: Path) -> None:
     samples, rate = read_wav(path)
     if rate != SAMPLE_RATE:
-        raise InputError(f"{path}: is at {rate} Hz, not 16000 Hz")
+        raise InputError(f"{path}: has a sample rate of {rate} Hz, not 16000 Hz")
     if len(samples) == 0:
-        raise InputError(f"{path}: holds no samples")
+        raise InputError(f"{path}: has no samples")
+
+
+def check_benchmark(data: AVSBench, raw: bool, features: bool, soft_masks: SoftMasks, jobs: int) -> int:
+    """Check all clips of a benchmark and print their problems.
+
+    Returns:
+        How many clips have problems.
+    """
+    check = partial(_check_clip_files, data=data, raw=raw, features=features, soft_masks=soft_masks)
+    results = parallel_map(check, data.clips, jobs)
+    name = data.benchmark.name
+    bar = tqdm(results, total=len(data.clips), desc=f"check {name}", unit="clip", **progress_bar_options())
+    bad, gray = 0, []
+    for clip, result in zip(data.clips, bar, strict=True):
+        problems, pixels = result or ([f"{clip.name}: cannot be checked, {WORKER_LOST}"], [])
+        gray += pixels
+        bad += bool(problems)
+        for problem in problems:
+            tqdm.write(problem, file=sys.stdout)
+    if gray:
+        treatment = "dithered" if soft_masks == "dither" else "refused; --soft-masks dither accepts them"
+        print(f"note: {len(gray)} masks are gray, with {sum(gray)} pixels neither black nor white: {treatment}")
+    return bad
 
 
 @cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = Parser(__doc__)
-    parser.add_argument("--root", type=resolve_path, required=True, help="the folder that holds the meta CSV")
-    parser.add_argument("--dataset", choices=("s4", "ms3"), required=True)
+    parser = Parser(__doc__, prog="python -m avsbench_data.check")
+    parser.add_argument("--root", type=resolve_path, required=True, help="folder with the meta CSV")
+    parser.add_argument("--benchmark", choices=("s4", "ms3"), required=True)
     parser.add_argument(
-        "--soft_masks",
+        "--soft-masks",
         choices=get_args(SoftMasks),
         default="refuse",
-        help="masks in grey: refuse them (default), or dither them as the original's loader of S4 does",
+        help="gray masks: refuse them (default), or dither them as the original's S4 loader does",
     )
-    parser.add_argument("--jobs", type=NUM_JOBS, default=-1, help="processes (default -1: one a core)")
+    parser.add_argument("--jobs", type=NUM_JOBS, default=-1, help="processes (default -1: one per core)")
     args = parser.parse_args(argv)
-    data = AVSBench(args.root, args.dataset)
-    folder = args.root / f"{args.dataset}_data"
+    data = AVSBench(args.root, args.benchmark)
+    folder = args.root / f"{args.benchmark}_data"
     raw = (folder / "raw_videos").is_dir()
     features = any((folder / name).is_dir() for name in ("visual_frames", "audio_wav", "audio_log_mel"))
     if not raw and not features:
-        raise InputError(f"{folder}: neither raw_videos nor visual_frames is there; see avsbench_data/README.md")
+        raise InputError(f"{folder}: has neither raw_videos nor visual_frames; see avsbench_data/README.md")
     if not raw:
-        print("note: no raw_videos; the distributed frames, sound and log-mels are checked instead")
+        print("note: no raw_videos; only the distributed frames, audio and log-mels are checked")
     if not features:
-        print(f"note: not preprocessed yet; run python preprocess_{args.dataset}.py --root {args.root}")
-    look = partial(_look, data=data, raw=raw, features=features, soft_masks=args.soft_masks)
-    made = parallel_map(look, data.clips, args.jobs)
-    bar = tqdm(made, total=len(data.clips), desc=f"check {args.dataset}", unit="clip", **progress_bar_options())
-    bad, soft = 0, []
-    for clip, findings in zip(data.clips, bar, strict=True):
-        problems, pixels = findings or ([f"{clip.name}: cannot be checked, {WORKER_LOST}"], [])
-        soft += pixels
-        bad += bool(problems)
-        for problem in problems:
-            tqdm.write(problem, file=sys.stdout)
-    if soft:
-        done = "dithered" if args.soft_masks == "dither" else "refused; --soft_masks dither reads them"
-        print(f"note: {len(soft)} masks are in grey, {sum(soft)} pixels of them neither black nor white: {done}")
+        print(f"note: not preprocessed yet; run python preprocess_{args.benchmark}.py --root {args.root}")
+    bad = check_benchmark(data, raw, features, args.soft_masks, args.jobs)
     try:
         detect_fidelity(data)
     except InputError as error:
         bad += 1
         print(error)
     counts = ", ".join(f"{len(data.split(split))} {split}" for split in ("train", "val", "test"))
-    print(f"{len(data.clips)} clips ({counts}): {f'{bad} with problems' if bad else 'all well'}")
+    print(f"{len(data.clips)} clips ({counts}): {f'{bad} with problems' if bad else 'all ok'}")
     return 1 if bad else 0
 
 

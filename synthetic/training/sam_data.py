@@ -27,7 +27,7 @@ from synthetic.training.sam_prompts import (
     point_prompt,
 )
 from synthetic.training.transforms import random_brightness, random_jpeg
-from utils.layout import CLIP_SECONDS, FRAME_SIZE
+from utils.layout import CLIP_SECONDS, FRAME_SIZE, BenchmarkName
 
 MIN_AREA = 200  # visible pixels of an object that prompts may point at
 BACKGROUND_START = 0.3  # fraction of the training from which on prompts point at the background
@@ -40,7 +40,7 @@ MAX_POINTS = 128  # of each label in a dense prompt
 
 def draw_labeled_frame(assets: AssetLibrary, rng: np.random.Generator) -> LabeledFrame:
     """A random moment of a clip as synthetic.compose would make it, resized as preprocessing does."""
-    benchmark = "s4" if rng.random() < 0.5 else "ms3"
+    benchmark: BenchmarkName = "s4" if rng.random() < 0.5 else "ms3"
     objects = sample_objects(benchmark, str(rng.choice(assets.categories)), assets.categories, rng)
     time = rng.uniform(0, CLIP_SECONDS)
     scene, fractions = sample_scene(objects, assets, CANVAS, [time], rng)

@@ -1,12 +1,10 @@
-"""The composed miniature: layout, exact masks, reproducibility, sounds and drawings, and what goes wrong."""
+"""Composed clips: layout, exact masks, reproducibility, sprites and sounds, and errors."""
 
 import csv
 import json
-import math
 import shutil
 import tempfile
 from collections import Counter
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -18,19 +16,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthetic import compose
-from synthetic.assets import PictureLibrary, SpriteLibrary
-from synthetic.compose import RenderConfig, assign_splits, compose_clip, main, plan_clips
-from synthetic.scene import MovingSprite, Scene, SceneObject, mix_audio, sample_objects
-from synthetic.sounds import SOUNDS, SYNTHESIS_RATE, loop, sound
-from synthetic.sprites import DRAWINGS, background, sprite
+from synthetic.clips.assets import BuiltinLibrary, FolderLibrary
+from synthetic.clips.plan import RenderConfig, assign_splits, plan_clips
+from synthetic.clips.rasterize import render_background, render_sprite
+from synthetic.clips.sampling import SceneObject, mix_audio, sample_objects
+from synthetic.clips.scene import MovingSprite, Scene
+from synthetic.clips.sounds import SOUNDS, synthesize
+from synthetic.clips.sprites import DRAWINGS
+from synthetic.clips.synthesis import SYNTHESIS_RATE, loop
+from synthetic.compose import compose_clip, main
 from utils.layout import BENCHMARKS, SPLITS, AVSBench
 from utils.video import read_clip
-from utils.video_writer import write_video
 
 BOTH = ("s4", "ms3")
 ARGUMENTS = ["--s4", "5", "--ms3", "3", "--seed", "3"]
 a_few = settings(max_examples=12, deadline=None)
-seeds, kinds = st.integers(0, 2**32 - 1), st.sampled_from(sorted(DRAWINGS))
+seeds, categories = st.integers(0, 2**32 - 1), st.sampled_from(sorted(DRAWINGS))
 
 
 @pytest.fixture(scope="module")
@@ -86,33 +87,33 @@ def test_masks_and_media(composed: Path, benchmark: str) -> None:
         assert len(decoded(data.video(clip))) == 50
 
 
-def test_same_seed_same_bytes_whatever_the_jobs(composed: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_jobs(composed: Path, tmp_path: Path) -> None:
     assert main(["--out", str(tmp_path), *ARGUMENTS, "--jobs", "2"]) == 0
     first, second = contents(composed), contents(tmp_path)
     assert sorted(first) == sorted(second)
     assert [name for name in first if first[name] != second[name]] == []
 
 
-def test_goes_on_where_it_stopped(composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_again_resumes(composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "again"
     shutil.copytree(composed, out)
     whole, data = contents(out), dataset(out, "s4")
-    data.video(data.clips[0]).unlink()  # killed before the video of one clip was done,
+    data.video(data.clips[0]).unlink()  # as if killed before writing the video
     data.masks(data.clips[1])[0].unlink()
     (data.root / data.benchmark.meta).unlink()
     (data.video(data.clips[0]).parent / ".x.12345678.partial.mp4").write_bytes(b"half")
     assert main(["--out", str(out), *ARGUMENTS, "--jobs", "1"]) == 0
-    assert "2 clips composed" in (printed := capsys.readouterr().out) and "6 were there already" in printed
+    assert "2 clips composed" in (printed := capsys.readouterr().out) and "6 already existed" in printed
     assert contents(out) == whole
 
 
 # Exactness of the masks
 
 
-def disc(colour: tuple[int, int, int], radius: int) -> np.ndarray:
+def disc(color: tuple[int, int, int], radius: int) -> np.ndarray:
     alpha = np.zeros((2 * radius + 5, 2 * radius + 5), np.float32)
     cv2.circle(alpha, (radius + 2, radius + 2), radius, 1.0, -1, cv2.LINE_AA)
-    return np.dstack([alpha[..., None] * np.float32(colour), alpha])
+    return np.dstack([alpha[..., None] * np.float32(color), alpha])
 
 
 @pytest.mark.parametrize(
@@ -123,28 +124,28 @@ def disc(colour: tuple[int, int, int], radius: int) -> np.ndarray:
         (29.97, (360, 200), [28, 58, 88, 118, 148]),
     ],
 )
-def test_mask_is_that_of_the_very_frame(
+def test_masks_match_the_labeled_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fps: float, size: tuple[int, int], indices: list[int]
 ) -> None:
-    """A fast magenta disc, behind a still green one and silent in the end, is found just where the mask is."""
+    """A fast magenta disc, behind a still green one, lies where the mask is in that frame alone."""
     height, width = size
     start, end, middle = (np.array(at) * (width, height) for at in ((0.3, 1.3), (0.7, -0.3), (0.42, 0.45)))
     fast = MovingSprite(disc((255, 0, 255), height // 6), start, end)
     still = MovingSprite(disc((0, 255, 0), height // 8), middle, middle)
     scene = Scene(np.full((*size, 3), 128, np.float32), [fast, still])
 
-    def draw(roles, cast, size, moments, rng):  # type: ignore[no-untyped-def]
-        return scene, np.stack([scene.visible_masks(moment) for moment in moments])
+    def fixed_scene(objects, assets, size, times, rng):  # type: ignore[no-untyped-def]
+        return scene, np.stack([scene.visible_fractions(time) for time in times])
 
-    roles = [SceneObject("drum", range(0, 4)), SceneObject("bell", range(0))]
-    monkeypatch.setattr(compose, "draw_scene", draw)
-    monkeypatch.setattr(compose, "sample_objects", lambda *_: roles)
-    order, setting = plan_clips("ms3", 1, SpriteLibrary.categories, 0)[0], RenderConfig(tmp_path, 0, fps, size)
-    assert compose_clip(order, setting, SpriteLibrary()) is False
-    frames = decoded(setting.path("ms3", BENCHMARKS["ms3"].video, order.clip))
+    objects = [SceneObject("drum", range(0, 4)), SceneObject("bell", range(0))]
+    monkeypatch.setattr(compose, "sample_scene", fixed_scene)
+    monkeypatch.setattr(compose, "sample_objects", lambda *_: objects)
+    spec, config = plan_clips("ms3", 1, BuiltinLibrary.categories, 0)[0], RenderConfig(tmp_path, 0, fps, size)
+    assert compose_clip(spec, config, BuiltinLibrary()) is False
+    frames = decoded(config.path("ms3", BENCHMARKS["ms3"].video, spec.clip))
 
     def overlap(second: int, shift: int) -> float:
-        path = setting.path("ms3", BENCHMARKS["ms3"].mask, order.clip, second + 1)
+        path = config.path("ms3", BENCHMARKS["ms3"].mask, spec.clip, second + 1)
         mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0
         frame = cv2.resize(frames[indices[second] + shift], (224, 224)).astype(int)
         found = (frame[..., 0] > 190) & (frame[..., 1] < 64) & (frame[..., 2] > 190)
@@ -154,121 +155,123 @@ def test_mask_is_that_of_the_very_frame(
     assert min(exact) > 0.93
     for shift in (-1, 1):
         assert all(overlap(second, shift) < exact[second - 1] - 0.02 for second in (1, 2, 3))
-    last = setting.path("ms3", BENCHMARKS["ms3"].mask, order.clip, 5)
-    assert cv2.imread(str(last), cv2.IMREAD_GRAYSCALE).max() == 0  # nothing sounds any more
+    last = config.path("ms3", BENCHMARKS["ms3"].mask, spec.clip, 5)
+    assert cv2.imread(str(last), cv2.IMREAD_GRAYSCALE).max() == 0  # nothing sounds
 
 
-def test_visible_shares_of_a_pixel_add_up() -> None:
+def test_visible_fractions_of_a_pixel_sum_to_at_most_one() -> None:
     rng = np.random.default_rng(0)
-    bee = MovingSprite(sprite("bee", 40, rng), np.array([50.0, 60.0]), np.array([90.0, 60.0]))
-    car = MovingSprite(sprite("car", 40, rng), np.array([80.0, 70.0]), np.array([60.0, 60.0]))
-    scene = Scene(background(120, 160, rng), [bee, car])
+    bee = MovingSprite(render_sprite("bee", 40, rng), np.array([50.0, 60.0]), np.array([90.0, 60.0]))
+    car = MovingSprite(render_sprite("car", 40, rng), np.array([80.0, 70.0]), np.array([60.0, 60.0]))
+    scene = Scene(render_background(120, 160, rng), [bee, car])
     for moment in (0.0, 2.5, 5.0):
-        shares = scene.visible_masks(moment)
+        shares = scene.visible_fractions(moment)
         assert shares.shape == (2, 224, 224) and shares.min() >= 0 and shares.sum(axis=0).max() <= 1 + 1e-5
-    alone = Scene(scene.background, [car]).visible_masks(0.0)[0]
-    np.testing.assert_allclose(scene.visible_masks(0.0)[1], alone, atol=1e-4)  # nothing lies before the last thing
+    alone = Scene(scene.background, [car]).visible_fractions(0.0)[0]
+    np.testing.assert_allclose(scene.visible_fractions(0.0)[1], alone, atol=1e-4)  # the last sprite is in front
 
 
-def test_a_thing_outside_the_frame_is_not_seen() -> None:
+def test_a_sprite_outside_the_frame_is_invisible() -> None:
     far = MovingSprite(disc((255, 0, 0), 10), np.array([-100.0, 30.0]), np.array([500.0, 30.0]))
     scene = Scene(np.zeros((64, 96, 3), np.float32), [far])
-    assert scene.frame(0.0).max() == 0 and scene.visible_masks(5.0).max() == 0
+    assert scene.frame(0.0).max() == 0 and scene.visible_fractions(5.0).max() == 0
 
 
-# Who appears, who sounds, and in which split
+# Objects, sounding seconds and splits
 
 
 @given(seeds, st.sampled_from(BOTH), st.integers(3, 14))
 @a_few
 def test_every_clip_has_silent_distractors(seed: int, benchmark: str, count: int) -> None:
     names = sorted(DRAWINGS)[:count]
-    roles = sample_objects(benchmark, names[0], names, np.random.default_rng(seed))
-    assert len({role.kind for role in roles}) == len(roles) <= 4
-    sounding = [role for role in roles if role.sounding]
-    assert len(roles) - len(sounding) >= 1
-    assert names[0] in [role.kind for role in sounding]
+    objects = sample_objects(benchmark, names[0], names, np.random.default_rng(seed))
+    assert len({item.category for item in objects}) == len(objects) <= 4
+    sounding = [item for item in objects if item.sounding]
+    assert len(objects) - len(sounding) >= 1
+    assert names[0] in [item.category for item in sounding]
     if benchmark == "s4":
-        assert [role.sounding for role in sounding] == [range(5)]
+        assert [item.sounding for item in sounding] == [range(5)]
     else:
         assert len(sounding) in (2, 3)
-        assert all(0 <= role.sounding.start < role.sounding.stop <= 5 for role in sounding)
+        assert all(0 <= item.sounding.start < item.sounding.stop <= 5 for item in sounding)
 
 
-def test_empty_seconds_are_rare_but_possible() -> None:
-    heard = Counter[int]()
+def test_seconds_without_sound_are_rare() -> None:
+    seconds = Counter[int]()
     for seed in range(300):
-        roles = sample_objects("ms3", "drum", sorted(DRAWINGS), np.random.default_rng(seed))
-        heard[len(set().union(*(role.sounding for role in roles)))] += 1
-    assert 0.9 < heard[5] / 300 < 1
+        objects = sample_objects("ms3", "drum", sorted(DRAWINGS), np.random.default_rng(seed))
+        seconds[len(set().union(*(item.sounding for item in objects)))] += 1
+    assert 0.9 < seconds[5] / 300 < 1
 
 
 @given(st.integers(1, 400), st.integers(1, 43))
 @a_few
-def test_each_kind_is_in_each_split_as_far_as_counts_allow(clips: int, count: int) -> None:
-    leads = [str(i % count) for i in range(clips)]
-    splits = assign_splits(leads)
+def test_each_category_is_in_each_split_if_it_has_enough_clips(clips: int, count: int) -> None:
+    targets = [str(i % count) for i in range(clips)]
+    splits = assign_splits(targets)
     if clips >= 3:
         assert set(splits) == set(SPLITS)
-    for kind in set(leads):
-        have = Counter(split for lead, split in zip(leads, splits, strict=True) if lead == kind)
+    for category in set(targets):
+        have = Counter(split for target, split in zip(targets, splits, strict=True) if target == category)
         total = sum(have.values())
         assert len(have) == min(3, total)
         if total >= 10:
             assert abs(have["train"] / total - 0.7) < 0.1 and abs(have["val"] - have["test"]) <= 1
 
 
-def test_kinds_lead_in_turn() -> None:
-    leads = Counter(order.target for order in plan_clips("s4", 33, SpriteLibrary.categories, 5))
-    assert set(leads) == set(DRAWINGS) and set(leads.values()) == {2, 3}
+def test_categories_take_turns_as_targets() -> None:
+    targets = Counter(spec.target for spec in plan_clips("s4", 33, BuiltinLibrary.categories, 5))
+    assert set(targets) == set(DRAWINGS) and set(targets.values()) == {2, 3}
     assert (
-        len({order.target for order in plan_clips("s4", 4, SpriteLibrary.categories, 5)}) == 4
-    )  # fewer clips than kinds
+        len({spec.target for spec in plan_clips("s4", 4, BuiltinLibrary.categories, 5)}) == 4
+    )  # fewer clips than categories
 
 
-# Drawings and sounds
+# Sprites and sounds
 
 
-@given(kinds, st.floats(20, 90), seeds)
+@given(categories, st.floats(20, 90), seeds)
 @a_few
-def test_sprites(kind: str, radius: float, seed: int) -> None:
-    rgba = sprite(kind, radius, np.random.default_rng(seed))
+def test_sprites(category: str, radius: float, seed: int) -> None:
+    rgba = render_sprite(category, radius, np.random.default_rng(seed))
     assert rgba.dtype == np.float32 and rgba.shape == (round(2 * radius), round(2 * radius), 4)
-    colour, alpha = rgba[..., :3], rgba[..., 3:]
+    color, alpha = rgba[..., :3], rgba[..., 3:]
     assert np.isfinite(rgba).all() and alpha.min() >= 0 and alpha.max() == 1
-    assert (colour >= 0).all() and (colour <= 255 * alpha + 1e-3).all()
+    assert (color >= 0).all() and (color <= 255 * alpha + 1e-3).all()
     edge = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
     assert edge.max() < 0.5  # nothing is cut off
     assert 1.4 < alpha.sum() / radius**2 < 3
-    assert np.array_equal(rgba, sprite(kind, radius, np.random.default_rng(seed)))
+    assert np.array_equal(rgba, render_sprite(category, radius, np.random.default_rng(seed)))
 
 
-@given(kinds, st.sampled_from([SYNTHESIS_RATE, 2 * SYNTHESIS_RATE, 5 * SYNTHESIS_RATE]), seeds)
+@given(categories, st.sampled_from([SYNTHESIS_RATE, 2 * SYNTHESIS_RATE, 5 * SYNTHESIS_RATE]), seeds)
 @a_few
-def test_sounds(kind: str, samples: int, seed: int) -> None:
-    track = sound(kind, samples, np.random.default_rng(seed))
+def test_sounds(category: str, samples: int, seed: int) -> None:
+    track = synthesize(category, samples, np.random.default_rng(seed))
     assert track.dtype == np.float32 and track.shape == (samples,) and np.isfinite(track).all()
     seconds = np.sqrt(np.square(track.reshape(-1, SYNTHESIS_RATE)).mean(axis=1))
-    assert seconds.min() > 0.35  # each second is heard
-    assert np.array_equal(track, sound(kind, samples, np.random.default_rng(seed)))
+    assert seconds.min() > 0.35  # each second is audible
+    assert np.array_equal(track, synthesize(category, samples, np.random.default_rng(seed)))
 
 
-def test_each_drawing_has_its_sound() -> None:
+def test_each_drawing_has_a_sound() -> None:
     assert len(DRAWINGS) >= 12 and list(DRAWINGS) == list(SOUNDS)
 
 
-def test_one_second_tells_the_kind() -> None:
-    """The nearest other sound, by its coarse spectrum and how that varies in a second, is of the same kind."""
+def test_one_second_determines_the_category() -> None:
+    """The nearest other sound, in coarse spectrum and its variation within a second, has the same category."""
     edges = np.unique(np.geomspace(4, 2000, 33).astype(int))
     features, labels = [], []
-    for kind in SOUNDS:
+    for category in SOUNDS:
         for seed in range(4):
-            for second in sound(kind, 3 * SYNTHESIS_RATE, np.random.default_rng(seed)).reshape(3, SYNTHESIS_RATE):
+            for second in synthesize(category, 3 * SYNTHESIS_RATE, np.random.default_rng(seed)).reshape(
+                3, SYNTHESIS_RATE
+            ):
                 power = np.abs(np.fft.rfft(second.reshape(10, -1) * np.hanning(SYNTHESIS_RATE // 10))) ** 2
                 bands = np.add.reduceat(power, edges[:-1], axis=1)
                 bands = np.log(bands / bands.sum() + 1e-4)
                 features.append(np.concatenate([bands.mean(axis=0), bands.std(axis=0)]))
-                labels.append((kind, seed))
+                labels.append((category, seed))
     table = np.stack(features)
     table = (table - table.mean(axis=0)) / table.std(axis=0)
     distance = np.square(table[:, None] - table).sum(axis=2)
@@ -277,9 +280,9 @@ def test_one_second_tells_the_kind() -> None:
     assert np.mean(right) > 0.93
 
 
-def test_mix_sounds_when_the_roles_say_so() -> None:
-    roles = [SceneObject("siren", range(1, 3)), SceneObject("drum", range(0))]
-    track = mix_audio(roles, SpriteLibrary(), np.random.default_rng(0))
+def test_mix_is_loud_when_objects_sound() -> None:
+    objects = [SceneObject("siren", range(1, 3)), SceneObject("drum", range(0))]
+    track = mix_audio(objects, BuiltinLibrary(), np.random.default_rng(0))
     assert track.shape == (5 * SYNTHESIS_RATE,) and track.dtype == np.float32 and np.abs(track).max() <= 0.9
     loud = 20 * np.log10(np.sqrt(np.square(track.reshape(5, SYNTHESIS_RATE)).mean(axis=1)))
     assert min(loud[1:3]) > max(loud[0], *loud[3:]) + 10
@@ -287,27 +290,27 @@ def test_mix_sounds_when_the_roles_say_so() -> None:
 
 @given(st.integers(100, 6 * SYNTHESIS_RATE), seeds)
 @a_few
-def test_recordings_of_any_length_fill_the_seconds(length: int, seed: int) -> None:
+def test_recordings_of_any_length_are_looped_or_cut(length: int, seed: int) -> None:
     recording = np.sin(np.arange(length) * 0.1).astype(np.float32)
     track = loop(recording, 2 * SYNTHESIS_RATE, np.random.default_rng(seed))
     assert track.shape == (2 * SYNTHESIS_RATE,) and np.isfinite(track).all()
     assert np.square(track).mean() == pytest.approx(1, rel=1e-3)
 
 
-# A folder of pictures
+# Pictures and recordings from a folder
 
-COLOURS = {"red": (230, 20, 20), "green": (20, 200, 20), "blue": (30, 30, 230)}
+COLORS = {"red": (230, 20, 20), "green": (20, 200, 20), "blue": (30, 30, 230)}
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Three coloured discs, with tones of three rates and lengths."""
+    """Three colored discs, with tones of three sample rates and lengths."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for number, (name, colour) in enumerate(COLOURS.items()):
+    for number, (name, color) in enumerate(COLORS.items()):
         picture = np.zeros((60, 40 + 20 * number, 4), np.uint8)
         half = picture.shape[1] // 2
-        cv2.ellipse(picture, (half, 30), (half - 2, 28), 0, 0, 360, (*colour[::-1], 255), -1)
+        cv2.ellipse(picture, (half, 30), (half - 2, 28), 0, 0, 360, (*color[::-1], 255), -1)
         cv2.imwrite(str(folder / f"{name}.png"), picture)
         rate = (8000, 22050, 44100)[number]
         tone = 0.5 * np.sin(np.arange(int(rate * (0.3 + 3 * number))) * 0.2)
@@ -319,25 +322,25 @@ def test_pictures(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["--out", str(out), "--pictures", str(pictures), "--s4", "3", "--ms3", "1", "--jobs", "1"]) == 0
     data = dataset(out, "s4")
-    assert sorted(clip.category for clip in data.clips) == sorted(COLOURS)
+    assert sorted(clip.category for clip in data.clips) == sorted(COLORS)
     for clip in data.clips:
         frames = read_clip(data.video(clip)).frames
         for frame, path in zip(frames, data.masks(clip), strict=False):
             mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0
             inside = np.median(frame[mask], axis=0)
-            assert np.abs(inside - COLOURS[clip.category]).max() < 30
-            distance = np.abs(frame.astype(int) - COLOURS[clip.category]).max(axis=2)
+            assert np.abs(inside - COLORS[clip.category]).max() < 30
+            distance = np.abs(frame.astype(int) - COLORS[clip.category]).max(axis=2)
             near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) > 0
-            assert not (distance[~near] < 25).any()  # and nothing of it lies outside the mask
+            assert not (distance[~near] < 25).any()  # no part of it lies outside the mask
 
 
-def test_a_recording_loses_its_silence(tmp_path: Path, pictures: Path) -> None:
+def test_silence_is_removed_from_recordings(tmp_path: Path, pictures: Path) -> None:
     quiet = np.zeros(SYNTHESIS_RATE)
     quiet[SYNTHESIS_RATE // 2 : SYNTHESIS_RATE // 2 + SYNTHESIS_RATE // 5] = 0.5 * np.sin(
         np.arange(SYNTHESIS_RATE // 5) * 0.2
     )
     soundfile.write(pictures / "red.wav", quiet, SYNTHESIS_RATE)
-    track = PictureLibrary(pictures).sound("red", 5 * SYNTHESIS_RATE, np.random.default_rng(0))
+    track = FolderLibrary(pictures).audio("red", 5 * SYNTHESIS_RATE, np.random.default_rng(0))
     assert np.sqrt(np.square(track.reshape(5, SYNTHESIS_RATE)).mean(axis=1)).min() > 0.6
 
 
@@ -348,7 +351,7 @@ def spoil(folder: Path, fault: str) -> None:
         case "no sound":
             (folder / "red.wav").unlink()
         case "not a sound":
-            (folder / "red.wav").write_text("nothing to hear")
+            (folder / "red.wav").write_text("not audio")
         case "silent":
             soundfile.write(folder / "red.wav", np.zeros(8000), 8000)
         case "not a picture":
@@ -367,80 +370,80 @@ def spoil(folder: Path, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "named"),
+    ("fault", "message"),
     [
-        ("no sound", "red.png: has no sound"),
-        ("not a sound", "red.wav: not a readable sound"),
-        ("silent", "red.wav: has no sound in it"),
-        ("not a picture", "red.png: not a readable picture"),
+        ("no sound", "red.png: has no recording"),
+        ("not a sound", "red.wav: not a readable audio file"),
+        ("silent", "red.wav: is silent"),
+        ("not a picture", "red.png: not a readable image"),
         ("no alpha", "red.png: has no alpha"),
         ("transparent", "red.png: is transparent"),
-        ("empty", "pictures: holds no NAME.png"),
+        ("empty", "pictures: contains no NAME.png"),
         ("missing", "pictures: no such folder"),
-        ("too few", "pictures: 2 kinds are too few; ms3 needs 3"),
+        ("too few", "pictures: 2 categories are too few; ms3 needs 3"),
     ],
 )
-def test_faulty_pictures_are_named(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str, named: str
+def test_bad_pictures_are_reported(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str, message: str
 ) -> None:
     spoil(pictures, fault)
     out = tmp_path / "out"
     assert main(["--out", str(out), "--pictures", str(pictures), "--s4", "3", "--ms3", "1"]) == 1
-    message = capsys.readouterr().err
-    assert named in message and message.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
     assert not out.exists()
 
 
-# Backgrounds of one's own
+# Photographs as backgrounds
 
 WALLS = {"a.jpg": (20, 120, 220), "b.png": (10, 60, 30)}  # RGB, far from the discs
 
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """Two photographs of walls, one lying and one standing, and a note that is none."""
+    """Two photographs of walls, in landscape and portrait format, and a text file."""
     folder = tmp_path / "photographs"
     folder.mkdir()
-    (folder / "licence.txt").write_text("do as you like")
-    for (name, colour), shape in zip(WALLS.items(), ((90, 200), (400, 130)), strict=True):
-        cv2.imwrite(str(folder / name), np.full((*shape, 3), colour[::-1], np.uint8))
+    (folder / "license.txt").write_text("do as you like")
+    for (name, color), shape in zip(WALLS.items(), ((90, 200), (400, 130)), strict=True):
+        cv2.imwrite(str(folder / name), np.full((*shape, 3), color[::-1], np.uint8))
     return folder
 
 
-def test_things_drift_over_photographs(photographs: Path, tmp_path: Path) -> None:
+def test_sprites_move_over_photographs(photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["--out", str(out), "--backgrounds", str(photographs), "--s4", "6", "--ms3", "0", "--jobs", "2"]) == 0
     data = dataset(out, "s4")
     seen = set()
     for clip in data.clips:
         corners = read_clip(data.video(clip)).frames[0][[0, 0, -1, -1], [0, -1, 0, -1]]
-        usual = np.median(corners, axis=0)  # a thing may drift into a corner
-        seen |= {name for name, colour in WALLS.items() if np.abs(usual - colour).max() < 12}
+        usual = np.median(corners, axis=0)  # a sprite may move into a corner
+        seen |= {name for name, color in WALLS.items() if np.abs(usual - color).max() < 12}
     assert seen == set(WALLS)
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(0, 9))
-def test_a_backdrop_is_part_of_its_photograph(rows: int, columns: int, height: int, width: int, seed: int) -> None:
+def test_a_background_is_a_crop_of_its_photograph(rows: int, columns: int, height: int, width: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         photograph = np.random.default_rng(seed).integers(40, 90, (rows, columns, 3)).astype(np.uint8)
         cv2.imwrite(f"{folder}/noise.png", photograph)
-        backdrop = SpriteLibrary(Path(folder)).background(height, width, np.random.default_rng(seed))
-    assert backdrop.shape == (height, width, 3) and backdrop.dtype == np.float32
+        background = BuiltinLibrary(Path(folder)).background(height, width, np.random.default_rng(seed))
+    assert background.shape == (height, width, 3) and background.dtype == np.float32
     low, high = photograph.min(axis=(0, 1))[::-1], photograph.max(axis=(0, 1))[::-1]
-    assert (backdrop >= low).all() and (backdrop <= high).all()
+    assert (background >= low).all() and (background <= high).all()
 
 
 @pytest.mark.parametrize(
-    ("fault", "named"),
+    ("fault", "message"),
     [
-        ("empty", "photographs: holds no photograph"),
+        ("empty", "photographs: contains no photograph"),
         ("missing", "photographs: no such folder"),
-        ("damaged", "a.jpg: not a readable picture"),
+        ("damaged", "a.jpg: not a readable image"),
     ],
 )
-def test_faulty_photographs_are_named(
-    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str, named: str
+def test_bad_photographs_are_reported(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str, message: str
 ) -> None:
     if fault == "damaged":
         (photographs / "a.jpg").write_bytes(b"no longer")
@@ -449,8 +452,8 @@ def test_faulty_photographs_are_named(
         if fault == "empty":
             photographs.mkdir()
     assert main(["--out", str(tmp_path / "out"), "--backgrounds", str(photographs), "--s4", "1"]) == 1
-    message = capsys.readouterr().err
-    assert named in message and message.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -463,16 +466,16 @@ def test_other_photographs_are_refused(photographs: Path, tmp_path: Path, capsys
         assert "other arguments (backgrounds" in capsys.readouterr().err
 
 
-def test_clips_of_an_earlier_version_go_on(tmp_path: Path) -> None:
+def test_a_recipe_without_backgrounds_is_accepted(tmp_path: Path) -> None:
     arguments = ["--out", str(tmp_path), "--s4", "1", "--ms3", "0", "--jobs", "1"]
     assert main(arguments) == 0
     recipe = json.loads((tmp_path / "compose.json").read_text())
-    del recipe["backgrounds"]  # which it could not have
+    del recipe["backgrounds"]
     (tmp_path / "compose.json").write_text(json.dumps(recipe))
     assert main(arguments) == 0
 
 
-# Bad use
+# Bad input
 
 
 @pytest.mark.parametrize("change", [["--seed", "4"], ["--s4", "6"], ["--size", "160x120"], ["--fps", "12"]])
@@ -492,14 +495,14 @@ def test_changed_pictures_are_refused(pictures: Path, tmp_path: Path, capsys: py
     assert "pictures" in capsys.readouterr().err
 
 
-def test_data_that_was_not_composed_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_data_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "Single-source").mkdir()
     assert main(["--out", str(tmp_path), "--s4", "1"]) == 1
     assert "was not composed by this command" in capsys.readouterr().err
     assert list(tmp_path.rglob("*")) == [tmp_path / "Single-source"]
 
 
-def test_an_unwritable_folder_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_folder_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert main(["--out", str(tmp_path / "file"), "--s4", "1"]) == 1
     assert "cannot write into" in capsys.readouterr().err
@@ -513,44 +516,3 @@ def test_bad_usage(tmp_path: Path, arguments: str) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--out", str(tmp_path / "out"), *arguments.split()])
     assert end.value.code == 2 and not (tmp_path / "out").exists()
-
-
-# Videos
-
-
-@pytest.mark.parametrize("fps", [7, 29.97, Fraction(30000, 1001)])
-@pytest.mark.parametrize("samples", [None, np.zeros(2000), np.full((50_000, 2), 8192, np.int16)], ids=str)
-def test_write_video(tmp_path: Path, fps: float, samples: np.ndarray | None) -> None:
-    path = tmp_path / "new" / "video.mp4"
-    shades = range(0, 240, 8)
-    write_video(path, (np.full((33, 47, 3), shade, np.uint8) for shade in shades), fps, samples, SYNTHESIS_RATE)
-    frames = decoded(path)
-    assert [frame.shape for frame in frames] == [(34, 48, 3)] * len(shades)
-    assert max(abs(int(frame[20, 20, 1]) - shade) for frame, shade in zip(frames, shades, strict=True)) <= 3
-    with av.open(str(path)) as container:
-        assert math.isclose(float(container.streams.video[0].average_rate), fps, rel_tol=1e-6)
-        assert len(container.streams.audio) == (samples is not None)
-        if samples is not None:
-            sounds = np.concatenate([block.to_ndarray() for block in container.decode(audio=0)], axis=1)
-            assert len(sounds) == (1 if samples.ndim == 1 else 2)
-            assert 0 <= sounds.shape[1] - len(samples) < 1024
-            assert sounds[0, len(samples) // 2] == pytest.approx(samples.max() / 32768, abs=0.02)
-    assert list(path.parent.iterdir()) == [path]
-
-
-def broken(frame: np.ndarray):  # type: ignore[no-untyped-def]
-    yield frame
-    raise RuntimeError("no more")
-
-
-def test_write_video_leaves_nothing_half_done(tmp_path: Path) -> None:
-    frame, path = np.zeros((32, 32, 3), np.uint8), tmp_path / "video.mp4"
-    with pytest.raises(RuntimeError, match="no more"):
-        write_video(path, broken(frame), 10)
-    with pytest.raises(ValueError, match="no frames"):
-        write_video(path, [], 10)
-    with pytest.raises(ValueError, match="frame 2 is"):
-        write_video(path, [frame, frame[:16]], 10)
-    with pytest.raises(ValueError, match="samples have shape"):
-        write_video(path, [frame], 10, np.zeros((5, 3)))
-    assert list(tmp_path.iterdir()) == []
