@@ -24,8 +24,8 @@ from models.audioclip import AudioCLIP, tokenize
 from models.esresnext import ESResNeXtFBSP, blackman_harris, to_unit_range
 from models.fbsp import FBSP
 from models.registry import create_model
-from synthetic.assets import SpriteLibrary
-from synthetic.audioclip_data import ScenePairs
+from synthetic.clips.assets import BuiltinLibrary
+from synthetic.training.audioclip_data import ScenePairs
 from tests.helpers import golden_values
 from utils.dataset import normalize_frames
 
@@ -519,9 +519,9 @@ def test_amplitude_follows_fidelity(small: AudioCLIP) -> None:
 def test_bfloat16_stays_close_to_float32() -> None:
     """Under autocast, with trained weights and the sounds and pictures they are for; decibels stay in float32."""
     model, rng = create_model("audioclip", "mini"), np.random.default_rng(0)
-    scenes = ScenePairs(SpriteLibrary(), 0)
-    seconds = [scenes.draw(kind, rng, easy=False) for kind in scenes.cast.categories[:6]]
-    sounds = torch.from_numpy(np.stack([s.sound for s in seconds]))
+    scenes = ScenePairs(BuiltinLibrary(), 0)
+    seconds = [scenes.whole_frame(category, rng) for category in scenes.assets.categories[:6]]
+    sounds = torch.from_numpy(np.stack([s.audio for s in seconds]))
     frames = normalize_frames(torch.from_numpy(np.stack([s.frame for s in seconds])), "clip")
 
     def everything() -> list[Tensor]:

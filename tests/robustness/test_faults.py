@@ -26,15 +26,15 @@ import torch
 
 import preprocess_s4
 from avsbench_data import check
-from pretrained import download as fetch
+from pretrained import download
 from supervised import evaluate as supervised_evaluate
 from supervised import train, trainer
 from synthetic import compose
 from tests.helpers import crash_workers as lost
 from tests.helpers.crash_injection import left_behind
 from tests.helpers.tiny_checkpoints import arguments, folder, same
-from tests.models.test_checkpoints import CONTENT, Server, listed, server
-from utils import dataset, preprocess
+from tests.pretrained.test_download import CONTENT, Server, listed, server
+from utils import dataset, http_download, preprocess
 from utils.cli import InputError
 from utils.layout import AVSBench
 from utils.lock import exclusive_lock
@@ -127,7 +127,7 @@ def test_the_numbers_of_a_training_on_a_full_disk(
     assert supervised_evaluate.main(["--run-dir", str(tmp_path / "run")]) == 0
 
 
-def test_fetching_on_a_full_disk(
+def test_downloading_on_a_full_disk(
     server: Server, listed: Callable[..., Path], monkeypatch: Patch, capsys: Capture
 ) -> None:
     """The first file does not fit; what came of it stays for the next time. The second does."""
@@ -144,15 +144,15 @@ def test_fetching_on_a_full_disk(
             return Full(path, mode)
         return original(path, mode, *words, **more)
 
-    monkeypatch.setattr(fetch, "BLOCK", 1 << 16)
+    monkeypatch.setattr(http_download, "CHUNK_BYTES", 1 << 16)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", opening)
-        assert fetch.main(["a", "b", "--to", str(to)]) == 1
+        assert download.main(["a", "b", "--to", str(to)]) == 1
     printed = capsys.readouterr()
-    assert "failed    a.pt" in printed.out and "No space left on device" in printed.out
-    assert "fetched   b.pt" in printed.out and "Traceback" not in printed.err
+    assert "failed     a.pt" in printed.out and "No space left on device" in printed.out
+    assert "downloaded b.pt" in printed.out and "Traceback" not in printed.err
     assert (to / "a.pt.partial").stat().st_size == len(CONTENT) // 2
-    assert fetch.main(["a", "--to", str(to)]) == 0 and (to / "a.pt").read_bytes() == CONTENT
+    assert download.main(["a", "--to", str(to)]) == 0 and (to / "a.pt").read_bytes() == CONTENT
 
 
 def test_a_file_in_the_folders_place(composed: Path, folder: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -373,7 +373,7 @@ def test_what_lost_processes_should_have_done_is_named(
     told(capsys, "not composed: ", "_0001: its process was lost twice")
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 2 and not list((tmp_path / "out").rglob("*.csv"))
     root = benchmark_copy / "Single-source"
-    assert check.main(["--root", str(root), "--dataset", "s4"]) == 1
+    assert check.main(["--root", str(root), "--benchmark", "s4"]) == 1
     printed = capsys.readouterr().out
     assert f"{AVSBench(root, 's4').clips[1].name}: cannot be checked" in printed and "1 with problems" in printed
     monkeypatch.undo()
@@ -499,7 +499,7 @@ def test_a_second_run_in_a_folder_is_refused(
         (compose.main, ["--out", str(tmp_path / "c"), *COMPOSE.split()], tmp_path / "c" / ".lock"),
         (train.main, short(composed, folder, tmp_path / "t"), tmp_path / "t" / ".lock"),
         (evaluate.main, heatmap(composed, tmp_path, "--data.max_clips", "1"), tmp_path / "run" / ".lock"),
-        (fetch.main, ["a", "--to", str(to)], to / ".a.pt.lock"),
+        (download.main, ["a", "--to", str(to)], to / ".a.pt.lock"),
     ):
         with held(lock):
             assert main(words) == 1

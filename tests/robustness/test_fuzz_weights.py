@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from models.mini import MINI, load_mini_audioclip, load_mini_sam
+from models.mini import MINI_DIR, load_mini_audioclip, load_mini_sam
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
@@ -118,7 +118,7 @@ def _deep(levels: int) -> dict[str, Any]:
 def minis(guard: Guard, count: int, seed: int) -> None:
     notes, weights = guard.inside / "audioclip.json", guard.inside / "audioclip.safetensors"
     whole = safetensors_bytes(clip(1).state_dict())
-    sam = json.loads((MINI / "sam.json").read_text())["model"]
+    sam = json.loads((MINI_DIR / "sam.json").read_text())["model"]
     weights.write_bytes(whole)
 
     def attempt(name: str, text: str) -> None:
@@ -133,7 +133,7 @@ def minis(guard: Guard, count: int, seed: int) -> None:
     texts = ("", "[", "null", "[]", '{"model": 3}', '{"model": {}}', '{"model": {"speed": 9}}', "[" * 100_000, "\u00ff")
     for text in texts:
         attempt(text[:30], text)
-    (guard.inside / "sam.safetensors").write_bytes((MINI / "sam.safetensors").read_bytes())
+    (guard.inside / "sam.safetensors").write_bytes((MINI_DIR / "sam.safetensors").read_bytes())
     for name in sam:
         for value in (*odd[:5], {}):
             (guard.inside / "sam.json").write_text(json.dumps({"model": sam | {name: value}}))

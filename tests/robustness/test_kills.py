@@ -21,7 +21,7 @@ import yaml
 
 from tests.helpers.crash_injection import Forks, Run, left_behind, until_done
 from tests.helpers.tiny_checkpoints import arguments, folder, same
-from tests.models.test_checkpoints import CONTENT, Server
+from tests.pretrained.test_download import CONTENT, Server
 from utils.layout import AVSBench
 
 __all__ = ["folder"]  # a fixture
@@ -45,7 +45,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 class SlowServer(Server):
     """Sends a file in eighty pieces, a millisecond apart."""
 
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
+    def respond(self, request: BaseHTTPRequestHandler) -> None:
         whole = request.wfile
 
         class Slow:
@@ -59,7 +59,7 @@ class SlowServer(Server):
 
         request.wfile = Slow()  # type: ignore[assignment]
         try:
-            super().answer(request)
+            super().respond(request)
         except ConnectionError:
             pass  # killed
         finally:
@@ -120,11 +120,17 @@ def way(
         yield lambda out: Run("supervised.train", [*arguments(composed, folder, out), *more.split()])
     else:
         monkeypatch.setenv("no_proxy", "*")
-        server, listed = SlowServer(), tmp_path / "list.yaml"
+        server, listed = SlowServer(), tmp_path / "checkpoints.yaml"
         digest = hashlib.sha256(CONTENT).hexdigest()
-        good = {"file": "a.pt", "url": server.url + "a", "size": len(CONTENT), "sha256": digest, "used_by": ["a row"]}
+        good = {
+            "file": "a.pt",
+            "url": server.url + "a",
+            "size": len(CONTENT),
+            "sha256": digest,
+            "used_by": ["a configuration"],
+        }
         listed.write_text(yaml.safe_dump([{"name": "a", **good}, {**good, "name": "b", "file": "b.pt", "sha256": ""}]))
-        settings = {"pretrained.download.CHECKPOINTS": str(listed), "pretrained.download.BLOCK": 4096}
+        settings = {"models.registry.PRETRAINED": str(tmp_path), "utils.http_download.CHUNK_BYTES": 4096}
         yield lambda out: Run("pretrained.download", ["--all", "--to", str(out)], settings=settings)
         server.http.shutdown()
         server.http.server_close()
@@ -163,7 +169,7 @@ def killed(forks: Forks, way: Way, tmp_path: Path, kills: int, seed: int) -> Non
 
 
 EXEMPT = ("s4_preprocess_report.csv", "log.txt", "job.json", "own.csv", "index.html")
-FAST = ["compose", "preprocess", "proposals", "train", "fetch", "demo"]
+FAST = ["compose", "preprocess", "proposals", "train", "download", "demo"]
 SLOW = [
     "compose",
     "compose_parallel",
@@ -182,6 +188,8 @@ def test_killed_once(forks: Forks, way: Way, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way, kills", [*((name, 8) for name in SLOW), ("fetch", 12), ("tables", 3)], indirect=["way"])
+@pytest.mark.parametrize(
+    "way, kills", [*((name, 8) for name in SLOW), ("download", 12), ("tables", 3)], indirect=["way"]
+)
 def test_killed_at_many_moments(forks: Forks, way: Way, tmp_path: Path, kills: int) -> None:
     killed(forks, way, tmp_path, kills, seed=kills)

@@ -106,7 +106,7 @@ def data(request: pytest.FixtureRequest, benchmark_copy: Path) -> AVSBench:
 
 
 def run_check(data: AVSBench, *more: str) -> int:
-    return check.main(["--root", str(data.root), "--dataset", data.benchmark.name, "--jobs", "1", *more])
+    return check.main(["--root", str(data.root), "--benchmark", data.benchmark.name, "--jobs", "1", *more])
 
 
 def test_masks_in_black_and_white_are_read_however_they_are_stored(
@@ -122,7 +122,7 @@ def test_masks_in_black_and_white_are_read_however_they_are_stored(
     for value in (0, 255):  # nothing sounds, or all of it does
         path.write_bytes(png(grey(np.full((224, 224), value))))
         assert dataset[0]["masks"][2].unique().tolist() == [value / 255]
-    assert run_check(data) == 0 and "all well" in capsys.readouterr().out
+    assert run_check(data) == 0 and "all ok" in capsys.readouterr().out
 
 
 def test_all_others_are_refused_with_the_values_found(data: AVSBench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +137,7 @@ def test_all_others_are_refused_with_the_values_found(data: AVSBench, capsys: py
         assert line.startswith(f"{path}: not a black-and-white mask: holds {told}") and "\n" not in line, name
         assert check.clip_problems(data, clip, raw=False, features=False) == [f"{line} — obtain gt_masks again"], name
     assert run_check(data) == 1
-    assert line in (said := capsys.readouterr().out) and "1 with problems" in said and "all well" not in said
+    assert line in (said := capsys.readouterr().out) and "1 with problems" in said and "all ok" not in said
 
 
 def test_masks_in_grey_are_dithered_as_in_the_original_if_asked(
@@ -166,9 +166,9 @@ def test_masks_in_grey_are_dithered_as_in_the_original_if_asked(
         assert not isinstance(refusal.value, SoftMaskError)
     path.write_bytes(png(grey(levels)))
     capsys.readouterr()
-    for more, code in ([], 1), (["--soft_masks", "dither"], 0):
+    for more, code in ([], 1), (["--soft-masks", "dither"], 0):
         assert run_check(data, *more) == code
-        assert f"note: 1 masks are in grey, {between} pixels" in capsys.readouterr().out
+        assert f"note: 1 masks are gray, with {between} pixels" in capsys.readouterr().out
 
 
 def test_what_does_not_belong_to_the_pixels_changes_no_mask(tmp_path: Path) -> None:

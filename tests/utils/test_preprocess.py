@@ -375,13 +375,13 @@ def test_bad_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def run_check(root: Path, benchmark: str = "s4") -> int:
-    return check.main(["--root", str(root), "--dataset", benchmark, "--jobs", "1"])
+    return check.main(["--root", str(root), "--benchmark", benchmark, "--jobs", "1"])
 
 
 def test_check_is_quiet_when_all_is_well(composed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, benchmark in (("Single-source", "s4"), ("Multi-sources", "ms3")):
         assert run_check(composed / folder, benchmark) == 0
-        assert "all well" in capsys.readouterr().out
+        assert "all ok" in capsys.readouterr().out
 
 
 def test_check_names_every_fault(benchmark_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
