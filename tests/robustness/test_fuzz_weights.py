@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from models.mini import MINI_DIR, load_mini_audioclip, load_mini_sam
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from models.audioclip import AudioCLIP
 from models.checkpoints import load_checkpoint, read_state_dict
 from models.key_maps import load_audio, load_visual
+from models.registry import MINI_DIR, create_model
 from supervised import state, train
 from tests.helpers.tiny_checkpoints import SIZES, arguments, clip, folder
 from tests.robustness import archives
@@ -123,7 +123,7 @@ def minis(guard: Guard, count: int, seed: int) -> None:
 
     def attempt(name: str, text: str) -> None:
         notes.write_text(text)
-        guard.attempt(f"miniature: {name}", partial(load_mini_audioclip, guard.inside))
+        guard.attempt(f"miniature: {name}", partial(create_model, "audioclip", guard.inside))
 
     attempt("whole", json.dumps({"model": SIZES}))
     odd: tuple[Any, ...] = (0, -1, 3, 10**9, 10**30, 2.5, "8", None, [], [10**6] * 4, [4000] * 4)
@@ -137,15 +137,15 @@ def minis(guard: Guard, count: int, seed: int) -> None:
     for name in sam:
         for value in (*odd[:5], {}):
             (guard.inside / "sam.json").write_text(json.dumps({"model": sam | {name: value}}))
-            guard.attempt(f"miniature SAM: {name} = {value!r}", partial(load_mini_sam, guard.inside))
+            guard.attempt(f"miniature SAM: {name} = {value!r}", partial(create_model, "sam_mini", guard.inside))
     notes.write_text(json.dumps({"model": SIZES}))
     for name, content in archives.safetensors(clip(1).state_dict()).items():
         weights.write_bytes(content)
-        guard.attempt(f"miniature {name}", partial(load_mini_audioclip, guard.inside))
+        guard.attempt(f"miniature {name}", partial(create_model, "audioclip", guard.inside))
     weights.write_bytes(whole)
     for name, content in mutated({"a.json": json.dumps({"model": SIZES}).encode()}, count, seed):
         notes.write_bytes(content)
-        guard.attempt(f"miniature: {name}", partial(load_mini_audioclip, guard.inside))
+        guard.attempt(f"miniature: {name}", partial(create_model, "audioclip", guard.inside))
 
 
 def caches(guard: Guard, count: int, seed: int) -> None:

@@ -78,13 +78,13 @@ from pathlib import Path
 import huggingface_hub
 from models.audioclip import tokenize
 from models.backbones import build_backbone
-from models.mini import load_mini_audioclip, load_mini_sam
+from models.registry import create_model
 assert not huggingface_hub.constants.HF_HUB_OFFLINE
 tokenize(["a dog barks"])
 for name in ("resnet18", "resnet50", "pvt_v2_b0"):
     build_backbone(name)
-load_mini_audioclip()
-load_mini_sam()
+create_model("audioclip", "mini")
+create_model("sam_mini")
 print("done")
 """
 

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from models.mini import load_mini_sam
 
+from models.registry import create_model
 from study.plan import load_study
 from supervised import train
 from supervised.options import Options as Supervised
@@ -102,14 +102,14 @@ def test_options_that_differ_are_named() -> None:
 def test_a_file_for_a_miniature_says_which_size(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(InputError, match=f"is a file, but a miniature is a folder .* say --sam.model {said}$"):
-        load_mini_sam(tmp_path / name)
+        create_model("sam_mini", tmp_path / name)
 
 
 def test_the_size_of_a_file_tells_the_size_of_a_sam(tmp_path: Path) -> None:
     with (tmp_path / "own.pth").open("wb") as file:
         file.truncate(375_042_383)  # that of the public ViT-B; it takes no room
     with pytest.raises(InputError, match=r"say --sam.model vit_b$"):
-        load_mini_sam(tmp_path / "own.pth")
+        create_model("sam_mini", tmp_path / "own.pth")
 
 
 @pytest.mark.parametrize(
