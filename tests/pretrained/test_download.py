@@ -251,10 +251,10 @@ def test_checkpoints_yaml(capsys: pytest.CaptureFixture[str]) -> None:
         assert entry.sha256_prefix in (entry.file or ""), "the prefix is what the file's name says"
     assert download.main(["--list"]) == 0
     assert capsys.readouterr().out.count("\n") == len(known)
-    used = {entry.file for entry in known if entry.used_by}
+    used = {entry.name for entry in known if entry.used_by}
     configs = " ".join(path.read_text() for path in (REPOSITORY / "supervised" / "configs").glob("*.yaml"))
-    for name in ("resnet50-19c8e357.pth", "pvt_v2_b5.pth"):
-        assert name in configs and name in used
+    for name in ("resnet50", "pvt-v2-b5"):
+        assert f"weights: {name}" in configs and name in used
 
 
 def test_as_a_command_with_another_weights_folder(tmp_path: Path) -> None:
