@@ -1,9 +1,9 @@
-# make demo · make test · make lint · make bench · make mutants · make pretrain — each makes what it needs.
+# Targets: demo, test, test-all, lint, bench, mutants, pretrain. Each sets up the environment it needs.
 PYTHON ?= python3
 RUN := .venv/bin/python
 MINI := avsbench_data/mini
-# Small networks gain nothing by a second thread, and lose much by it where something else runs.
-ONE := OMP_NUM_THREADS=1
+# Small networks gain nothing from a second thread, and slow down if other programs run.
+SINGLE_THREAD := OMP_NUM_THREADS=1
 export PYTHONPATH := $(CURDIR)
 
 .PHONY: setup demo clean-demo pretrain pretrain-audioclip pretrain-sam test test-all lint mutants bench
@@ -16,24 +16,24 @@ setup: .venv/ready
 	VIRTUAL_ENV="$(CURDIR)/.venv" .venv/bin/uv pip install --quiet --requirement environment_config/requirements.txt
 	touch $@
 
-# The study in small: compose clips, preprocess them, show one as anybody's video, then every row, its tables and a page.
+# The synthetic study: compose and preprocess clips, run the demo on one video, then all configurations, tables and a page.
 demo: .venv/ready
 	$(RUN) -m synthetic.compose --out $(MINI)
 	$(RUN) preprocess_s4.py --root $(MINI)/Single-source
 	$(RUN) preprocess_ms3.py --root $(MINI)/Multi-sources
-	$(ONE) $(RUN) demo.py $(MINI)/Single-source/s4_data/raw_videos/test/guitar/guitar_0008.mp4
+	$(SINGLE_THREAD) $(RUN) demo.py $(MINI)/Single-source/s4_data/raw_videos/test/guitar/guitar_0008.mp4
 	$(RUN) reproduce_tables.py --study mini --out runs/mini
-	@echo "The study: runs/mini/index.html. One clip as anybody's video: runs/demo/guitar_0008/index.html"
+	@echo "Synthetic study: runs/mini/index.html. Demo on one video: runs/demo/guitar_0008/index.html"
 
 clean-demo:
 	rm -rf $(MINI) runs/mini runs/demo
 
-# The weights of pretrained/mini from nothing, into runs/pretrain: about half an hour on two cores.
+# Train the small weights of pretrained/mini from scratch, into runs/pretrain: about half an hour on two cores.
 pretrain: .venv/ready
 	$(MAKE) --jobs 2 pretrain-audioclip pretrain-sam
 
 pretrain-audioclip pretrain-sam: pretrain-%: .venv/ready
-	$(ONE) $(RUN) -m synthetic.train $* --out runs/pretrain
+	$(SINGLE_THREAD) $(RUN) -m synthetic.train $* --out runs/pretrain
 
 test: .venv/ready
 	$(RUN) -m pytest
@@ -46,9 +46,9 @@ lint: .venv/ready
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 
-# Small faults planted in the numeric core: do the tests notice? About half an hour.
+# Mutation tests of the numeric core: whether the tests detect small changes of it. About half an hour.
 mutants: .venv/ready
-	$(ONE) $(RUN) -m tests.mutation
+	$(SINGLE_THREAD) $(RUN) -m tests.mutation
 
 bench: .venv/ready
 	$(RUN) -m benchmarks --out benchmarks/results.md
