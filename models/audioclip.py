@@ -1,4 +1,4 @@
-"""AudioCLIP: images, texts and sounds in one embedding space.
+"""AudioCLIP: a joint embedding space of images, texts and audio.
 
 CLIP's ResNet-50 and text transformer (open_clip's modules) beside the ESResNeXt-FBSP audio tower. The
 state-dict names are those of the published ``AudioCLIP-Full-Training.pt`` (861 entries).
@@ -37,7 +37,7 @@ class Logits(NamedTuple):
 
 
 class DenseAttentionPool(AttentionPool2d):
-    """CLIP's attention pool that can answer for every location, not for the mean token alone."""
+    """CLIP's attention pool with embeddings of every location in addition to that of the mean token."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Pooled embedding (N, output_dim) of a feature map (N, C, h, w)."""
@@ -58,14 +58,14 @@ class DenseAttentionPool(AttentionPool2d):
             return projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
         value = heads(self.v_proj(tokens))
-        # CLIP Surgery: locations attend where their values agree. It holds for the mean token as well.
+        # CLIP Surgery: value-value attention, for the mean token as well.
         key = value if surgery else heads(self.k_proj(tokens))
         query = value[:, :, :queries] if surgery else heads(self.q_proj(tokens[:, :queries]))
         attended = F.scaled_dot_product_attention(query, key, value)
         return self.c_proj(attended.transpose(1, 2).flatten(2))
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """Position embeddings (1 + height·width, C), resized bilinearly for another grid than the trained."""
+        """Position embeddings (1 + height·width, C), resized bilinearly for another grid than in training."""
         side = math.isqrt(len(self.positional_embedding) - 1)
         if (height, width) == (side, side):
             return self.positional_embedding
@@ -76,7 +76,7 @@ class DenseAttentionPool(AttentionPool2d):
 
 
 class DenseResNet(ModifiedResNet):
-    """CLIP's ResNet with its four feature maps and the dense attention pool."""
+    """CLIP's ResNet with four feature maps and the dense attention pool."""
 
     def __init__(self, layers: Sequence[int], output_dim: int, heads: int, image_size: int, width: int) -> None:
         super().__init__(list(layers), output_dim, heads, image_size, width)
@@ -92,23 +92,23 @@ class DenseResNet(ModifiedResNet):
 
 
 class AudioCLIP(nn.Module):
-    """Encoders of images, texts and sounds with a common embedding space.
+    """Encoders of images, texts and audio with a joint embedding space.
 
-    The defaults are the published network (134 111 910 parameters); a miniature is the same class at other
-    sizes. For bfloat16 run it under ``torch.autocast``: spectrum, decibels and logits then stay in float32.
+    The defaults are the published network (134 111 910 parameters); small weights use the same class with other
+    sizes. For bfloat16, run it under ``torch.autocast``: spectrum, decibels and logits then stay in float32.
 
     Args:
         embed_dim: length of the embeddings.
-        image_size: side in pixels that the position embeddings are made for, a multiple of 32.
+        image_size: side in pixels that the position embeddings are trained for, a multiple of 32.
         vision_layers: bottleneck blocks of the image tower's four stages.
-        vision_width: channels of its stem, even; it pools with ``vision_width / 2`` heads.
+        vision_width: channels of its stem, even; the attention pool has ``vision_width / 2`` heads.
         text: whether to have a text tower.
         context_length, text_width, text_heads, text_layers: sizes of the text tower.
         audio_n_fft, audio_hop, audio_win, audio_layers, audio_width, audio_groups, audio_width_per_group:
             sizes of the audio tower, see :class:`~models.esresnext.ESResNeXtFBSP`.
-        fidelity: amplitude at which the audio tower gets waveforms. ``"corrected"`` scales [-1, 1] to the
-            range of 16-bit integers that its weights were trained on; ``"published"`` feeds [-1, 1] as the
-            segmentation study did, which leaves the tower some 8 bits of the sound.
+        fidelity: amplitude of the audio tower's input. ``"corrected"`` scales [-1, 1] to the range of 16-bit
+            integers that its weights were trained on; ``"published"`` passes [-1, 1] as the segmentation study did,
+            which leaves a resolution of some 8 bits.
     """
 
     def __init__(
@@ -167,40 +167,40 @@ class AudioCLIP(nn.Module):
         self.logit_scale_at = nn.Parameter(torch.tensor(math.log(100)))
 
     def encode_audio(self, waveform: Tensor) -> Tensor:
-        """Embeddings (N, embed_dim), not normalised, of mono sounds.
+        """Embeddings (N, embed_dim), not normalized, of mono waveforms.
 
         Args:
             waveform: (N, samples) or (N, 1, samples), floats in [-1, 1] at 44.1 kHz.
 
         Raises:
-            ValueError: another shape (several channels are not mixed for you), integers, NaN or infinite
+            ValueError: another shape (channels are not mixed down), integers, NaN or infinite
                 samples, or samples far outside [-1, 1].
         """
         return self.audio(scale_waveform(waveform, self.fidelity))
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Embeddings (N, embed_dim), not normalised, of ``images`` as :meth:`image_pyramid` takes them."""
+        """Embeddings (N, embed_dim), not normalized, of ``images``, as in :meth:`image_pyramid`."""
         return self.visual(self._validate_images(images))
 
     def image_pyramid(self, images: Tensor, surgery: bool = False) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Feature maps and location-wise embeddings of images.
+        """Feature maps and embeddings of every location of images.
 
         Args:
-            images: (N, 3, H, W), floats normalised by CLIP's statistics, at least 32 pixels a side.
-            surgery: pool by value-value attention (CLIP Surgery), whose locations keep to their own content.
-                ``pooled`` then is its mean token, not CLIP's image embedding.
+            images: (N, 3, H, W), floats normalized by CLIP's statistics, at least 32 pixels a side.
+            surgery: pool by value-value attention (CLIP Surgery), which keeps embeddings local. ``pooled`` is then its
+                mean token, not CLIP's image embedding.
 
         Returns:
             ([x1, x2, x3, x4], dense, pooled): the stages' maps at strides 4, 8, 16, 32 (256, 512, 1024 and
             2048 channels at the published sizes); dense embeddings (N, embed_dim, H/32, W/32); pooled
-            embeddings (N, embed_dim). No embedding is normalised.
+            embeddings (N, embed_dim). Embeddings are not normalized.
         """
         maps = self.visual.pyramid(self._validate_images(images))
         dense, pooled = self.visual.attnpool.dense(maps[-1], surgery=surgery)
         return maps, dense, pooled
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings (N, embed_dim), not normalised, of N texts.
+        """Embeddings (N, embed_dim), not normalized, of N texts.
 
         Raises:
             ValueError: a single string in place of a list, no text, or a text longer than the context.
@@ -209,7 +209,7 @@ class AudioCLIP(nn.Module):
         if not self.has_text:
             raise RuntimeError("this AudioCLIP has no text tower (text=False)")
         tokens = tokenize(texts, len(self.positional_embedding)).to(self.positional_embedding.device)
-        # Causal attention: what follows the last end mark of the batch cannot change anything before it.
+        # Attention is causal, so tokens after the last end mark of the batch have no effect.
         end = tokens.argmax(dim=1)
         tokens = tokens[:, : int(end.max()) + 1]
         length = tokens.shape[1]
@@ -222,7 +222,7 @@ class AudioCLIP(nn.Module):
     def forward(
         self, waveform: Tensor | None = None, images: Tensor | None = None, texts: Sequence[str] | None = None
     ) -> Logits:
-        """Encode what is given, each as its ``encode_`` method takes it, and compare; see :meth:`logits`."""
+        """Logits between the given modalities, each an input of its ``encode_`` method."""
         return self.logits(
             None if waveform is None else self.encode_audio(waveform),
             None if images is None else self.encode_image(images),
@@ -240,7 +240,7 @@ class AudioCLIP(nn.Module):
     def contrastive_loss(self, logits: Logits) -> Tensor:
         """AudioCLIP's training loss (scalar) of square logits whose diagonal holds the true pairs.
 
-        The cross-entropies along rows and along columns, summed over the P pairs of modalities at hand and
+        The cross-entropies along rows and along columns, summed over the P given pairs of modalities and
         divided by P! (as published), plus the norm penalty of the FBSP filters.
 
         Raises:
@@ -262,12 +262,16 @@ class AudioCLIP(nn.Module):
         if images.ndim != 4 or shape[1] != 3 or min(shape[2:]) < 32:
             raise ValueError(f"images must be (N, 3, H, W) with H, W >= 32, got {shape}")
         if not images.is_floating_point():
-            raise ValueError(f"images must be normalised floats, got {images.dtype}")
+            raise ValueError(f"images must be normalized floats, got {images.dtype}")
         return images.to(self.visual.conv1.weight.dtype)
 
 
 def scale_waveform(waveform: Tensor, fidelity: Fidelity) -> Tensor:
-    """A waveform as the audio tower gets it under a fidelity; ValueError as :meth:`AudioCLIP.encode_audio` says."""
+    """Scale a waveform to the input range of the audio tower under a fidelity.
+
+    Raises:
+        ValueError: as in :meth:`AudioCLIP.encode_audio`.
+    """
     if not waveform.is_floating_point():
         raise ValueError(f"waveform must be floats in [-1, 1], got {waveform.dtype} (divide int16 by 32768)")
     peak = waveform.detach().abs().max().item() if waveform.numel() else 0.0
@@ -287,7 +291,7 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
     ids = torch.zeros(len(texts), context_length, dtype=torch.long)
     for row, text in zip(ids, texts, strict=True):
         tokens = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
-        # open_clip's own call would cut a long text; the original refuses it.
+        # open_clip's own call truncates a long text; the original raises an error.
         if len(tokens) > context_length:
             raise ValueError(f"text of {len(tokens)} tokens exceeds the {context_length} of the context: {text!r}")
         row[: len(tokens)] = torch.tensor(tokens)
@@ -296,13 +300,13 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _tokenizer() -> SimpleTokenizer:
-    return SimpleTokenizer()  # reads the vocabulary that ships with open_clip, once, when first needed
+    return SimpleTokenizer()  # reads the vocabulary that ships with open_clip
 
 
 def _similarity(rows: Tensor | None, columns: Tensor | None, log_scale: Tensor) -> Tensor | None:
     if rows is None or columns is None:
         return None
-    # In half precision a logit near 100 would come in steps of a half.
+    # Half precision would round a logit near 100 to steps of a half.
     with torch.autocast(rows.device.type, enabled=False):
         dtype = torch.promote_types(torch.promote_types(rows.dtype, columns.dtype), torch.float32)
         unit_rows, unit_columns = (x.to(dtype) / x.to(dtype).norm(dim=-1, keepdim=True) for x in (rows, columns))

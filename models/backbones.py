@@ -1,7 +1,7 @@
-"""Visual backbones: frames -> four feature maps at strides 4, 8, 16 and 32.
+"""Visual backbones with four feature maps, at strides 4, 8, 16 and 32.
 
 torchvision's ResNets and timm's PVT-v2, with the public ImageNet checkpoints of the original
-(`resnet50-19c8e357.pth`, `pvt_v2_b5.pth`) mapped to their names.
+(`resnet50-19c8e357.pth`, `pvt_v2_b5.pth`) mapped to their keys.
 """
 
 import re
@@ -12,7 +12,7 @@ import timm
 import torchvision
 from torch import Tensor, nn
 
-# Widths of the four maps, finest first. The study uses resnet50 and pvt_v2_b5; the others are for small machines.
+# Channels of the four maps, finest first. The study uses resnet50 and pvt_v2_b5; the others suit small machines.
 WIDTHS: dict[str, tuple[int, int, int, int]] = {
     "resnet18": (64, 128, 256, 512),
     "resnet50": (256, 512, 1024, 2048),
@@ -22,7 +22,7 @@ WIDTHS: dict[str, tuple[int, int, int, int]] = {
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNet without its classifier; (N, 3, H, W) -> four maps."""
+    """torchvision's ResNet without its classifier."""
 
     def __init__(self, name: str):
         super().__init__()
@@ -32,7 +32,7 @@ class ResNet(nn.Module):
         self.layer3, self.layer4 = network.layer3, network.layer4
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps after layer1 ... layer4."""
+        """The four maps after layer1 ... layer4 of images (N, 3, H, W)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -41,9 +41,9 @@ class ResNet(nn.Module):
 
 
 class PVT(nn.Module):
-    """timm's PVT-v2 without its classifier; (N, 3, H, W) -> four maps, each after its stage's norm.
+    """timm's PVT-v2 without its classifier; each map is taken after the norm of its stage.
 
-    Stochastic depth rises linearly to 0.1 as in the original.
+    Stochastic depth rises linearly to 0.1, as in the original.
     """
 
     def __init__(self, name: str):
@@ -53,7 +53,7 @@ class PVT(nn.Module):
         self.stages: nn.Sequential = network.stages
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps after stages 1 ... 4."""
+        """The four maps after stages 1 ... 4 of images (N, 3, H, W)."""
         x = self.patch_embed(images)
         maps = []
         for stage in self.stages:
@@ -62,14 +62,18 @@ class PVT(nn.Module):
 
 
 def build_backbone(name: str) -> nn.Module:
-    """A randomly initialised backbone by name. Raises ValueError on an unknown one."""
+    """A randomly initialized backbone.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
     if name not in WIDTHS:
         raise ValueError(f"unknown backbone '{name}'; choose from {', '.join(WIDTHS)}")
     return PVT(name) if name.startswith("pvt") else ResNet(name)
 
 
 def rename_pvt_key(key: str) -> str:
-    """A key of the public PVT-v2 code -> timm's: `block2.0.attn.q.weight` -> `stages.1.blocks.0.attn.q.weight`."""
+    """timm's key for one of the public PVT-v2 code: `stages.1.blocks.0.attn.q.weight` for `block2.0.attn.q.weight`."""
     key = re.sub(r"^patch_embed1\.", "patch_embed.", key)
     key = re.sub(r"^patch_embed(\d)\.", lambda m: f"stages.{int(m[1]) - 1}.downsample.", key)
     key = re.sub(r"^block(\d)\.", lambda m: f"stages.{int(m[1]) - 1}.blocks.", key)
@@ -78,9 +82,10 @@ def rename_pvt_key(key: str) -> str:
 
 
 def load_imagenet(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a public ImageNet checkpoint of the same architecture; its classifier is left out.
+    """Load a public ImageNet checkpoint of the same architecture without its classifier.
 
-    Raises RuntimeError naming missing, unexpected or misshapen keys.
+    Raises:
+        RuntimeError: naming missing, unexpected and misshapen keys.
     """
     kept = {key: value for key, value in state.items() if not key.startswith(("fc.", "head."))}
     if isinstance(backbone, PVT):

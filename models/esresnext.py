@@ -16,9 +16,9 @@ from torchvision.models.resnet import Bottleneck
 
 from models.fbsp import FBSP
 
-# Kernels (frequency, time) of the five attention branches: they look along one axis in turn, then along both.
+# Kernels (frequency, time) of the five attention branches: along one axis in turn, then along both.
 ATTENTION_KERNELS = ((3, 1), (1, 5), (3, 1), (1, 5), (3, 5))
-POWER_FLOOR = 1e-18  # -180 dB stands for a power of zero
+POWER_FLOOR = 1e-18  # a power of zero becomes -180 dB
 
 
 class Attention2d(nn.Module):
@@ -38,9 +38,9 @@ class Attention2d(nn.Module):
 
 
 class ESResNeXtFBSP(nn.Module):
-    """Mono waveform in the range of 16-bit integers to an embedding.
+    """From a mono waveform in the range of 16-bit integers to an embedding.
 
-    The defaults are the published network for 44.1 kHz sound (32 104 771 parameters).
+    The defaults are the published network for 44.1 kHz audio (32 104 771 parameters).
 
     Args:
         embed_dim: length of the embedding.
@@ -91,16 +91,16 @@ class ESResNeXtFBSP(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Embeddings (N, embed_dim), not normalised, of a ``waveform`` as :meth:`spectrogram` takes it."""
+        """Embeddings (N, embed_dim), not normalized, of a ``waveform`` as in :meth:`spectrogram`."""
         return self.fc(self.pool(waveform))
 
     def pool(self, waveform: Tensor) -> Tensor:
-        """The features (N, channels of the last stage) that ``fc`` projects, for such a ``waveform``."""
+        """The features (N, channels of the last stage) that ``fc`` projects, of such a ``waveform``."""
         x = self.spectrogram(waveform).squeeze(1).to(self.conv1.weight.dtype)
         x = F.max_pool2d(self.bn1(self.conv1(x)).relu(), 3, stride=2, padding=1)
         for s in range(1, 5):
             y = self.get_submodule(f"layer{s}")(x)
-            # In place would be wrong: the ReLU that made y needs it for its gradient.
+            # Not in place: y is needed for the gradient of the ReLU that computed it.
             x = y * self.get_submodule(f"att{s}")(x, y.shape[-2:])
         pooled = F.adaptive_avg_pool2d(x, 1) * self.att5(x, (1, 1))
         return pooled.flatten(1)
@@ -123,7 +123,7 @@ class ESResNeXtFBSP(nn.Module):
         if mono.ndim != 2 or mono.shape[1] == 0:
             shape = tuple(waveform.shape)
             raise ValueError(f"waveform must be mono, (N, samples) or (N, 1, samples), samples > 0, got {shape}")
-        # Half precision holds neither the powers nor the frequencies.
+        # Half precision cannot represent the powers or the frequencies.
         with torch.autocast(waveform.device.type, enabled=False):
             spectra = self.fbsp(self._frames(to_unit_range(mono)))
             power = spectra.square().sum(dim=-2)  # (N, M, bins)
@@ -144,8 +144,8 @@ class ESResNeXtFBSP(nn.Module):
 def to_unit_range(waveform: Tensor) -> Tensor:
     """Map samples in [-32768, 32767] to [-1, 1], in float32.
 
-    The order of the four operations is part of the model: on input that is already in [-1, 1] (as the
-    published segmentation code feeds it) the sum rounds to steps of 1/256; a simplified formula would not.
+    The order of the four operations is part of the model: on input that is already in [-1, 1] (the
+    input of the published segmentation code) the sum rounds to steps of 1/256; a simplified formula would not.
     """
     return ((waveform.float() + 32768) * 2) / 65535 - 1
 
@@ -153,7 +153,7 @@ def to_unit_range(waveform: Tensor) -> Tensor:
 def blackman_harris(length: int) -> Tensor:
     """Periodic four-term Blackman-Harris window (length,) in float32."""
     terms = (0.35875, 0.48829, 0.14128, 0.01168)
-    # On the CPU first: torch's windows mix devices where a network is built without memory.
+    # On the CPU first: torch's windows mix devices under a meta device context.
     window = torch.signal.windows.general_cosine(
         length, a=terms, sym=False, dtype=torch.float64, device=torch.device("cpu")
     )
@@ -161,7 +161,7 @@ def blackman_harris(length: int) -> Tensor:
 
 
 def _stage(in_channels: int, planes: int, blocks: int, stride: int, groups: int, width_per_group: int) -> nn.Sequential:
-    """A stage of torchvision's bottlenecks; the first one strides and always projects its shortcut."""
+    """A stage of torchvision's bottlenecks; the first one has the stride and always a projected shortcut."""
     out_channels = planes * Bottleneck.expansion
     shortcut = nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)

@@ -1,7 +1,7 @@
 """FBSP: a learnable bank of complex frequency B-spline wavelets, the first layer of AudioCLIP's audio tower.
 
 Filter k is a complex exponential of frequency ``fc[k]`` under a window ``sinc(fb[k]·t / m[k]) ** m[k]`` of
-order ``m[k]`` and bandwidth ``fb[k]``. At initialisation (m = 0, fb = 1, fc = k) the layer is a plain Fourier
+order ``m[k]`` and bandwidth ``fb[k]``. At initialization (m = 0, fb = 1, fc = k) the layer is a plain Fourier
 transform of the frame. Source: Guzhov et al., "ESResNe(X)t-fbsp: Learning Robust Time-Frequency
 Transformation of Audio" (2021).
 """
@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 EPS = 1e-8
-FLOOR = 1e-30  # keeps powers and roots off 0, where their gradients are not finite
+FLOOR = 1e-30  # lower bound of powers and roots, whose gradients at 0 are not finite
 
 
 class FBSP(nn.Module):
-    """Time frames to complex spectra by ``n_fft // 2 + 1`` learnable filters.
+    """From time frames to complex spectra by ``n_fft // 2 + 1`` learnable filters.
 
-    Building the filters costs more than applying them to one clip. They depend on the parameters alone, so as
-    long as no gradient is wanted they are built once and kept (two float32 tables of ``n_fft // 2 + 1`` by
-    ``n_fft``: 16.8 MB at 2048). The kept filters never enter the state dict or a pickle.
+    Building the filters costs more than applying them to one clip. They depend on the parameters only, so they are
+    cached while no gradient is needed (two float32 tables of ``n_fft // 2 + 1`` by ``n_fft``: 16.8 MB at 2048). The
+    cache is neither in the state dict nor in a pickle.
 
     Args:
         n_fft: filter length in samples, at least 2.
@@ -46,7 +46,7 @@ class FBSP(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Spectra (..., 2, n_filters), real and imaginary parts, of ``frames`` (..., samples).
 
-        A frame shorter than ``n_fft`` is centred in zeros.
+        A frame shorter than ``n_fft`` is zero-padded on both sides.
 
         Raises:
             ValueError: a frame is longer than ``n_fft``.
@@ -55,35 +55,35 @@ class FBSP(nn.Module):
         if missing < 0:
             raise ValueError(f"frames of {frames.shape[-1]} samples are longer than the {self.n_fft}-tap filters")
         filters = self.filters()
-        # Leaving the zeros out would save a fifth of this product but sum in another order. Rounding in weak
-        # bins is what the rest of the tower amplifies most, so the order stays that of the original program.
+        # Without the zeros the product would take a fifth less time, but sum in another order. The tower amplifies
+        # rounding in weak bins, so the order of the original program is kept.
         padded = F.pad(frames.to(filters.dtype), (missing // 2, missing - missing // 2))
         return F.linear(padded, filters.flatten(0, 1)).unflatten(-1, (2, self.n_filters))
 
     def filters(self) -> Tensor:
         """Filters (2, n_filters, n_fft), real and imaginary parts, in float32 (float64 for a double model).
 
-        Rebuilt with gradients in train mode, and in eval mode too where autograd is on and a parameter asks
-        for it: fine-tuning with frozen statistics must not lose gradients unnoticed. Otherwise built once.
+        Rebuilt with gradients in train mode, and in eval mode if autograd is on and a parameter requires a gradient
+        (fine-tuning with frozen statistics). Otherwise cached.
         """
         if self.training or (torch.is_grad_enabled() and any(p.requires_grad for p in self._filter_parameters())):
             self._cache = None
             self._normalize_gradients()
             return self.build_filters()
-        # Comparing the values themselves (3 short vectors) also notices what version counters miss: writes
-        # through `.data`, parameters replaced by load_state_dict(assign=True), moves to a device or dtype.
+        # Comparing the values (3 short vectors) also detects what version counters miss: writes through `.data`,
+        # parameters replaced by load_state_dict(assign=True), another device or dtype.
         values = torch.stack(self._filter_parameters()).detach()
         if self._cache is None or not _same(self._cache[0], values):
-            # Plain tensors even under inference_mode, so that a later backward pass may save them.
+            # Normal tensors even under inference_mode, so that a later backward pass can save them.
             with torch.inference_mode(False), torch.no_grad():
                 self._cache = (values.clone(), self.build_filters())
         return self._cache[1]
 
     def build_filters(self) -> Tensor:
-        """Filters (2, n_filters, n_fft) of the present parameters: differentiable, nothing kept.
+        """Filters (2, n_filters, n_fft) of the current parameters: differentiable and not cached.
 
         Raises:
-            ValueError: parameters in bfloat16, which rounds the frequencies above 256 to other ones.
+            ValueError: parameters in bfloat16, which cannot represent all frequencies above 256.
         """
         if self.m.dtype == torch.bfloat16:
             raise ValueError("FBSP frequencies do not survive bfloat16; keep float32 weights and use torch.autocast")
@@ -101,11 +101,11 @@ class FBSP(nn.Module):
         angle = fc * time  # of the carrier exp(-i·angle)
         cos, sin = angle.cos(), angle.sin()
         filters = torch.stack((window_real * cos + window_imag * sin, window_imag * cos - window_real * sin))
-        # A bandwidth driven below zero silences its filter instead of filling it with NaN.
+        # A negative bandwidth makes the filter zero instead of NaN.
         return filters * fb.clamp_min(FLOOR).sqrt() / math.sqrt(self.n_fft)
 
     def norm_penalty(self) -> Tensor:
-        """Mean over the filters of (||W_k||_2 - 1)^2, the term of the training loss that holds their norm."""
+        """Mean over the filters of (||W_k||_2 - 1)^2, the norm penalty of the training loss."""
         norms = torch.linalg.vector_norm(self.filters(), dim=(0, 2))
         return F.mse_loss(norms, torch.ones_like(norms))
 
@@ -113,9 +113,9 @@ class FBSP(nn.Module):
         return [self.m, self.fb, self.fc]
 
     def _normalize_gradients(self) -> None:
-        """Have each parameter's gradient scaled to a maximum of 1 in training, as published.
+        """Scale each parameter's gradient to a maximum of 1 in training, as published.
 
-        Of several processes that train together, it is the gradient of all that is scaled.
+        In distributed training the averaged gradient of all processes is scaled.
         """
 
         def scaled(gradient: Tensor) -> Tensor:
@@ -128,20 +128,20 @@ class FBSP(nn.Module):
             return gradient / (gradient.abs().max() + EPS)
 
         for parameter in self._filter_parameters():
-            # The mark lives and dies with the tensor, as its hooks do: a deep copy or an assigned parameter
-            # has neither and gets both at its first call.
+            # The flag belongs to the tensor, as its hooks do: a deep copy or an assigned parameter has neither and
+            # gets both at its first call.
             if parameter.requires_grad and not hasattr(parameter, "_gradient_is_scaled"):
                 parameter.register_hook(scaled)
                 parameter._gradient_is_scaled = True  # type: ignore[attr-defined]
 
     def train(self, mode: bool = True) -> FBSP:
-        """Switch mode; training drops the kept filters, which would only hold memory."""
+        """Switch mode; training clears the cached filters to free memory."""
         if mode:
             self._cache = None
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> FBSP:
-        self._cache = None  # also frees filters left on the device that the module moves away from
+        self._cache = None  # also frees filters on the previous device
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the study makes of each public checkpoint: whole networks, or towers of AudioCLIP from other sources.
+"""Loading of the public checkpoints into whole networks, or into towers of AudioCLIP.
 
 | file                                    | into                    | by                                       |
 |-----------------------------------------|-------------------------|------------------------------------------|
@@ -8,11 +8,11 @@
 | AudioCLIP-{Full,Partial}-Training.pt    | AudioCLIP's audio tower | load_audio                               |
 | ESRNXFBSP.pt                            | AudioCLIP's audio tower | load_audio; fc stays random              |
 | resnet50-19c8e357.pth, pvt_v2_b5.pth    | models.backbones        | models.backbones.load_imagenet           |
-| vggish-10086976.pth                     | models.vggish           | load_checkpoint; the names are ours      |
+| vggish-10086976.pth                     | models.vggish           | load_checkpoint; the keys are equal      |
 
-The original loads all of these with strict=False and tells the sources apart by words in their paths. Here the
-content tells, everything but what the table leaves random must fit, and every loader returns the names of what
-stayed random. All raise RuntimeError naming missing, unexpected and misshapen keys and then change nothing.
+The original loads all of these with strict=False and distinguishes the sources by words in their paths. Here the
+content decides, and everything but the parts that the table leaves random must fit. Every loader returns the keys that
+keep random weights, and raises RuntimeError naming missing, unexpected and misshapen keys before it changes anything.
 Source: SAM4AVS (BMVC 2023), the ablation of initial weights.
 """
 
@@ -32,22 +32,22 @@ ATTENTION_POOL = ("attnpool.",)
 
 
 def tower_state(state: State, name: str) -> dict[str, Tensor]:
-    """One tower ("visual" or "audio") of an AudioCLIP's or a CLIP's state dict, in the tower's own names."""
+    """The state dict of one tower ("visual" or "audio") in a state dict of AudioCLIP or CLIP."""
     return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
 
 
 def resnet_stages(state: State) -> dict[str, Tensor]:
-    """torchvision's ResNet without its stem and classifier: layer1 ... layer4, whose names CLIP shares.
+    """The keys of torchvision's ResNet that CLIP's has, too: layer1 ... layer4.
 
-    CLIP halves the resolution by pooling where torchvision uses a stride, so equal weights do not mean equal maps.
+    CLIP halves the resolution by pooling where torchvision uses a stride, so equal weights do not give equal maps.
     """
     return {key: value for key, value in state.items() if not key.startswith(("conv1.", "bn1.", "fc."))}
 
 
 def esresnext_audio(state: State) -> dict[str, Tensor]:
-    """ESResNeXt-FBSP without its classifier of 527 AudioSet classes; `audio.` before the names is taken off.
+    """The keys of ESResNeXt-FBSP without the prefix `audio.` and the classifier of 527 AudioSet classes.
 
-    The classifier is `fc`; `fbsp.fc`, the centre frequencies of the filters, is kept.
+    The classifier is `fc`; `fbsp.fc`, the center frequencies of the filters, is kept.
     """
     bare = {key.removeprefix("audio."): value for key, value in state.items()}
     return {key: value for key, value in bare.items() if key not in ("fc.weight", "fc.bias")}
@@ -56,7 +56,8 @@ def esresnext_audio(state: State) -> dict[str, Tensor]:
 def load_audioclip(model: AudioCLIP, state: State) -> list[str]:
     """Load a whole AudioCLIP: all 861 entries, or all but the text tower's into a model without one.
 
-    Nothing stays random: the list returned is empty.
+    Returns:
+        An empty list, because nothing stays random.
     """
     if not model.has_text:
         state = {key: value for key, value in state.items() if not key.startswith(TEXT)}
@@ -66,7 +67,7 @@ def load_audioclip(model: AudioCLIP, state: State) -> list[str]:
 def load_visual(visual: nn.Module, state: State) -> list[str]:
     """Load the image tower from AudioCLIP's or CLIP's weights (whole), or from torchvision's ResNet-50.
 
-    From ResNet-50 the stem and the attention pool stay random: 24 entries, beside the stem's three counters.
+    From ResNet-50 the stem and the attention pool stay random: 24 entries, in addition to three num_batches_tracked.
     """
     if clip := tower_state(state, "visual"):
         return load_strict(visual, clip, counters=False)

@@ -27,12 +27,12 @@ if TYPE_CHECKING:  # commands that only look for files need not wait for torch
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
 MINI_DIR = PRETRAINED / "mini"
-SMALL_FILES = ("audioclip.safetensors", "sam.safetensors")  # the files of small weights in their folder
+SMALL_FILES = ("audioclip.safetensors", "sam.safetensors")  # in a folder of small weights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file as pretrained/checkpoints.yaml, which explains the fields, lists it."""
+    """An entry of pretrained/checkpoints.yaml, which explains the fields."""
 
     name: str
     file: str | None
@@ -48,14 +48,19 @@ class Checkpoint:
 
     @property
     def digest(self) -> str:
-        """What the file's sha256 begins with; empty if no checksum is published."""
+        """The sha256 of the file, or its published first digits; empty if no checksum is published."""
         return self.sha256 or self.sha256_prefix
 
 
 @dataclass(frozen=True)
 class _Model:
-    """build: from the checkpoint's path (None for random weights) and options of the network's own. small: the name of
-    its files among small weights. weights: the registered checkpoints that fit, the default first."""
+    """An entry of the register.
+
+    Attributes:
+        build: makes the network from the path of a checkpoint (None for random weights) and constructor arguments.
+        weights: names of the checkpoints that fit, the default first.
+        small: name of the network in a folder of small weights; empty if there are none.
+    """
 
     build: "Callable[..., nn.Module]"
     weights: Sequence[str]
@@ -75,11 +80,12 @@ def weights_dir() -> Path:
 
 
 def find_weights(weights: str | Path, small: str = "") -> Path | None:
-    """The file that a name or a path stands for, whether it exists or not; None for "random".
+    """The path of a checkpoint given by name or path, whether it exists or not; None for "random".
 
     Args:
         weights: a name in pretrained/checkpoints.yaml, "mini", "random", or a path.
-        small: the network's name among small weights: what "mini", or a folder of small weights, is searched for.
+        small: name of the network in a folder of small weights ("audioclip" or "sam"), to which "mini" and the path of
+            such a folder refer.
 
     Raises:
         InputError: if `weights` is neither a registered name nor looks like a path.
@@ -103,13 +109,13 @@ def find_weights(weights: str | Path, small: str = "") -> Path | None:
 
 
 def checkpoint_name(weights: str | Path) -> str:
-    """The registered name of a checkpoint given by name or path, told by its file name; else the text itself."""
+    """The registered name of a checkpoint given by name or path, by its file name; else the argument as a string."""
     names = {checkpoint.file: checkpoint.name for checkpoint in list_checkpoints()}
     return names.get(Path(weights).name, str(weights))
 
 
 def require_weights(path: Path) -> None:
-    """Raise InputError, with the command that gets it where there is one, if a checkpoint is not there."""
+    """Raise InputError if a checkpoint does not exist, with the command that gets it if there is one."""
     if path.is_file():
         return
     public = [checkpoint.name for checkpoint in list_checkpoints() if checkpoint.file == path.name]
@@ -122,7 +128,7 @@ def require_weights(path: Path) -> None:
 
 
 def is_small_weights(path: Path) -> bool:
-    """Whether a checkpoint is one of small weights, whose sizes stand in the JSON file beside it."""
+    """Whether a checkpoint is one of small weights, whose sizes are in the JSON file next to it."""
     return path.name in SMALL_FILES
 
 
@@ -182,7 +188,10 @@ def _sam(config: str) -> "Callable[..., nn.Module]":
         from models.sam import SamConfig, build_sam, matching_configs
         from models.small_weights import load_small
 
-        if path is not None and is_small_weights(path):
+        small = path is not None and is_small_weights(path)
+        if small and config != "mini":
+            raise InputError(f"{path}: small weights do not fit sam_{config}; use sam_mini (--sam.model mini)")
+        if path is not None and small:
             return load_small(path, lambda sizes: build_sam(SamConfig(**sizes)))
         if config == "mini":
             fits = "" if path is None else f", for this file --sam.model {' or '.join(matching_configs(path))}"
@@ -206,7 +215,7 @@ def _vggish(path: Path | None) -> "nn.Module":
 
 
 def _reference(name: str, **fixed: Any) -> "Callable[..., nn.Module]":
-    """A segmentor, which loads what the original's or AVSBench's code has trained."""
+    """Builder of a segmentor, which loads checkpoints of the original code."""
 
     def build(path: Path | None, **options: Any) -> "nn.Module":
         import models

@@ -1,4 +1,4 @@
-"""Segment Anything, built at any size: the published ViT-H, ViT-L and ViT-B, and the miniature.
+"""Segment Anything, at any size: the published ViT-H, ViT-L and ViT-B, and small weights.
 
 The modules are segment-anything's own, so the published checkpoints load as they are.
 Source: Kirillov et al., "Segment Anything" (2023), arXiv 2304.02643; segment-anything, `build_sam.py`.
@@ -16,13 +16,21 @@ from torch import nn
 
 @dataclass(frozen=True)
 class SamConfig:
-    """What the sizes of SAM differ in.
+    """The sizes of a SAM.
 
-    width, depth, heads, global_blocks: of the image encoder; all but the global blocks attend within windows.
-    image_size: side in pixels that every image is scaled and padded to. patch: side of a token.
-    window: side of a window, in tokens. relative: whether attention has relative positions.
-    channels: of the image embedding, the prompts and the mask decoder. decoder_mlp, decoder_heads, iou_hidden: of
-    the mask decoder.
+    Attributes:
+        width: channels of the image encoder.
+        depth: its blocks.
+        heads: its attention heads.
+        global_blocks: indices of the blocks with global attention; the others attend within windows.
+        image_size: side in pixels that every image is scaled and padded to.
+        patch: side of a token in pixels.
+        window: side of an attention window in tokens.
+        relative: whether attention has relative positions.
+        channels: of the image embedding, the prompts and the mask decoder.
+        decoder_mlp: hidden width of the mask decoder's MLPs.
+        decoder_heads: attention heads of the mask decoder.
+        iou_hidden: hidden width of the IoU head.
     """
 
     width: int
@@ -50,7 +58,7 @@ def build_sam(config: SamConfig | str) -> Sam:
     """A Sam with random weights, in eval mode and without gradients.
 
     Args:
-        config: its sizes, or the name of public ones, a key of SAM_CONFIGS.
+        config: the sizes, or a key of SAM_CONFIGS.
     """
     size = SAM_CONFIGS[config] if isinstance(config, str) else config
     grid = size.image_size // size.patch
@@ -84,7 +92,7 @@ def build_sam(config: SamConfig | str) -> Sam:
 
 
 def matching_configs(path: Path) -> list[str]:
-    """The keys of SAM_CONFIGS whose weights a file may hold, as far as its name or its size tells; else all."""
+    """The key of SAM_CONFIGS that a checkpoint belongs to, by its name or size; all keys if that is ambiguous."""
     with torch.device("meta"):
         sizes = {name: 4 * sum(p.numel() for p in build_sam(name).parameters()) for name in SAM_CONFIGS}
     size = path.stat().st_size

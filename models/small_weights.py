@@ -1,4 +1,4 @@
-"""Small networks: the classes of the public ones, whose sizes stand in a JSON file beside the weights."""
+"""Small networks: the classes of the public ones with the sizes in a JSON file next to the weights."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,15 +11,15 @@ from torch import nn
 from models.checkpoints import describe_mismatch, load_checkpoint, read_state_dict
 from utils.cli import InputError
 
-MAX_SIZE = 8192  # of any number among the sizes
+MAX_SIZE = 8192  # bound of any number in the JSON file, against damaged files
 M = TypeVar("M", bound=nn.Module)
 
 
 def read_sizes(weights: Path) -> dict[str, Any]:
-    """The sizes of a small network: the entry "model" of the JSON file beside its .safetensors file.
+    """The sizes of a small network: the entry "model" of the JSON file next to its .safetensors file.
 
     Raises:
-        InputError: if the JSON file is missing or states no plausible sizes.
+        InputError: if the JSON file is missing or has no plausible sizes.
     """
     notes = weights.with_suffix(".json")
     if not notes.is_file():
@@ -30,11 +30,15 @@ def read_sizes(weights: Path) -> dict[str, Any]:
             raise ValueError(f"a size above {MAX_SIZE}")
         return dict(sizes)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{notes}: does not state the sizes of a network ({error})") from error
+        raise InputError(f"{notes}: does not contain the sizes of a network ({error})") from error
 
 
 def load_small(weights: Path, build: Callable[[dict[str, Any]], M]) -> M:
-    """The network that `build` makes of the sizes, filled from a .safetensors file, in eval mode.
+    """A small network in eval mode.
+
+    Args:
+        weights: the .safetensors file.
+        build: constructs the network from the sizes.
 
     Raises:
         InputError: if a file is missing or damaged, or the two do not fit each other.
@@ -42,18 +46,19 @@ def load_small(weights: Path, build: Callable[[dict[str, Any]], M]) -> M:
     sizes = read_sizes(weights)
     try:
         with torch.device("meta"):
-            plan = build(sizes)  # takes no memory, whatever the sizes are
-    except Exception as error:  # of as many types as there are ways to state impossible sizes
-        raise InputError(f"{weights.with_suffix('.json')}: does not state the sizes of a network ({error})") from error
-    if problem := describe_mismatch(plan, read_state_dict(weights), counters=False):
-        raise InputError(f"{weights}: does not fit {type(plan).__name__}: {problem}")
+            skeleton = build(sizes)  # takes no memory, whatever the sizes are
+    except Exception as error:  # impossible sizes raise errors of many types
+        notes = weights.with_suffix(".json")
+        raise InputError(f"{notes}: does not contain the sizes of a network ({error})") from error
+    if problem := describe_mismatch(skeleton, read_state_dict(weights), counters=False):
+        raise InputError(f"{weights}: does not fit {type(skeleton).__name__}: {problem}")
     model = build(sizes)
     load_checkpoint(model, weights)
     return model.eval()
 
 
 def _max_size(sizes: Any) -> float:
-    """The largest of the sizes; numbers of layers count a hundredfold, for each takes modules."""
+    """The largest number; numbers of layers count a hundredfold, because each builds modules."""
     if isinstance(sizes, Mapping):
         return max((_max_size(v) * (100 if "layers" in k or k == "depth" else 1) for k, v in sizes.items()), default=0)
     if isinstance(sizes, list):

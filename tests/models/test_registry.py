@@ -161,6 +161,8 @@ def test_sam_mini_takes_small_weights_only(tmp_path: Path) -> None:
         create_model("sam_mini", tmp_path / "sam_vit_b_01ec64.pth")
     with pytest.raises(InputError, match=r"random: sam_mini takes a folder of small weights$"):
         create_model("sam_mini", "random")
+    with pytest.raises(InputError, match=r"sam.safetensors: small weights do not fit sam_vit_b; use sam_mini"):
+        create_model("sam_vit_b", "mini")
     shutil.copy(MINI_DIR / "sam.json", tmp_path)
     (tmp_path / "sam.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"sam.safetensors: damaged"):
