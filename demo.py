@@ -26,7 +26,8 @@ from utils.device import select_device
 from utils.files import sha256
 from utils.video_info import open_video
 from zero_shot.demo import run
-from zero_shot.demo_folder import DemoOutputs, MaskRate, check_arguments, check_folder, choose_folder, video_path
+from zero_shot.demo_arguments import check_arguments, video_path
+from zero_shot.demo_folder import DemoOutputs, MaskRate, check_folder, choose_folder
 from zero_shot.methods import build_method
 from zero_shot.options import Options
 

@@ -14,7 +14,7 @@ __all__ = ["Pipeline", "PipelineResult", "load_pipeline"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:  # imported when first asked for: the commands do not wait for it
+    if name in __all__:  # imported on first use, so that commands do not wait for it
         from zero_shot import pipeline
 
         return getattr(pipeline, name)

@@ -1,4 +1,4 @@
-"""The networks of a zero-shot method, each built from the options when it is asked for."""
+"""The networks of a zero-shot method, each built from the options on request."""
 
 from pathlib import Path
 

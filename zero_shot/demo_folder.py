@@ -29,7 +29,6 @@ OUTPUT_NAMES = ("config.yaml", "index.html", "overlay.mp4", "masks", "images", "
 # As utils.files.atomic_path names files.
 PARTIAL_FILE = re.compile(r"\.(demo|masks|config|index|overlay)\.[0-9a-f]{8}\.partial\.\w+")
 UNUSED_OPTIONS = ("data", "run", "metric_batch")  # options that do not change a demo
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
 @dataclass(frozen=True)
@@ -71,32 +70,6 @@ class MaskRecord:
 def printable(path: Path) -> str:
     """A path as text; what is not UTF-8 or not printable becomes the replacement character."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in str(path))
-
-
-def video_path(argument: str) -> Path:
-    """The path that the argument VIDEO stands for.
-
-    Raises:
-        InputError: for a folder or a URL.
-    """
-    path = Path(argument).expanduser()
-    if path.is_dir():
-        videos = (f" such as {child}" for child in sorted(path.iterdir()) if child.suffix.lower() in (".mp4", ".mov"))
-        raise InputError(f"{path}: a folder; name one video file{next(videos, ' in it')}")
-    if URL.match(argument) and not path.exists():
-        raise InputError(f"{argument}: a URL; videos are not downloaded, save it and pass the path of the file")
-    return path
-
-
-def check_arguments(argv: Sequence[str]) -> None:
-    """Check for a file name that begins with a dash, which would be parsed as an option.
-
-    Raises:
-        InputError: if there is one.
-    """
-    for word in argv[: argv.index("--")] if "--" in argv else argv:
-        if word.startswith("-") and (Path(word).is_file() or re.fullmatch(r"-[^-].*\.(?!\d+$)\w{2,4}", word)):
-            raise InputError(f"{word}: begins with a dash, like an option; if it is the video, write ./{word}")
 
 
 def describe(options: Options, video: VideoInfo, digest: str, outputs: DemoOutputs) -> dict[str, Any]:

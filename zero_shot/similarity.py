@@ -18,33 +18,33 @@ NOISE_SAMPLES = 220_500  # five seconds at 44.1 kHz
 MIN_CONTRAST = 1e-6  # smaller differences of cosines are rounding errors of float32
 
 
-def noise_waveform(kind: Noise, samples: int = NOISE_SAMPLES) -> Tensor:
+def noise_waveform(noise: Noise, samples: int = NOISE_SAMPLES) -> Tensor:
     """Noise, drawn as by NumPy's global generator after `seed(0)`.
 
     Args:
-        kind: "rand" is 0.1·U[0, 1), "gaussian" 0.1·N(0, 1), as published, "zero" silence.
+        noise: "rand" is 0.1·U[0, 1), "gaussian" 0.1·N(0, 1), as published, "zero" silence.
         samples: length of the waveform.
 
     Returns:
         A waveform (1, samples) float32.
 
     Raises:
-        ValueError: for another kind.
+        ValueError: for another value.
     """
     draw = np.random.RandomState(0)  # the legacy generator, for the same numbers
-    if kind == "rand":
-        noise = 0.1 * draw.rand(1, samples)
-    elif kind == "gaussian":
-        noise = 0.1 * draw.randn(1, samples)
-    elif kind == "zero":
-        noise = np.zeros((1, samples))
+    if noise == "rand":
+        waveform = 0.1 * draw.rand(1, samples)
+    elif noise == "gaussian":
+        waveform = 0.1 * draw.randn(1, samples)
+    elif noise == "zero":
+        waveform = np.zeros((1, samples))
     else:
-        raise ValueError(f"noise must be 'rand', 'gaussian' or 'zero', got {kind!r}")
-    return torch.from_numpy(noise.astype(np.float32))
+        raise ValueError(f"noise must be 'rand', 'gaussian' or 'zero', got {noise!r}")
+    return torch.from_numpy(waveform.astype(np.float32))
 
 
 @torch.no_grad()
-def redundant_feature(model: AudioCLIP, kind: Noise) -> Tensor:
+def redundant_feature(model: AudioCLIP, noise: Noise) -> Tensor:
     """What an audio embedding has in common with noise (CLIP Surgery's redundant feature).
 
     The noise is encoded at the amplitude of the model's fidelity. The result depends on the model only, so compute it
@@ -54,12 +54,12 @@ def redundant_feature(model: AudioCLIP, kind: Noise) -> Tensor:
         The normalized embedding (D,) of the noise, zeros for "none", on the model's device.
 
     Raises:
-        ValueError: for another kind.
+        ValueError: for another value.
     """
     device = model.logit_scale_ai.device
-    if kind == "none":
+    if noise == "none":
         return torch.zeros(model.embed_dim, device=device)
-    return F.normalize(model.encode_audio(noise_waveform(kind).to(device)).float(), dim=1)[0]
+    return F.normalize(model.encode_audio(noise_waveform(noise).to(device)).float(), dim=1)[0]
 
 
 def similarity_map(

@@ -20,7 +20,8 @@ from utils.video_stream import read_frames
 from utils.video_writer import write_video
 from zero_shot import evaluate
 from zero_shot.demo import run
-from zero_shot.demo_folder import MASK_LIST, DemoOutputs, check_arguments
+from zero_shot.demo_arguments import check_arguments
+from zero_shot.demo_folder import MASK_LIST, DemoOutputs
 from zero_shot.methods import Prediction
 from zero_shot.options import Options
 

@@ -47,7 +47,7 @@ class GroundingDinoDetector:
             Boxes (K, 4) float32: left, top, right, bottom in pixels of the frame.
 
         Raises:
-            ValueError: for another kind of frame, or a caption without words.
+            ValueError: for a frame of another shape or type, or a caption without words.
         """
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(f"expected a frame (H, W, 3) of uint8, got {frame.shape} of {frame.dtype}")

@@ -21,6 +21,16 @@ from segment_anything.modeling.transformer import Attention, TwoWayAttentionBloc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zero_shot.segmenters.sam_attention import (
+    apply_mlp,
+    attend_to_image,
+    attend_to_tokens,
+    attention_scale,
+    fold_weight,
+    split_heads,
+    upsample_tokens,
+)
+
 PROMPTS_PER_CHUNK = 256  # prompts whose tokens are processed together before image tokens are involved
 
 
@@ -94,9 +104,9 @@ class FastDecoder:
             return SharedImage(
                 keys,
                 where,
-                _heads(to_image.k_proj(keys + where), to_image),
-                _heads(to_image.v_proj(keys), to_image),
-                _heads(to_tokens.q_proj(keys + where), to_tokens),
+                split_heads(to_image.k_proj(keys + where), to_image),
+                split_heads(to_image.v_proj(keys), to_image),
+                split_heads(to_tokens.q_proj(keys + where), to_tokens),
                 (image.shape[1], image.shape[2]),
             )
 
@@ -124,10 +134,10 @@ class FastDecoder:
         one, two = self.first, self.second
         queries = one.norm1(one.self_attn(prompts, prompts, prompts))
         attention = one.cross_attn_token_to_image
-        q = _heads(attention.q_proj(queries + prompts).flatten(0, 1), attention)[None]
+        q = split_heads(attention.q_proj(queries + prompts).flatten(0, 1), attention)[None]
         out = F.scaled_dot_product_attention(q, image.head_keys[None], image.head_values[None])
         attended = attention.out_proj(out[0].transpose(0, 1).reshape(*queries.shape[:2], -1))
-        queries = _mlp(one, one.norm2(queries + attended))
+        queries = apply_mlp(one, one.norm2(queries + attended))
         placed = queries + prompts
         return queries, two.norm1(queries + two.self_attn(placed, placed, queries))
 
@@ -136,19 +146,21 @@ class FastDecoder:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted IoU (P, 4), prompt tokens (P, N, C) and image tokens (P, T, C) from `_own_tokens`' (P, N, C)."""
         back = self.first.cross_attn_image_to_token
-        k = _heads(back.k_proj(one + prompts).flatten(0, 1) * _scale(back), back)  # (H, P·N, d)
+        k = split_heads(back.k_proj(one + prompts).flatten(0, 1) * attention_scale(back), back)  # (H, P·N, d)
         scores = (k @ image.head_queries.transpose(1, 2)).unflatten(1, prompts.shape[:2]).transpose(0, 1)
-        keys = self.first.norm4(_add_attended(image.keys, back, scores.softmax(2).flatten(1, 2), one))
+        keys = self.first.norm4(attend_to_tokens(image.keys, back, scores.softmax(2).flatten(1, 2), one))
 
         placed = keys + image.positions
-        attended = _tokens_to_image(self.second.cross_attn_token_to_image, two + prompts, keys, placed=placed)
-        queries = _mlp(self.second, self.second.norm2(two + attended))
+        attended = attend_to_image(
+            self.second.cross_attn_token_to_image, two + prompts, keys, keys_with_positions=placed
+        )
+        queries = apply_mlp(self.second, self.second.norm2(two + attended))
         back = self.second.cross_attn_image_to_token
-        k = back.k_proj(queries + prompts) * _scale(back)
-        bias = _fold(k, back.q_proj.bias[:, None], back.num_heads)
-        scores = bias + _fold(k, back.q_proj.weight, back.num_heads) @ placed.transpose(1, 2)
+        k = back.k_proj(queries + prompts) * attention_scale(back)
+        bias = fold_weight(k, back.q_proj.bias[:, None], back.num_heads)
+        scores = bias + fold_weight(k, back.q_proj.weight, back.num_heads) @ placed.transpose(1, 2)
         weights = scores.unflatten(1, (back.num_heads, -1)).softmax(2).flatten(1, 2)
-        keys = self.second.norm4(_add_attended(keys, back, weights, queries))
+        keys = self.second.norm4(attend_to_tokens(keys, back, weights, queries))
 
         iou = self._last(image, queries[:, :1], prompts[:, :1], keys)[:, 0]
         return self.decoder.iou_prediction_head(iou), queries, keys
@@ -172,77 +184,14 @@ class FastDecoder:
             queries = self._last(image, decoded.queries[chosen, tokens], decoded.prompts[chosen, tokens], keys)
             weights = torch.stack([mlp(queries[:, i]) for i, mlp in enumerate(mlps)], dim=1)  # (S, 4, C / 8)
             first, norm, activate, second, activate_again = self.decoder.output_upscaling
-            fine = F.layer_norm(_double(first, keys), norm.weight.shape, norm.weight, norm.bias, norm.eps)
-            fine = activate_again(_double(second, activate(fine)))  # (S, 16 T, C / 8)
+            fine = F.layer_norm(upsample_tokens(first, keys), norm.weight.shape, norm.weight, norm.bias, norm.eps)
+            fine = activate_again(upsample_tokens(second, activate(fine)))  # (S, 16 T, C / 8)
             logits = (weights @ fine.transpose(1, 2))[inverse, outputs].float()
         # The 16 pixels of a token are 2×2 blocks of 2×2 pixels.
         h, w = image.grid
         return logits.view(-1, h, w, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * h, 4 * w)
 
     def _last(self, image: SharedImage, queries: Tensor, prompts: Tensor, keys: Tensor) -> Tensor:
-        attended = _tokens_to_image(self.last, queries + prompts, keys, image.positions)
+        attended = attend_to_image(self.last, queries + prompts, keys, image.positions)
         norm: nn.LayerNorm = self.decoder.transformer.norm_final_attn
         return norm(queries + attended)
-
-
-def _heads(x: Tensor, attention: Attention) -> Tensor:
-    """(T, H·d) to (H, T, d)."""
-    return x.unflatten(-1, (attention.num_heads, -1)).transpose(0, 1).contiguous()
-
-
-def _scale(attention: Attention) -> float:
-    return float((attention.internal_dim / attention.num_heads) ** -0.5)
-
-
-def _mlp(layer: TwoWayAttentionBlock, queries: Tensor) -> Tensor:
-    result: Tensor = layer.norm3(queries + layer.mlp(queries))
-    return result
-
-
-def _fold(x: Tensor, weight: Tensor, heads: int) -> Tensor:
-    """Each head of x (P, N, H·d) times its rows of `weight` (H·d, C): (P, H·N, C)."""
-    return torch.einsum("pnhd,hdc->phnc", x.unflatten(-1, (heads, -1)), weight.unflatten(0, (heads, -1))).flatten(1, 2)
-
-
-def _tokens_to_image(
-    attention: Attention, queries: Tensor, keys: Tensor, positions: Tensor | None = None, placed: Tensor | None = None
-) -> Tensor:
-    """Prompt tokens (P, N, C) attend to their image tokens `keys` (P, T, C) with `positions` (T, C): (P, N, C).
-
-    `placed` is keys + positions, if already computed. The bias of k_proj shifts all scores of a query equally and so
-    has no effect on the softmax.
-    """
-    heads = attention.num_heads
-    folded = _fold(attention.q_proj(queries) * _scale(attention), attention.k_proj.weight, heads)
-    if placed is None:
-        assert positions is not None
-        scores = folded @ keys.transpose(1, 2) + folded @ positions.T
-    else:
-        scores = folded @ placed.transpose(1, 2)
-    mixed = scores.softmax(-1) @ keys  # (P, H·N, C)
-    values = attention.v_proj.weight.unflatten(0, (heads, -1))
-    out = torch.einsum("phnc,hdc->pnhd", mixed.unflatten(1, (heads, -1)), values).flatten(2)
-    result: Tensor = attention.out_proj(out + attention.v_proj.bias)
-    return result
-
-
-def _add_attended(keys: Tensor, attention: Attention, weights: Tensor, queries: Tensor) -> Tensor:
-    """keys, (T, C) or (P, T, C), plus their attention to queries (P, N, C) with weights (P, H·N, T).
-
-    Keys (P, T, C) may be overwritten.
-    """
-    values = _fold(attention.v_proj(queries), attention.out_proj.weight.T, attention.num_heads)
-    values = values + attention.out_proj.bias / attention.num_heads  # each head's weights sum to one
-    weights = weights.transpose(1, 2)
-    if not keys.dtype == weights.dtype == values.dtype:
-        return keys + weights @ values  # under autocast the sum stays in float32
-    if keys.dim() == 3:
-        return keys.baddbmm_(weights, values)
-    return torch.baddbmm(keys.expand(len(weights), -1, -1), weights, values)
-
-
-def _double(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """A transposed convolution of kernel and stride 2 on (S, T, C): each token becomes 2×2 in a row, (S, 4 T, C')."""
-    assert layer.bias is not None
-    weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (4 C', C)
-    return F.linear(x, weight, layer.bias.repeat(4)).unflatten(-1, (4, -1)).flatten(1, 2)
