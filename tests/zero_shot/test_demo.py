@@ -73,7 +73,7 @@ def masks(out: Path) -> list[np.ndarray]:
 
 
 def missing(out: Path) -> list[str]:
-    """What the page names and the folder lacks; and what comes from elsewhere."""
+    """Files that the page refers to and that do not exist."""
     page = (out / "index.html").read_text(encoding="utf-8")
     named = re.findall(r"""(?:src|href|poster)=["']([^"']+)""", page)
     assert "overlay.mp4" in named and "http" not in page
@@ -104,8 +104,8 @@ def test_one_mask_a_second(tmp_path: Path, fps: float, seconds: float, size: tup
     assert "Film &amp; &lt;Co&gt;.mp4" in (out / "index.html").read_text()
 
 
-def test_masks_and_sound_stay_with_their_frames(tmp_path: Path) -> None:
-    """The loud second, 1 to 2, flips the mask exactly over frames 25 to 49; and the overlay's sound is loud there."""
+def test_masks_and_audio_are_synchronous(tmp_path: Path) -> None:
+    """The loud second, 1 to 2, inverts the mask in frames 25 to 49, where the audio of the overlay is loud."""
     path, sound = tmp_path / "a.mp4", tone(3)
     sound[RATE : 2 * RATE] *= 3
     write_video(path, moving(75), 25, sound)
@@ -125,8 +125,8 @@ def test_masks_and_sound_stay_with_their_frames(tmp_path: Path) -> None:
         assert loud[0] == pytest.approx(RATE, abs=200) and loud[-1] == pytest.approx(2 * RATE, abs=200)
 
 
-def test_a_variable_rate_ends_in_step(tmp_path: Path) -> None:
-    """A frame that stays for two seconds leaves the sound of the overlay where it was."""
+def test_audio_is_synchronous_with_a_variable_frame_rate(tmp_path: Path) -> None:
+    """A frame that is shown for two seconds does not shift the audio of the overlay."""
     stamps = [40 * n for n in range(25)] + [3000 + 40 * n for n in range(25)]
     sound = np.concatenate([0.1 * tone(3, 48_000, 2), 2.5 * tone(1, 48_000, 2)])
     out = make(tmp_path, mux(tmp_path / "a.mkv", "libx264", stamps, sound, "flac"))
@@ -137,7 +137,7 @@ def test_a_variable_rate_ends_in_step(tmp_path: Path) -> None:
     assert np.flatnonzero(track > 0.5 * 32768)[0] == pytest.approx(3 * 48_000, abs=200)
 
 
-def test_pictures_on_request(tmp_path: Path, clip_file: ClipMaker) -> None:
+def test_requested_images_are_saved(tmp_path: Path, clip_file: ClipMaker) -> None:
     path = clip_file("pictures.mp4", seconds=2, fps=4)
     out = make(tmp_path, path, mask_rate="frame", heatmaps=True, prompts=True)
     names = [f"{n:06d}.jpg" for n in range(1, 9)]
@@ -154,7 +154,7 @@ def test_pictures_on_request(tmp_path: Path, clip_file: ClipMaker) -> None:
     assert not (out / "heatmaps").exists() and not (out / "prompts").exists() and len(masks(out)) == 2
 
 
-def test_a_long_video_gets_a_page_of_bearable_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_of_a_long_video_skips_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zero_shot.demo_notes.MAX_CARDS", 4)
     path = tmp_path / "a.mp4"
     write_video(path, moving(20), 2, tone(10))
@@ -163,7 +163,7 @@ def test_a_long_video_gets_a_page_of_bearable_length(tmp_path: Path, monkeypatch
     assert page.count("<section") == 4 and "one second in 3" in page and len(masks(out)) == 10 and not missing(out)
 
 
-def test_frames_and_seconds_are_the_study_s(clip_file: ClipMaker, tmp_path: Path) -> None:
+def test_inputs_equal_those_of_preprocessing(clip_file: ClipMaker, tmp_path: Path) -> None:
     """For a clip of the study the method gets the frames and the audio that preprocessing gives."""
     path, method = clip_file("study.mp4"), LeftHalf()
     method.sample_rate = 44_100
@@ -190,7 +190,7 @@ def notes(out: Path) -> str:
 @pytest.mark.parametrize(
     "sound, said", [(None, "no audio track"), (np.zeros(2 * RATE), "silent from beginning to end")]
 )
-def test_without_sound_nothing_is_marked(tmp_path: Path, capsys: Capture, sound: np.ndarray | None, said: str) -> None:
+def test_without_audio_masks_are_empty(tmp_path: Path, capsys: Capture, sound: np.ndarray | None, said: str) -> None:
     path, method = tmp_path / "a.mp4", LeftHalf()
     write_video(path, moving(50), 25, sound)
     out = make(tmp_path, path, method)
@@ -199,7 +199,7 @@ def test_without_sound_nothing_is_marked(tmp_path: Path, capsys: Capture, sound:
     assert open_video(out / "overlay.mp4").audio_rate == (RATE if sound is not None else 0)
 
 
-def test_silent_seconds_and_empty_masks_are_told(tmp_path: Path) -> None:
+def test_silent_seconds_and_empty_masks_are_noted(tmp_path: Path) -> None:
     path, sound = tmp_path / "a.mp4", tone(5)
     sound[int(1.9 * RATE) : int(4.1 * RATE)] = 0
     frames = moving(50, 48, 64)
@@ -218,7 +218,7 @@ def test_one_frame(tmp_path: Path) -> None:
     assert open_video(out / "overlay.mp4").num_frames == 1
 
 
-def test_sound_longer_and_shorter_than_the_picture(tmp_path: Path) -> None:
+def test_audio_longer_and_shorter_than_the_frames(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     write_video(path, moving(30), 10, tone(5))
     out = make(tmp_path, path)
@@ -228,10 +228,10 @@ def test_sound_longer_and_shorter_than_the_picture(tmp_path: Path) -> None:
     assert [bool(mask.any()) for mask in masks(make(tmp_path / "shorter", path))] == [True, True, False, False, False]
 
 
-# Faults
+# Errors
 
 
-def fault(words: Sequence[str | Path], capsys: Capture) -> str:
+def error_of(words: Sequence[str | Path], capsys: Capture) -> str:
     capsys.readouterr()
     assert demo.main([str(word) for word in words]) == 1
     said = capsys.readouterr().err
@@ -239,7 +239,7 @@ def fault(words: Sequence[str | Path], capsys: Capture) -> str:
     return said
 
 
-def test_what_is_no_video(tmp_path: Path, capsys: Capture, clip_file: ClipMaker) -> None:
+def test_files_that_are_not_videos(tmp_path: Path, capsys: Capture, clip_file: ClipMaker) -> None:
     text, picture, song, cut = (tmp_path / name for name in ("a.txt", "a.png", "a.wav", "a.mp4"))
     text.write_text("Not a video.\n" * 50)
     cv2.imwrite(str(picture), moving(1)[0])
@@ -253,11 +253,11 @@ def test_what_is_no_video(tmp_path: Path, capsys: Capture, clip_file: ClipMaker)
         (cut, "has no video track"),
         (tmp_path / "absent.mp4", "no such file"),
     ):
-        message = fault([path], capsys)
+        message = error_of([path], capsys)
         assert said in message and str(path) in message
 
 
-def test_damage_inside_is_passed_over(tmp_path: Path) -> None:
+def test_damaged_frames_are_skipped(tmp_path: Path) -> None:
     path = mux(tmp_path / "a.mkv", "libx264", [40 * n for n in range(75)], tone(3, 48_000, 2), "flac")
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
@@ -267,14 +267,14 @@ def test_damage_inside_is_passed_over(tmp_path: Path) -> None:
     assert len(masks(out)) == 3 and open_video(out / "overlay.mp4").num_frames == 75
 
 
-def test_what_is_left_of_a_truncated_file_is_used(tmp_path: Path, clip_file: ClipMaker) -> None:
+def test_rest_of_a_truncated_file_is_used(tmp_path: Path, clip_file: ClipMaker) -> None:
     whole, path = clip_file("whole.mp4").read_bytes(), tmp_path / "a.mp4"
     path.write_bytes(whole[: len(whole) * 2 // 3])
     out = make(tmp_path, path)
     assert "cut short" in notes(out) and 2 <= len(masks(out)) < 5 and not missing(out)
 
 
-def test_folders_of_others_are_left_alone(tmp_path: Path, clip_file: ClipMaker, capsys: Capture) -> None:
+def test_other_folders_are_not_overwritten(tmp_path: Path, clip_file: ClipMaker, capsys: Capture) -> None:
     video = open_video(clip_file("folder.mp4", seconds=1))
     others = tmp_path / "others"
     (others / "masks").mkdir(parents=True)
@@ -288,19 +288,19 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, clip_file: ClipMaker, 
             check_folder(folder, video, sha256(video.path))
     out = make(tmp_path, video.path)
     (out / "thesis.txt").write_text("mine")
-    assert "thesis.txt" in fault([video.path, "--out", out], capsys)
+    assert "thesis.txt" in error_of([video.path, "--out", out], capsys)
     (out / "thesis.txt").unlink()
-    assert "is inside" in fault([out / "overlay.mp4", "--out", out], capsys)
+    assert "is inside" in error_of([out / "overlay.mp4", "--out", out], capsys)
     first = (out / "overlay.mp4").read_bytes()
     assert len(masks(make(tmp_path, video.path, mask_rate="frame"))) == 25  # which do not stay, either
     assert make(tmp_path, video.path) == out and (out / "overlay.mp4").read_bytes() == first and len(masks(out)) == 1
     assert not list(out.rglob("*.partial*"))
 
 
-def test_what_was_there_survives_bad_weights(tmp_path: Path, clip_file: ClipMaker, capsys: Capture) -> None:
+def test_bad_weights_leave_an_existing_demo_intact(tmp_path: Path, clip_file: ClipMaker, capsys: Capture) -> None:
     path = clip_file("weights.mp4", seconds=1)
     out = make(tmp_path, path)
-    said = fault([path, "--out", out, "--method", "heatmap", "--audioclip.weights", tmp_path / "no.pt"], capsys)
+    said = error_of([path, "--out", out, "--method", "heatmap", "--audioclip.weights", tmp_path / "no.pt"], capsys)
     assert "no.pt" in said and not missing(out)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 import demo
 from supervised import train
 from tests.helpers.videos import moving, tone
-from tests.zero_shot.test_demo import Capture, LeftHalf, fault, make, masks, missing, notes
+from tests.zero_shot.test_demo import Capture, LeftHalf, error_of, make, masks, missing, notes
 from utils.files import read_image, sha256
 from utils.video_info import VideoInfo, open_video
 from utils.video_stream import read_frames
@@ -55,8 +55,8 @@ def content(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-def test_a_demo_that_was_stopped_goes_on(tmp_path: Path, film: Path, capsys: Capture) -> None:
-    """What is complete of the masks is kept, by whole batches of four, and the end is that of an undisturbed run."""
+def test_an_interrupted_demo_resumes(tmp_path: Path, film: Path, capsys: Capture) -> None:
+    """Complete batches of four masks are kept, and the result equals that of an uninterrupted run."""
     whole = content(make(tmp_path / "whole", film, heatmaps=True, prompts=True))
     for at, kept, asked in ((1, 0, 7), (2, 4, 5), (3, 8, 2)):
         with pytest.raises(KeyboardInterrupt):
@@ -87,7 +87,7 @@ def test_killed_before_anything_was_written(tmp_path: Path, film: Path) -> None:
 
 
 @pytest.mark.parametrize("damage, asked", [("line", 2), ("mask", 5), ("image", 5), ("list", 7), ("nonsense", 7)])
-def test_what_is_lost_of_a_demo_is_made_again(tmp_path: Path, film: Path, damage: str, asked: int) -> None:
+def test_missing_parts_of_a_demo_are_made_again(tmp_path: Path, film: Path, damage: str, asked: int) -> None:
     out, method = make(tmp_path, film), LeftHalf()
     whole, listing = content(out), out / MASK_LIST
     if damage == "line":
@@ -101,7 +101,7 @@ def test_what_is_lost_of_a_demo_is_made_again(tmp_path: Path, film: Path, damage
     assert content(make(tmp_path, film, method)) == whole and len(method.inputs) == asked
 
 
-def test_other_options_make_the_demo_anew_and_say_so(tmp_path: Path, film: Path, capsys: Capture) -> None:
+def test_other_options_overwrite_the_demo_with_a_message(tmp_path: Path, film: Path, capsys: Capture) -> None:
     words = [str(film), "--out", str(tmp_path / "out"), *QUICK]
     for more, said in (
         ([], ""),
@@ -120,7 +120,7 @@ def test_other_options_make_the_demo_anew_and_say_so(tmp_path: Path, film: Path,
     assert len(masks(tmp_path / "out")) == 20
 
 
-def test_a_second_demo_in_the_same_folder_waits(tmp_path: Path, film: Path) -> None:
+def test_a_second_demo_in_the_same_folder_is_refused(tmp_path: Path, film: Path) -> None:
     class Second(LeftHalf):
         def predict(self, frames: Sequence[np.ndarray], seconds: Tensor) -> list[Prediction]:
             if pid := os.fork():  # locks are held by processes
@@ -134,10 +134,10 @@ def test_a_second_demo_in_the_same_folder_waits(tmp_path: Path, film: Path) -> N
 # Other videos
 
 
-def test_another_video_of_the_same_name_goes_elsewhere(
+def test_another_video_of_the_same_name_gets_another_folder(
     tmp_path: Path, film: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A video is its content: a copy elsewhere has the same demo, another video of the same stem its own."""
+    """A copy elsewhere has the same demo, another video of the same stem its own."""
     monkeypatch.chdir(tmp_path)
     for folder in ("b", "c"):
         (tmp_path / folder).mkdir()
@@ -157,13 +157,13 @@ def test_another_video_of_the_same_name_goes_elsewhere(
     assert demo.main([str(copy), *QUICK]) == 0 and "10 of 10" in capsys.readouterr().out
     assert content(Path("runs/demo/film")).keys() == first.keys() and len(masks(Path("runs/demo/film"))) == 10
     assert len(masks(Path("runs/demo/film-2"))) == 3 and len(list(Path("runs/demo").iterdir())) == 2
-    said = fault(["b/film.mov", *QUICK, "--out", "runs/demo/film"], capsys)
+    said = error_of(["b/film.mov", *QUICK, "--out", "runs/demo/film"], capsys)
     assert "runs/demo/film: contains the demo of another video (" in said and "film.mp4)" in said
     assert masks(Path("runs/demo/film"))[0].all()
     # A demo that does not say whose it is belongs to nobody else.
     for damaged in ("[]", "{}", "{"):
         Path("runs/demo/film/demo.json").write_text(damaged)
-        assert "another video (unknown)" in fault(["film.mp4", *QUICK, "--out", "runs/demo/film"], capsys)
+        assert "another video (unknown)" in error_of(["film.mp4", *QUICK, "--out", "runs/demo/film"], capsys)
 
 
 # Names
@@ -179,7 +179,7 @@ def test_another_video_of_the_same_name_goes_elsewhere(
         (b"...mp4", "...mp4"),
     ],
 )
-def test_names_of_every_kind(
+def test_unusual_file_names(
     tmp_path: Path, film: Path, name: bytes, shown: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -198,10 +198,12 @@ def test_names_of_every_kind(
         and f"page: {out}/index.html" in said.splitlines()
         and str(out).isprintable()
     )
-    assert "no such file" in fault([f"{path}.absent", *QUICK], capsys)
+    assert "no such file" in error_of([f"{path}.absent", *QUICK], capsys)
 
 
-def test_what_is_no_file(tmp_path: Path, film: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_that_are_not_files(
+    tmp_path: Path, film: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(film, "-abc.mp4")
     (tmp_path / "empty").mkdir()
@@ -213,12 +215,12 @@ def test_what_is_no_file(tmp_path: Path, film: Path, capsys: Capture, monkeypatc
         ("-abc.mp4", "begins with a dash, like an option; if it is the video, write ./-abc.mp4"),
         ("-absent.webm", "begins with a dash"),
     ):
-        assert said in fault([word], capsys)
+        assert said in error_of([word], capsys)
     assert demo.main(["./-abc.mp4", *QUICK]) == 0 and demo.main([*QUICK, "--", "-abc.mp4"]) == 0
     check_arguments(["a.mp4", "--retrieval.logit_scale", "-1.5", "--prompt.threshold=.5", "-h", "--", "-abc.mp4"])
 
 
-def test_a_home_folder_is_found(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_folder_is_expanded(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert demo.main(["~/film.mp4", "--out", "~/out", *QUICK]) == 0 and len(masks(tmp_path / "out")) == 10
 
@@ -255,8 +257,8 @@ def test_help_shows_usage_as_written_and_own_options_first(
         assert listed[:own] == ["--out", "--mask-rate", "--save-heatmaps", "--save-prompts"]
 
 
-def test_notes_of_the_reader_are_shown(tmp_path: Path, film: Path, capsys: Capture) -> None:
-    """Above the video on the page and on the terminal; again by a command that need not read the video again."""
+def test_notes_of_the_video_reader_are_shown(tmp_path: Path, film: Path, capsys: Capture) -> None:
+    """On the page and on the terminal, also by a command that does not read the video again."""
     video, out = open_video(film), tmp_path / "out"
     video.add_note("Time stamps restart at <2 s>.")
     run(LeftHalf(), Options(), video, sha256(film), out, DemoOutputs())
@@ -267,10 +269,8 @@ def test_notes_of_the_reader_are_shown(tmp_path: Path, film: Path, capsys: Captu
     assert "note: Time stamps restart at <2 s>.\n" in capsys.readouterr().out and "restart" in notes(out)
 
 
-def test_notes_that_only_reading_brings_to_light_survive_a_kill(
-    tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are gathered by reading the whole video, which is done again if the command ended before it noted them."""
+def test_notes_found_while_reading_survive_a_kill(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole video is read again if the command ended before it saved them."""
 
     def noting(video: VideoInfo) -> Iterator[tuple[int, av.VideoFrame]]:
         video.add_note("The size of the frames changes.")

@@ -1,4 +1,4 @@
-"""The zero-shot settings end to end, as a user calls them, on composed clips with the miniature's weights."""
+"""zero_shot.evaluate end to end on synthetic clips with the small weights."""
 
 import json
 import shutil
@@ -73,7 +73,7 @@ def run(composed: Path, out: Path, *more: str, benchmark: str = "s4") -> dict:
 
 @pytest.mark.parametrize("benchmark", ["s4", "ms3"])
 @pytest.mark.parametrize("setting", ["no_prompt", "point", "heatmap_box", "heatmap", "largest_proposal"])
-def test_every_setting_runs_end_to_end(composed: Path, tmp_path: Path, setting: str, benchmark: str) -> None:
+def test_every_method_runs_end_to_end(composed: Path, tmp_path: Path, setting: str, benchmark: str) -> None:
     out = tmp_path / "run"
     found = run(composed, out, "--method", setting, "--sheets", "1", "--masks", benchmark=benchmark)
     clips = AVSBench(composed / ("Single-source" if benchmark == "s4" else "Multi-sources"), benchmark).split("test")
@@ -103,7 +103,7 @@ def test_box_prompt_runs_with_tiny_models(composed: Path, tmp_path: Path) -> Non
     assert any("clap" in name for name in found["checkpoints"])
 
 
-def test_the_map_finds_what_sounds_and_the_floors_do_not(composed: Path, tmp_path: Path) -> None:
+def test_methods_exceed_the_trivial_baselines(composed: Path, tmp_path: Path) -> None:
     numbers = {s: run(composed, tmp_path / s, "--method", s)["m_j"] for s in ("heatmap", "foreground", "point")}
     assert numbers["foreground"] < 0.2 < min(numbers["heatmap"], numbers["point"])
 
@@ -120,7 +120,7 @@ def test_batches_and_a_warm_cache_change_nothing(composed: Path, tmp_path: Path,
     assert [large[name] for name in names] == pytest.approx([cold[name] for name in names], abs=2e-3)
 
 
-def test_a_corrupt_cache_entry_is_made_again(composed: Path, tmp_path: Path) -> None:
+def test_a_corrupt_cache_entry_is_recomputed(composed: Path, tmp_path: Path) -> None:
     cached = ["--run.cache", str(tmp_path / "cache"), "--method", "point"]
     cold = run(composed, tmp_path / "cold", *cached)
     for entry in list((tmp_path / "cache").rglob("*.safetensors"))[::2]:
@@ -129,7 +129,7 @@ def test_a_corrupt_cache_entry_is_made_again(composed: Path, tmp_path: Path) -> 
         assert run(composed, tmp_path / "again", *cached)["m_j"] == cold["m_j"]
 
 
-def test_fidelity_changes_what_the_study_got_wrong(composed: Path, tmp_path: Path) -> None:
+def test_published_errors_lower_the_result(composed: Path, tmp_path: Path) -> None:
     numbers = {}
     for fidelity in ("published", "corrected"):
         numbers[fidelity] = run(composed, tmp_path / fidelity, "--method", "point", "--fidelity", fidelity)
@@ -144,7 +144,7 @@ def tiny_audioclip(fidelity: str) -> AudioCLIP:
     return AudioCLIP(**sizes, audio_groups=2, audio_width_per_group=8, fidelity=fidelity).eval()  # type: ignore[arg-type]
 
 
-def test_no_prompt_listens_as_its_fidelity_says() -> None:
+def test_audio_of_no_prompt_depends_on_the_fidelity() -> None:
     encoder = AudioCLIPEncoder(tiny_audioclip("corrected"), AudioCLIPOptions())
     published = NoPrompt(Options(fidelity="published"), encoder, None)  # type: ignore[arg-type]
     corrected = NoPrompt(Options(), encoder, None)  # type: ignore[arg-type]
@@ -174,12 +174,12 @@ def test_points_leave_the_diagonal_only_when_corrected() -> None:
         ("int16", "published", "corrected"),
     ],
 )
-def test_amplitude_follows_fidelity_unless_told(amplitude, fidelity, heard) -> None:
+def test_amplitude_follows_fidelity_by_default(amplitude, fidelity, heard) -> None:
     options = Options(fidelity=fidelity, audioclip=AudioCLIPOptions(weights="mini", amplitude=amplitude))
     assert build_audioclip_encoder(options, torch.device("cpu"), None).model.fidelity == heard
 
 
-def test_one_sound_among_many_and_alone_is_the_same(tmp_path: Path) -> None:
+def test_audio_features_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     noise = torch.rand(5, 4410, generator=torch.Generator().manual_seed(1)) - 0.5
     plain = AudioCLIPEncoder(tiny_audioclip("corrected"), AudioCLIPOptions()).encode_audio(noise, 2)
     kept = AudioCLIPEncoder(tiny_audioclip("corrected"), AudioCLIPOptions(), cache=tmp_path)
@@ -226,7 +226,7 @@ def test_two_processes_give_the_numbers_of_one(composed: Path, tmp_path: Path) -
     assert [two[name] for name in names] == [one[name] for name in names]
 
 
-def test_bad_input_is_told_in_a_line(composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line(composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = ["--data.root", str(composed / "Single-source"), "--data.num_workers", "0", "--run.use_cache", "false"]
     mini = Path("pretrained/mini")
     wrong = tmp_path / "wrong"
@@ -251,13 +251,13 @@ def test_bad_input_is_told_in_a_line(composed: Path, tmp_path: Path, capsys: pyt
     assert stop.value.code == 2
 
 
-def test_a_run_folder_keeps_to_one_configuration(composed: Path, tmp_path: Path) -> None:
+def test_a_run_folder_has_one_configuration(composed: Path, tmp_path: Path) -> None:
     run(composed, tmp_path / "run", "--method", "foreground")
     root = ["--data.root", str(composed / "Single-source"), "--data.num_workers", "0"]
     assert evaluate.main([*root, "--method", "foreground", "--metric_batch", "2", "--out", str(tmp_path / "run")]) == 1
 
 
-def test_a_clip_without_sound_is_named(benchmark_copy: Path, tmp_path: Path, capsys) -> None:
+def test_a_clip_without_audio_is_named(benchmark_copy: Path, tmp_path: Path, capsys) -> None:
     data = AVSBench(benchmark_copy / "Single-source", "s4")
     data.wav(data.split("test")[0]).unlink()
     root = ["--data.root", str(data.root), "--data.num_workers", "0", "--run.use_cache", "false"]

@@ -1,4 +1,4 @@
-"""Words and boxes, by tiny random networks of transformers: plain forms, properties, faults."""
+"""CLAP and GroundingDINO with tiny random weights: equality with transformers, properties, errors."""
 
 import json
 import shutil
@@ -62,9 +62,7 @@ def test_label_lists_are_those_of_the_study() -> None:
 
 
 @torch.inference_mode()
-def test_similarities_are_cosines_of_each_name_with_the_sound_ten_times_over(
-    classifier: ClapClassifier, seconds: Tensor
-) -> None:
+def test_similarities_are_cosines_with_the_repeated_audio(classifier: ClapClassifier, seconds: Tensor) -> None:
     model = classifier.model
     plain = torch.empty(len(seconds), len(NAMES))
     for row, second in enumerate(seconds):
@@ -81,7 +79,7 @@ def test_similarities_are_cosines_of_each_name_with_the_sound_ten_times_over(
     assert plain.std(dim=0).min() > 1e-3 and plain.std(dim=1).min() > 1e-3  # they tell sounds and names apart
 
 
-def test_labels_are_the_closest_names_in_order(classifier: ClapClassifier, seconds: Tensor) -> None:
+def test_labels_are_ordered_by_similarity(classifier: ClapClassifier, seconds: Tensor) -> None:
     ranked = classifier.classify(seconds, len(NAMES))
     for row, names in zip(classifier.similarities(seconds), ranked, strict=True):
         scores = [float(row[NAMES.index(name)]) for name in names]
@@ -91,7 +89,7 @@ def test_labels_are_the_closest_names_in_order(classifier: ClapClassifier, secon
     assert len({names[0] for names in ranked}) > 1
 
 
-def test_a_sound_is_named_alike_in_any_batch(
+def test_similarities_do_not_depend_on_the_batch(
     classifier: ClapClassifier, seconds: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = classifier.similarities(seconds)
@@ -103,7 +101,7 @@ def test_a_sound_is_named_alike_in_any_batch(
 
 
 @pytest.mark.parametrize("top", [0, -1, len(NAMES) + 1])
-def test_as_many_names_as_there_are(classifier: ClapClassifier, seconds: Tensor, top: int) -> None:
+def test_top_k_is_limited_by_the_number_of_labels(classifier: ClapClassifier, seconds: Tensor, top: int) -> None:
     with pytest.raises(InputError, match=f"top_k is {top}; it must be from 1 to {len(NAMES)}"):
         classifier.classify(seconds, top)
 
@@ -117,7 +115,7 @@ def test_as_many_names_as_there_are(classifier: ClapClassifier, seconds: Tensor,
         (torch.full((1, 480), torch.nan), "NaN"),
     ],
 )
-def test_bad_sounds(classifier: ClapClassifier, sounds: Tensor, message: str) -> None:
+def test_bad_audio(classifier: ClapClassifier, sounds: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         classifier.classify(sounds)
 
@@ -139,7 +137,7 @@ def plain_boxes(
 
 
 @pytest.mark.parametrize("shape", [(60, 90), (90, 61), (64, 64)])
-def test_boxes_are_those_of_the_plain_form(detector: GroundingDinoDetector, shape: tuple[int, int]) -> None:
+def test_boxes_equal_transformers_postprocessing(detector: GroundingDinoDetector, shape: tuple[int, int]) -> None:
     frame = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     everything, scores = plain_boxes(detector, frame, "acoustic guitar.", 0.0)
     assert len(everything) == 12 and np.ptp(scores) > 0.1
@@ -159,14 +157,14 @@ def test_boxes_are_in_pixels_of_the_frame_and_follow_it(detector: GroundingDinoD
     assert not np.array_equal(boxes, detector.detect(FRAME[:, ::-1].copy(), "Dog", 0.0))
 
 
-def test_captions_are_lower_case_trimmed_and_ended_once(detector: GroundingDinoDetector) -> None:
+def test_captions_are_normalized(detector: GroundingDinoDetector) -> None:
     for words in ("Dog bark", "  dog bark ", "dog bark.", "DOG BARK"):
         assert format_caption(words) == "dog bark."
         np.testing.assert_array_equal(detector.detect(FRAME, words, 0.0), detector.detect(FRAME, "dog bark.", 0.0))
     assert not np.array_equal(detector.detect(FRAME, "Siren", 0.0), detector.detect(FRAME, "dog bark.", 0.0))
 
 
-def test_frames_are_seen_at_the_published_size(folders: Path, tmp_path: Path) -> None:
+def test_input_size_is_the_published_one(folders: Path, tmp_path: Path) -> None:
     """Shorter side 800, longer at most 1333, as the package's own settings have it."""
     folder = Path(shutil.copytree(folders / "detector", tmp_path / "detector"))
     GroundingDinoImageProcessor().save_pretrained(folder)
@@ -189,7 +187,7 @@ def test_a_caption_needs_words(detector: GroundingDinoDetector, caption: str) ->
         detector.detect(FRAME, caption)
 
 
-def test_nothing_is_fetched(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_downloaded(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*args: Any) -> None:
         raise AssertionError("the network was asked")
 
@@ -207,7 +205,7 @@ def test_without_the_package(folders: Path, monkeypatch: pytest.MonkeyPatch) -> 
         GroundingDinoDetector(folders / "detector")
 
 
-def test_folders_that_are_missing_or_of_another_kind(folders: Path, tmp_path: Path) -> None:
+def test_folders_that_are_missing_or_of_another_type(folders: Path, tmp_path: Path) -> None:
     names = folders / "names.json"
     with pytest.raises(InputError, match=r"missing config\.json.*laion/clap-htsat-unfused"):
         ClapClassifier(tmp_path / "nowhere", names)

@@ -50,7 +50,7 @@ def test_the_lines_of_the_readme_run_and_write_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_networks_by_name() -> None:
+def test_models_by_name() -> None:
     """The other Python lines of the README, with weights that are in the repository."""
     assert "sam_vit_b" in list_models("sam_*") and "audioclip-full" in list_weights("audioclip")
     assert create_model("sam_mini", weights="mini").image_encoder.img_size < 1024
@@ -121,7 +121,7 @@ def test_frames_of_any_size_and_audio_of_any_layout(layout: str) -> None:
             {},
             "s4_point_densest: no such file or configuration; configurations: mini/ms3",
         ),
-        ("mini/s4_point_dense", {"audioclip__weight": "mini"}, "audioclip.weight"),
+        ("mini/s4_point_dense", {"audioclip__checkpoint": "mini"}, "audioclip.checkpoint"),
         ("mini/s4_point_dense", {"prompt__threshold": 2}, "prompt.threshold is 2"),
         ("mini/s4_point_dense", {"audioclip__weights": "nothing"}, "nothing: no checkpoint of this name"),
         ("mini/s4_box_prompt", {"grounding__clap": "mini"}, "mini: this network has no small weights"),

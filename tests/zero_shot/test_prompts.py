@@ -1,4 +1,4 @@
-"""Prompts: golden figures of the original, plain forms, properties, faults."""
+"""Prompts: outputs of the original, reference implementations, properties, errors."""
 
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def test_a_border_cell_is_a_plateau_and_no_peak_in_either_fidelity(fidelity: Any
     assert sm.argmax() // 224 < 16 and sm.max() > 0.9
 
 
-def test_without_a_peak_the_whole_summit_stands_in_and_without_a_trough_every_zero() -> None:
+def test_without_a_peak_the_maxima_are_used_and_without_a_trough_the_zeros() -> None:
     cells = torch.full((1, 1, 7, 7), 0.5)
     cells[0, 0, 0, 0], cells[0, 0, 6, 6] = 1.0, 0.0
     sm = torch.nn.functional.interpolate(cells, (224, 224), mode="bilinear", align_corners=False)[0, 0]
@@ -166,7 +166,7 @@ def test_without_a_peak_the_whole_summit_stands_in_and_without_a_trough_every_ze
 
 @settings(deadline=None, max_examples=60)
 @given(maps(60), thresholds)
-def test_dense_points_part_the_grid_at_their_heights(sm: np.ndarray, threshold: float) -> None:
+def test_dense_points_are_the_highest_and_lowest_of_the_grid(sm: np.ndarray, threshold: float) -> None:
     height, width = sm.shape
     rows, columns = height // 7, width // 7
     points, labels = points_of(dense_points(sm, threshold))
@@ -194,7 +194,7 @@ def test_dense_grid_of_a_224_pixel_map_is_every_seventh_pixel() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(maps(), thresholds)
-def test_boxes_cover_what_they_claim(sm: np.ndarray, threshold: float) -> None:
+def test_boxes_are_those_of_the_components(sm: np.ndarray, threshold: float) -> None:
     above = sm >= np.float32(threshold)
     labels, count = ndimage.label(above, structure=np.ones((3, 3)))
     slices = ndimage.find_objects(labels)

@@ -1,4 +1,4 @@
-"""No-Prompt's retrieval: the plain torchvision form, properties, what tells the fidelities apart, faults."""
+"""Proposal scoring: equality with torchvision, properties, differences of the fidelities, errors."""
 
 import math
 from typing import Any
@@ -69,7 +69,7 @@ def test_published_crops_are_pils_and_lose_a_row_and_a_column(mask: np.ndarray) 
 
 
 @pytest.mark.parametrize("thin", [(4, 7, 1, 9), (4, 7, 9, 1), (4, 7, 1, 1)])
-def test_thin_proposals_vanish_only_in_published(thin: tuple[int, int, int, int]) -> None:
+def test_thin_proposals_are_lost_only_in_published(thin: tuple[int, int, int, int]) -> None:
     proposal = record(rectangle(*thin))
     assert crop_proposal(FRAME, proposal, "published") is None
     crop = crop_proposal(FRAME, proposal, "corrected")
@@ -82,7 +82,7 @@ def test_an_empty_mask_gives_no_crop() -> None:
     assert crop_proposal(FRAME, empty, "corrected") is None
 
 
-def test_crop_faults() -> None:
+def test_crop_errors() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         crop_proposal(FRAME[:20], record(rectangle(1, 1, 5, 5)), "corrected")
     with pytest.raises(ValueError, match="fidelity"):
@@ -91,7 +91,7 @@ def test_crop_faults() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([32, 64, 96]), st.integers(0, 2**32 - 1))
-def test_crops_are_prepared_as_the_plain_form_does(height: int, width: int, size: int, seed: int) -> None:
+def test_crops_are_preprocessed_as_by_torchvision(height: int, width: int, size: int, seed: int) -> None:
     crop = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     ours = prepare_crops([crop], size)
     torch.testing.assert_close(ours[0], reference.crop_image(crop, size), atol=2e-4, rtol=0)
@@ -104,8 +104,8 @@ def test_crops_at_the_published_size(shape: tuple[int, int]) -> None:
     torch.testing.assert_close(ours, reference.crop_image(crop, 224), atol=2e-4, rtol=0)
 
 
-def test_enlarging_with_antialiasing_would_take_another_kernel() -> None:
-    """Why antialiasing must be off: it is not idle where the image grows."""
+def test_antialiasing_changes_enlarged_crops() -> None:
+    """So antialiasing must be off."""
     crop = np.random.default_rng(2).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     image = torch.from_numpy(crop).permute(2, 0, 1) / 255.0
     smooth = v2.functional.resize(image, 96, v2.InterpolationMode.BICUBIC, antialias=True)
@@ -152,7 +152,7 @@ def test_probabilities_are_the_softmax_of_scaled_cosines() -> None:
     assert torch.equal(proposal_probabilities(images, sound), proposal_probabilities(images, sound, scale=100.0))
 
 
-def test_probability_faults() -> None:
+def test_probability_errors() -> None:
     with pytest.raises(ValueError, match=r"\(K, D\)"):
         proposal_probabilities(torch.ones(3, 4), torch.ones(5))
     with pytest.raises(ValueError, match="NaN"):
@@ -170,9 +170,7 @@ def selections(draw: st.DrawFn) -> tuple[Tensor, list[int], int]:
 
 @settings(deadline=None, max_examples=80)
 @given(selections(), st.sampled_from([0.0, 0.2, 0.5, 0.9]))
-def test_the_fidelities_part_where_a_crop_was_skipped_and_only_there(
-    case: tuple[Tensor, list[int], int], threshold: float
-) -> None:
+def test_fidelities_differ_only_after_a_skipped_crop(case: tuple[Tensor, list[int], int], threshold: float) -> None:
     """docs/deviations.md, "index shift"."""
     probabilities, kept, total = case
     for rule in ("threshold", "top1"):
@@ -188,7 +186,7 @@ def test_the_fidelities_part_where_a_crop_was_skipped_and_only_there(
     )
 
 
-def test_after_a_skipped_crop_published_takes_the_wrong_mask() -> None:
+def test_after_a_skipped_crop_published_selects_the_wrong_mask() -> None:
     probabilities = torch.tensor([0.1, 0.9])
     assert select_proposals(probabilities, [0, 2], 3, fidelity="corrected") == [2]
     assert select_proposals(probabilities, [0, 2], 3, fidelity="published") == [1]
@@ -203,7 +201,7 @@ def test_after_a_skipped_crop_published_takes_the_wrong_mask() -> None:
 @pytest.mark.parametrize(
     ("kept", "total"), [([0], 2), ([0, 1, 2], 3), ([1, 0], 2), ([0, 0], 2), ([0, 2], 2), ([-1, 0], 2)]
 )
-def test_selection_faults(kept: list[int], total: int) -> None:
+def test_selection_errors(kept: list[int], total: int) -> None:
     with pytest.raises(ValueError, match="indices"):
         select_proposals(torch.tensor([0.4, 0.6]), kept, total)
     with pytest.raises(ValueError, match="rule"):

@@ -64,7 +64,7 @@ def assert_same(ours: Records, theirs: Records) -> None:
 
 
 @pytest.mark.parametrize(("seed", "shape"), list(zip([2, 3, 4], SHAPES, strict=True)))
-def test_records_are_the_stock_generators(seed: int, shape: tuple[int, int]) -> None:
+def test_records_equal_segment_anything(seed: int, shape: tuple[int, int]) -> None:
     sam, frame = random_sam(seed=seed), patchwork(shape, seed)
     segmenter = SamSegmenter(sam)
     every = generate_proposals(segmenter, [frame], EVERYTHING)[0]
@@ -95,14 +95,14 @@ def test_frames_without_a_proposal_give_an_empty_list(options: ProposalOptions) 
     assert generate_proposals(SamSegmenter(sam), [], options) == []
 
 
-def test_the_published_options_are_the_stock_defaults() -> None:
+def test_defaults_are_those_of_segment_anything() -> None:
     generator = SamAutomaticMaskGenerator(random_sam())
     assert len(generator.point_grids[0]) == ProposalOptions().points_per_side ** 2
     for name, value in vars(ProposalOptions()).items():
         assert name == "points_per_side" or getattr(generator, name) == value
 
 
-def test_the_budget_of_memory_changes_no_record() -> None:
+def test_the_memory_budget_changes_no_record() -> None:
     sam = random_sam(seed=3)
     frames = [patchwork(shape, seed) for seed, shape in enumerate(SHAPES[1:])]
     threshold = between(generate_proposals(SamSegmenter(sam), frames, EVERYTHING)[0], "predicted_iou", 0.8)
@@ -118,7 +118,7 @@ def test_the_budget_of_memory_changes_no_record() -> None:
             assert_same(one, two)
 
 
-def test_only_masks_that_are_asked_for_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_required_masks_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     masks = FastDecoder.masks
 
@@ -135,7 +135,7 @@ def test_only_masks_that_are_asked_for_are_made(monkeypatch: pytest.MonkeyPatch)
     assert sum(made) == len(kept) and 0 < len(kept) < 40
 
 
-def test_kept_proposals_are_the_same_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_proposals_are_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = SamSegmenter(random_sam(seed=2), cache=tmp_path)
     frames = [patchwork(shape, 1) for shape in SHAPES]
     frames.append(frames[0])
@@ -153,14 +153,14 @@ def test_kept_proposals_are_the_same_bit_by_bit(tmp_path: Path, monkeypatch: pyt
         generate_proposals(SamSegmenter(random_sam(seed=3), cache=tmp_path), frames, EVERYTHING)
 
 
-def test_kept_masks_take_a_bit_a_pixel(tmp_path: Path) -> None:
+def test_cached_masks_take_one_bit_per_pixel(tmp_path: Path) -> None:
     options = replace(EVERYTHING, points_per_side=8)
     generate_proposals(SamSegmenter(random_sam(), cache=tmp_path), [patchwork((161, 97), 0)], options)
     (entry,) = (tmp_path / "proposals").rglob("*.safetensors")
     assert entry.stat().st_size < 3 * 8**2 * (161 * 97 / 8 + 100) + 1000
 
 
-def test_a_damaged_entry_is_made_again(tmp_path: Path) -> None:
+def test_a_damaged_entry_is_recomputed(tmp_path: Path) -> None:
     segmenter, frame = SamSegmenter(random_sam(), cache=tmp_path), patchwork((90, 160), 0)
     first = generate_proposals(segmenter, [frame], EVERYTHING)
     (entry,) = (tmp_path / "proposals").rglob("*.safetensors")
@@ -186,7 +186,7 @@ def test_bf16_stays_near_float32() -> None:
 
 
 @pytest.mark.slow
-def test_records_of_a_vit_b_are_the_stock_generators(tmp_path: Path) -> None:
+def test_records_of_a_vit_b_equal_segment_anything(tmp_path: Path) -> None:
     """At ViT-B's own size: relative positions, windows that need padding, 4096 image tokens."""
     sam = random_sam("vit_b", seed=2)
     segmenter = SamSegmenter(sam, cache=tmp_path)
@@ -201,7 +201,7 @@ def test_records_of_a_vit_b_are_the_stock_generators(tmp_path: Path) -> None:
     assert_same(ours, stock(sam, frames[1], options))
 
 
-def test_sizes_other_than_the_miniatures_work_as_well() -> None:
+def test_other_sizes() -> None:
     sizes = SamConfig(**{**vars(MINI), "image_size": 128, "relative": True, "window": 3, "channels": 32})
     sam, frame = random_sam(sizes, seed=5), patchwork((60, 100), 5)
     assert_same(generate_proposals(SamSegmenter(sam), [frame], EVERYTHING)[0], stock(sam, frame, EVERYTHING))

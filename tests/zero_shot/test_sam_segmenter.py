@@ -1,4 +1,4 @@
-"""SAM's prompts and embeddings against `SamPredictor`, and the encoder and the scaling against the stock ones."""
+"""Prompts and embeddings against `SamPredictor`; encoder and upscaling against segment-anything."""
 
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def test_no_boxes_give_no_masks(sam: Sam) -> None:
     assert masks.shape == (0, 3, 90, 160) and scores.shape == (0, 3)
 
 
-def test_masks_of_a_lively_sam_tell_prompts_apart(sam: Sam) -> None:
+def test_masks_of_the_random_sam_depend_on_the_prompt(sam: Sam) -> None:
     """Without this the comparisons above would compare one mask with itself."""
     segmenter = SamSegmenter(sam)
     embedded = segmenter.embed(frames_of([(224, 224)]))[0]
@@ -108,7 +108,7 @@ def test_masks_of_a_lively_sam_tell_prompts_apart(sam: Sam) -> None:
     assert len({mask.numpy().tobytes() for mask in masks}) == len(masks)
 
 
-def test_a_prompt_without_a_label_for_each_point_is_refused(sam: Sam) -> None:
+def test_prompts_without_a_label_for_each_point_are_refused(sam: Sam) -> None:
     segmenter = SamSegmenter(sam)
     embedded = segmenter.embed(frames_of([(90, 160)]))[0]
     one, point = np.array([1]), np.array([[3, 4]])
@@ -118,12 +118,12 @@ def test_a_prompt_without_a_label_for_each_point_is_refused(sam: Sam) -> None:
 
 
 @pytest.mark.parametrize("frame", [np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8)])
-def test_what_is_no_frame_is_refused(sam: Sam, frame: np.ndarray) -> None:
+def test_arrays_that_are_not_frames_are_refused(sam: Sam, frame: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected a frame"):
         SamSegmenter(sam).embed([frame])
 
 
-def test_the_budget_of_memory_changes_no_number(sam: Sam) -> None:
+def test_the_memory_budget_changes_no_number(sam: Sam) -> None:
     frames = frames_of(SIZES)
     large, small = (SamSegmenter(sam, memory_mib=memory) for memory in (2048, 1))
     assert large.images_per_batch > 5 > small.images_per_batch == 1
@@ -132,7 +132,7 @@ def test_the_budget_of_memory_changes_no_number(sam: Sam) -> None:
 
 
 @pytest.mark.parametrize("memory", [1, 2**14, 2**30])
-def test_relative_positions_are_the_stock_encoders(memory: int) -> None:
+def test_encoder_equals_segment_anything(memory: int) -> None:
     sizes = SamConfig(32, 3, 2, (1,), image_size=128, window=3, channels=16, decoder_mlp=16, iou_hidden=16)
     encoder: ImageEncoderViT = random_sam(sizes).image_encoder
     for block in encoder.blocks:
@@ -144,7 +144,7 @@ def test_relative_positions_are_the_stock_encoders(memory: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400))
-def test_scaling_masks_is_the_stock_scaling(sam: Sam, height: int, width: int) -> None:
+def test_upscaling_equals_segment_anything(sam: Sam, height: int, width: int) -> None:
     segmenter = SamSegmenter(sam)
     scaled = segmenter.transform.get_preprocess_shape(height, width, 256)
     if min(scaled) < 1:
@@ -155,14 +155,14 @@ def test_scaling_masks_is_the_stock_scaling(sam: Sam, height: int, width: int) -
     torch.testing.assert_close(segmenter.upscale(low, embedded), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_row_of_scaling_is_an_average() -> None:
+def test_rows_of_the_upscaling_matrix_sum_to_one() -> None:
     matrix = upscale_matrix(64, 256, 144, 90)
     assert matrix.shape == (90, 64)
     torch.testing.assert_close(matrix.sum(1), torch.ones(90))
     assert not matrix[:, 37:].any()  # beyond the frame SAM saw only padding
 
 
-def test_kept_embeddings_are_the_same_bit_by_bit(sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_embeddings_are_identical(sam: Sam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = frames_of(SIZES[:3])
     first = SamSegmenter(sam, cache=tmp_path).embed([*frames, frames[0]])
     assert torch.equal(first[0].features, first[3].features)
@@ -175,7 +175,7 @@ def test_kept_embeddings_are_the_same_bit_by_bit(sam: Sam, tmp_path: Path, monke
         again.embed(frames_of([(50, 50)]))
 
 
-def test_other_weights_sizes_and_precisions_are_other_addresses(tmp_path: Path) -> None:
+def test_the_cache_separates_weights_sizes_and_precisions(tmp_path: Path) -> None:
     frames = frames_of([(50, 50)])
     heads = SamConfig(**{**vars(MINI), "heads": 2})  # the same weights mean something else
     sams = [random_sam(), random_sam(seed=1), random_sam(heads)]
@@ -187,7 +187,7 @@ def test_other_weights_sizes_and_precisions_are_other_addresses(tmp_path: Path) 
         assert len(list(tmp_path.rglob("*.safetensors"))) == number + 1
 
 
-def test_a_damaged_embedding_is_made_again(sam: Sam, tmp_path: Path) -> None:
+def test_a_damaged_embedding_is_recomputed(sam: Sam, tmp_path: Path) -> None:
     frames = frames_of([(50, 50)])
     segmenter = SamSegmenter(sam, cache=tmp_path)
     first = segmenter.embed(frames)[0]

@@ -1,4 +1,4 @@
-"""The similarity map: golden figures of the original, properties, faults."""
+"""Similarity maps: outputs of the original, properties, errors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "prompts_seed1.npz")
 
 
 def golden_pair(j: int) -> tuple[Tensor, Tensor]:
-    """The sound and the cells that the original's figures were computed from."""
+    """The audio and image features of the original's outputs."""
     audio = golden_values.tensor(1, f"audio_feature{j}", (1, 1024))
     return audio / audio.norm(), golden_values.tensor(1, f"region_feature{j}", (1, 1024, 7, 7))
 
@@ -34,13 +34,13 @@ def test_golden_map(j: int, way: str) -> None:
     np.testing.assert_allclose(ours[0, ::7, ::7], GOLDEN[f"{j}_{way}_map"], atol=1e-5, rtol=0)
 
 
-def test_the_public_contract_has_the_map_beside_the_prompts() -> None:
+def test_prompts_exports_similarity_map() -> None:
     assert prompts.similarity_map is similarity_map
 
 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
-    """1 to 4 unit sounds and cells of any length on any grid of 2 cells or more, with some contrast."""
+    """1 to 4 normalized audio features, and cells of any norm on any grid of 2 cells or more, with some contrast."""
     count, length = draw(st.integers(1, 4)), draw(st.integers(2, 40))
     height, width = draw(st.integers(1, 9)), draw(st.integers(2, 9))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
@@ -59,7 +59,7 @@ def ungridded(audio: Tensor, dense: Tensor) -> Tensor:
 
 @settings(deadline=None, max_examples=40)
 @given(pairs(), st.booleans())
-def test_each_map_is_that_of_its_pair_alone_bit_for_bit(pair: tuple[Tensor, Tensor], reverse: bool) -> None:
+def test_maps_do_not_depend_on_the_batch(pair: tuple[Tensor, Tensor], reverse: bool) -> None:
     audio, dense = pair
     together = similarity_map(audio, dense, reverse=reverse, size=(30, 50))
     for i, one in enumerate(together):
@@ -82,7 +82,7 @@ def test_reverse_mirrors_and_cells_span_zero_to_one(pair: tuple[Tensor, Tensor],
 
 @settings(deadline=None, max_examples=30)
 @given(pairs())
-def test_cells_are_the_stretched_cosines_whatever_their_lengths(pair: tuple[Tensor, Tensor]) -> None:
+def test_cells_are_scaled_cosines_of_any_norm(pair: tuple[Tensor, Tensor]) -> None:
     audio, dense = pair
     cosines = F.cosine_similarity(audio.double()[:, :, None, None], dense.double(), dim=1)
     lowest, highest = cosines.amin(dim=(1, 2), keepdim=True), cosines.amax(dim=(1, 2), keepdim=True)
@@ -90,7 +90,7 @@ def test_cells_are_the_stretched_cosines_whatever_their_lengths(pair: tuple[Tens
     torch.testing.assert_close(ungridded(audio, dense), plain, atol=2e-5, rtol=0)
 
 
-def test_the_redundant_feature_is_taken_off_without_normalising_again() -> None:
+def test_the_redundant_feature_is_subtracted_without_normalizing_again() -> None:
     audio, dense = golden_pair(0)
     redundant = golden_pair(1)[0][0]
     taken_off = (audio - redundant) / (audio - redundant).norm()
@@ -165,7 +165,7 @@ def test_redundant_feature_is_the_embedding_of_noise_at_the_models_fidelity(mode
     assert torch.equal(heard["published"], heard["corrected"]) == (kind == "zero")
 
 
-def test_without_noise_nothing_is_taken_off(model: AudioCLIP) -> None:
+def test_without_noise_nothing_is_subtracted(model: AudioCLIP) -> None:
     assert torch.equal(redundant_feature(model, "none"), torch.zeros(16))
     with pytest.raises(ValueError, match="noise must be"):
         redundant_feature(model, "white")  # type: ignore[arg-type]
