@@ -14,8 +14,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+import soxr  # librosa's resampler, directly: importing librosa takes seconds in each preprocessing worker
 
-from utils.audio import MAX_AUDIO_SECONDS, SAMPLE_RATE, resample
+from utils.audio import MAX_AUDIO_SECONDS, SAMPLE_RATE
 from utils.cli import InputError
 from utils.fidelity import Fidelity, validate_fidelity
 from utils.layout import CLIP_SECONDS
@@ -51,7 +52,7 @@ def decode_audio(
     samples, rate = _decode(path, packets, lambda frame: _corrected_graph(frame, start))
     if not np.isfinite(samples).all():
         raise InputError(f"{path}: its audio has NaN or infinite samples; obtain it again")
-    return to_int16(resample(samples, rate, SAMPLE_RATE, fix=False, axis=0))
+    return to_int16(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"))
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:

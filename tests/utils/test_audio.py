@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import resampy
 import soundfile
+import soxr
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -196,12 +198,17 @@ def test_any_rate_and_channels_give_the_same_sound(tmp_path: Path, rate: int, ch
     np.testing.assert_allclose(rows.ravel()[inside], expected[inside], atol=2e-3)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(
-    "samples, rate, to", [(80_000, 16_000, 44_100), (79_999, 16_000, 48_000), (1003, 96_000, 8_000)]
+    "samples, rate, target", [(80_000, 16_000, 44_100), (44_101, 44_100, 16_000), (7, 48_000, 16_000)]
 )
-def test_resampling_is_librosas_to_the_bit(samples: int, rate: int, to: int) -> None:
-    import librosa
-
-    track = np.random.default_rng(0).uniform(-1, 1, samples).astype(np.float32)
-    assert np.array_equal(resample(track, rate, to), librosa.resample(track, orig_sr=rate, target_sr=to))
-    assert resample(track, rate, rate) is track
+def test_libraries_resample_alike(samples: int, rate: int, target: int, channels: int) -> None:
+    """librosa gives the bits of soxr, which preprocessing calls, and of resampy, which the original calls."""
+    waveform = np.random.default_rng(0).uniform(-1, 1, (samples, channels)).astype(np.float32)
+    expected = soxr.resample(waveform, rate, target, quality="HQ")
+    assert np.array_equal(resample(waveform, rate, target, fix=False, axis=0), expected)
+    if samples > 100:
+        mono = waveform[:, 0].astype(np.float64)
+        expected = resampy.resample(mono, rate, target)
+        assert np.array_equal(resample(mono, rate, target, res_type="kaiser_best", fix=False), expected)
+    assert resample(waveform, rate, rate) is waveform
