@@ -1,6 +1,6 @@
 """Runs commands in processes that are killed at random moments; a kill costs the work lost, not an import of torch.
 
-A process of its own, single-threaded and with everything imported, forks once a run (`python -m tests.helpers.crash_injection`).
+A process of its own, single-threaded and with everything imported, forks once per run.
 """
 
 import contextlib

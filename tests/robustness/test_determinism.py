@@ -17,7 +17,7 @@ from zero_shot import evaluate
 
 __all__ = ["folder"]  # a fixture
 MINI = "--audioclip.weights mini --audioclip.reverse false --sam.model mini --sam.weights mini --run.device cpu"
-# A tower that is trained, one that is heard once, and one that draws random numbers at every step.
+# A tower that is trained, one whose features are computed once, and one that draws random numbers at every step.
 PVT = "--model.segmentor tpavi --model.backbone pvt_v2_b0 --model.weights random --model.vggish.weights random"
 PVT += " --model.vggish.widths [4,4,4,8] --model.vggish.hidden 16"
 
@@ -58,9 +58,9 @@ def test_training_depends_on_nothing_but_its_options(composed: Path, folder: Pat
     assert found["other"]["best.safetensors"] != found["first"]["best.safetensors"]
 
 
-@pytest.mark.parametrize("setting", ["point", "no_prompt"])
-def test_zero_shot_numbers_depend_on_nothing_but_the_options(composed: Path, tmp_path: Path, setting: str) -> None:
-    words = f"--method {setting} --retrieval.score map --data.root {composed / 'Single-source'} {MINI} --masks"
+@pytest.mark.parametrize("method", ["point", "no_prompt"])
+def test_zero_shot_numbers_depend_on_nothing_but_the_options(composed: Path, tmp_path: Path, method: str) -> None:
+    words = f"--method {method} --retrieval.score map --data.root {composed / 'Single-source'} {MINI} --masks"
     words += " --proposals.points_per_side 4 --proposals.pred_iou_thresh 0.5 --proposals.stability_score_thresh 0.6"
     found: list[dict[str, Any]] = []
     for workers, cache in (("0", "false"), ("2", "true"), ("0", "true")):

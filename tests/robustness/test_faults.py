@@ -50,7 +50,7 @@ COMPOSE = "--s4 3 --ms3 0 --size 64x64 --fps 3 --jobs 1"
 MINI = "--audioclip.weights mini --audioclip.reverse false --sam.model mini --sam.weights mini --run.device cpu"
 
 
-def told(capture: Capture, *words: str) -> None:
+def assert_one_line_error(capture: Capture, *words: str) -> None:
     """One line says what is wrong, with these words in it."""
     lines = [
         line for line in capture.readouterr().err.splitlines() if not line.startswith("libpng") and "|" not in line
@@ -61,7 +61,7 @@ def told(capture: Capture, *words: str) -> None:
 
 
 def heatmap(composed: Path, out: Path, *more: str) -> list[str]:
-    """Words for the cheapest zero-shot setting that listens."""
+    """Words for the cheapest zero-shot method that uses audio."""
     words = (
         f"--method heatmap {MINI} --run.batch_size 1 --run.cache {out}/cache --data.root {composed / 'Single-source'}"
     )
@@ -93,36 +93,38 @@ def full_from(write: int, monkeypatch: Patch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("write", [1, 2, 4, 7])
-def test_composing_on_a_full_disk(tmp_path: Path, monkeypatch: Patch, capsys: Capture, write: int) -> None:
+def test_composing_on_a_full_disk_ends_in_one_line_and_resumes(
+    tmp_path: Path, monkeypatch: Patch, capsys: Capture, write: int
+) -> None:
     words = ["--out", str(tmp_path / "out"), *COMPOSE.split()]
     with full_from(write, monkeypatch):
         assert compose.main(words) == 1
-    told(capsys, "No space left on device")
+    assert_one_line_error(capsys, "No space left on device")
     assert not list(tmp_path.rglob("*.partial*")) and not list(tmp_path.rglob(".lock"))
     assert not list(tmp_path.rglob("s4_meta_data.csv")), "which would list what is not there"
     assert compose.main(words) == 0
 
 
 @pytest.mark.parametrize("write", [1, 2, 4, 8, 9])  # config, embeddings, numbers
-def test_evaluating_on_a_full_disk(
+def test_evaluating_on_a_full_disk_ends_in_one_line_and_resumes(
     composed: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture, write: int
 ) -> None:
     words = heatmap(composed, tmp_path, "--data.max_clips", "1")
     with full_from(write, monkeypatch):
         assert evaluate.main(words) == 1
-    told(capsys, "No space left on device")
+    assert_one_line_error(capsys, "No space left on device")
     assert not list(tmp_path.rglob("*.partial*")) and not (tmp_path / "run" / "metrics.json").exists()
     assert evaluate.main(words) == 0
 
 
-def test_the_numbers_of_a_training_on_a_full_disk(
+def test_evaluating_a_training_on_a_full_disk_leaves_no_metrics(
     composed: Path, folder: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     assert train.main(short(composed, folder, tmp_path / "run", "--train.epochs", "1")) == 0
     for write in (1, 2):
         with full_from(write, monkeypatch):
             assert supervised_evaluate.main(["--run-dir", str(tmp_path / "run")]) == 1
-        told(capsys, "No space left on device")
+        assert_one_line_error(capsys, "No space left on device")
         assert not list(tmp_path.rglob("*.partial*")) and not (tmp_path / "run" / "metrics.json").exists()
     assert supervised_evaluate.main(["--run-dir", str(tmp_path / "run")]) == 0
 
@@ -155,7 +157,9 @@ def test_downloading_on_a_full_disk(
     assert download.main(["a", "--to", str(to)]) == 0 and (to / "a.pt").read_bytes() == CONTENT
 
 
-def test_a_file_in_the_folders_place(composed: Path, folder: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_file_in_place_of_the_run_folder_is_reported(
+    composed: Path, folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
     """What a folder that may not be written gives: an error of the system, here one that even root meets."""
     (tmp_path / "taken").write_text("")
     for main, words in (
@@ -163,7 +167,7 @@ def test_a_file_in_the_folders_place(composed: Path, folder: Path, tmp_path: Pat
         (train.main, short(composed, folder, tmp_path / "taken" / "run")),
     ):
         assert main(words) == 1
-        told(capsys, str(tmp_path / "taken"))
+        assert_one_line_error(capsys, str(tmp_path / "taken"))
 
 
 def test_preprocessing_into_a_folder_that_may_not_be_written(benchmark_copy: Path, capsys: Capture) -> None:
@@ -202,10 +206,10 @@ def test_a_file_that_may_not_be_read(
     frame = data.frames(data.split("test")[1])[2].name
     refuse(monkeypatch, frame, "read_bytes")
     assert evaluate.main(heatmap(composed, tmp_path, "--data.num_workers", workers)) == 1
-    told(capsys, frame, "Permission denied")
+    assert_one_line_error(capsys, frame, "Permission denied")
     refuse(monkeypatch, "s4_meta_data.csv", "open")
     assert train.main(short(composed, folder, tmp_path / "trained", "--data.num_workers", workers)) == 1
-    told(capsys, "s4_meta_data.csv", "Permission denied")
+    assert_one_line_error(capsys, "s4_meta_data.csv", "Permission denied")
 
 
 def test_a_checkpoint_that_may_not_be_read(composed: Path, folder: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -220,7 +224,7 @@ def test_a_checkpoint_that_may_not_be_read(composed: Path, folder: Path, tmp_pat
         (run / name).mkdir()
         capsys.readouterr()
         assert main(words) == 1
-        told(capsys, name)
+        assert_one_line_error(capsys, name)
         (run / name).rmdir()
         (run / "kept").rename(run / name)
 
@@ -231,7 +235,7 @@ def cut_places(path: Path, chance: random.Random, count: int) -> list[int]:
     return [0, size - 2, *(chance.randrange(size) for _ in range(count))]
 
 
-def test_files_cut_anywhere_are_told_or_harmless(benchmark_copy: Path, capfd: Capture) -> None:
+def test_truncated_files_raise_an_error_or_change_nothing(benchmark_copy: Path, capfd: Capture) -> None:
     """Never a silently wrong number: what is left of a file gives what the whole gave, or an error that names it."""
     chance, tried = random.Random(0), 0
     data = AVSBench(benchmark_copy / "Single-source", "s4")
@@ -254,7 +258,7 @@ def test_files_cut_anywhere_are_told_or_harmless(benchmark_copy: Path, capfd: Ca
     print(f"{tried} cut files")
 
 
-def test_preprocessing_makes_cut_files_again_and_the_check_names_them(benchmark_copy: Path, capsys: Capture) -> None:
+def test_preprocessing_replaces_truncated_files_and_the_check_names_them(benchmark_copy: Path, capsys: Capture) -> None:
     chance, root = random.Random(1), benchmark_copy / "Single-source"
     data = AVSBench(root, "s4")
     clip = data.clips[4]
@@ -306,7 +310,7 @@ def test_a_clip_that_vanishes_in_an_evaluation(
     with monkeypatch.context() as patch:
         patch.setattr(Metrics, "add", adding)
         assert evaluate.main(words) == 1
-    told(capsys, f"{gone}: no such file")
+    assert_one_line_error(capsys, f"{gone}: no such file")
     assert not (tmp_path / "run" / "metrics.json").exists()
     kept.rename(gone)
     assert evaluate.main(words) == 0
@@ -338,17 +342,17 @@ def test_a_clip_that_vanishes_in_training(
 # --- lost processes ----------------------------------------------------------------------------------------
 
 
-def test_one_lost_process_costs_one_item_at_most(tmp_path: Path) -> None:
+def test_a_killed_process_costs_at_most_one_item(tmp_path: Path) -> None:
     found = list(parallel_map(partial(lost.square, tmp_path / "mark"), range(7), 2))
     assert found == [None if number == 1 else number**2 for number in range(7)]
 
 
-def test_what_cannot_be_sent_is_not_a_lost_process() -> None:
+def test_an_unpicklable_result_is_not_taken_for_a_killed_process() -> None:
     with pytest.raises(Exception, match="pickle"):
         list(parallel_map(lambda number: (number, (part for part in "ab")), [1, 2], 2))
 
 
-def test_preprocessing_names_the_clip_whose_process_is_lost(
+def test_preprocessing_names_the_clip_whose_process_was_killed(
     benchmark_copy: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(preprocess, "preprocess_clip", lost.preprocess_clip)
@@ -360,7 +364,7 @@ def test_preprocessing_names_the_clip_whose_process_is_lost(
     assert "Traceback" not in printed.err
 
 
-def test_what_lost_processes_should_have_done_is_named(
+def test_the_items_of_killed_processes_are_named(
     benchmark_copy: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     def losing(function: Callable[[Any], Any], items: Any, jobs: int) -> Iterator[Any]:
@@ -370,7 +374,7 @@ def test_what_lost_processes_should_have_done_is_named(
     monkeypatch.setattr(check, "parallel_map", losing)
     words = ["--out", str(tmp_path / "out"), *COMPOSE.split()]
     assert compose.main(words) == 1
-    told(capsys, "not composed: ", "_0001: its process was lost twice")
+    assert_one_line_error(capsys, "not composed: ", "_0001: its process was lost twice")
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 2 and not list((tmp_path / "out").rglob("*.csv"))
     root = benchmark_copy / "Single-source"
     assert check.main(["--root", str(root), "--benchmark", "s4"]) == 1
@@ -393,15 +397,17 @@ def lose_a_worker(monkeypatch: Patch, mark: Path) -> None:
     monkeypatch.setattr(dataset.AVSDataset, "__getitem__", item)
 
 
-def test_a_lost_worker_of_an_evaluation(composed: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
+def test_a_killed_worker_ends_an_evaluation_in_one_line(
+    composed: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
     lose_a_worker(monkeypatch, tmp_path / "lost")
     words = heatmap(composed, tmp_path, "--data.num_workers", "1", "--data.split", "train")
     assert evaluate.main(words) == 1
-    told(capsys, "a data-loading process was lost", "Killed")
+    assert_one_line_error(capsys, "a data-loading process was lost", "Killed")
     assert evaluate.main(words) == 0
 
 
-def test_a_lost_worker_of_a_training(
+def test_a_killed_worker_ends_a_training_which_resumes(
     composed: Path, folder: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     words = ["--train.checkpoint_minutes", "0", "--model.freeze", "[]", "--train.batch_size", "1"]
@@ -409,7 +415,7 @@ def test_a_lost_worker_of_a_training(
     lose_a_worker(monkeypatch, tmp_path / "lost")
     capsys.readouterr()
     assert train.main(short(composed, folder, tmp_path / "cut", *words, "--data.num_workers", "1")) == 1
-    told(capsys, "a data-loading process was lost", "Killed")
+    assert_one_line_error(capsys, "a data-loading process was lost", "Killed")
     assert train.main(short(composed, folder, tmp_path / "cut", *words, "--data.num_workers", "1")) == 0
     same(tmp_path / "whole", tmp_path / "cut")
 
@@ -419,8 +425,8 @@ def test_a_lost_worker_of_a_training(
 HOLD = """
 import sys, time
 from pathlib import Path
-from utils.lock import alone
-with alone(Path(sys.argv[1]), "works here"):
+from utils.lock import exclusive_lock
+with exclusive_lock(Path(sys.argv[1]), "works here"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -440,7 +446,7 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     lock = tmp_path / "new" / ".lock"
     with held(lock) as process:
         with (
@@ -456,7 +462,7 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
     assert not lock.exists()
 
 
-def test_where_the_file_system_knows_no_locks_nobody_is_kept_out(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_without_file_locks_every_process_may_enter(tmp_path: Path, monkeypatch: Patch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -514,7 +520,7 @@ def test_a_second_preprocessing_is_refused(benchmark_copy: Path, capsys: Capture
     root = benchmark_copy / "Single-source"
     with held(root / ".lock"):
         assert preprocess_s4.main(["--root", str(root)]) == 1
-        told(capsys, "another process is preprocessing here")
+        assert_one_line_error(capsys, "another process is preprocessing here")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Hostile weights: checkpoints, miniatures, states of runs and caches are read whole, or refused in a line."""
+"""Malformed weights: checkpoints, small weights, training states and caches are read in full or refused in one line."""
 
 import json
 import math
@@ -115,7 +115,7 @@ def _deep(levels: int) -> dict[str, Any]:
     return content
 
 
-def minis(guard: Guard, count: int, seed: int) -> None:
+def small_weights(guard: Guard, count: int, seed: int) -> None:
     notes, weights = guard.inside / "audioclip.json", guard.inside / "audioclip.safetensors"
     whole = safetensors_bytes(clip(1).state_dict())
     sam = json.loads((MINI_DIR / "sam.json").read_text())["model"]
@@ -123,7 +123,7 @@ def minis(guard: Guard, count: int, seed: int) -> None:
 
     def attempt(name: str, text: str) -> None:
         notes.write_text(text)
-        guard.attempt(f"miniature: {name}", partial(create_model, "audioclip", guard.inside))
+        guard.attempt(f"small weights: {name}", partial(create_model, "audioclip", guard.inside))
 
     attempt("whole", json.dumps({"model": SIZES}))
     odd: tuple[Any, ...] = (0, -1, 3, 10**9, 10**30, 2.5, "8", None, [], [10**6] * 4, [4000] * 4)
@@ -137,15 +137,15 @@ def minis(guard: Guard, count: int, seed: int) -> None:
     for name in sam:
         for value in (*odd[:5], {}):
             (guard.inside / "sam.json").write_text(json.dumps({"model": sam | {name: value}}))
-            guard.attempt(f"miniature SAM: {name} = {value!r}", partial(create_model, "sam_mini", guard.inside))
+            guard.attempt(f"small SAM weights: {name} = {value!r}", partial(create_model, "sam_mini", guard.inside))
     notes.write_text(json.dumps({"model": SIZES}))
     for name, content in archives.safetensors(clip(1).state_dict()).items():
         weights.write_bytes(content)
-        guard.attempt(f"miniature {name}", partial(create_model, "audioclip", guard.inside))
+        guard.attempt(f"small weights {name}", partial(create_model, "audioclip", guard.inside))
     weights.write_bytes(whole)
     for name, content in mutated({"a.json": json.dumps({"model": SIZES}).encode()}, count, seed):
         notes.write_bytes(content)
-        guard.attempt(f"miniature: {name}", partial(create_model, "audioclip", guard.inside))
+        guard.attempt(f"small weights: {name}", partial(create_model, "audioclip", guard.inside))
 
 
 def caches(guard: Guard, count: int, seed: int) -> None:
@@ -220,7 +220,7 @@ def _misshapen(optimizer: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("count, seed", [(50, 0), pytest.param(400, 1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("work", [checkpoints, minis, caches])
+@pytest.mark.parametrize("work", [checkpoints, small_weights, caches])
 def test_weights(tmp_path: Path, work: Callable[..., None], count: int, seed: int) -> None:
     tally = guarded(partial(work, count=count, seed=seed), tmp_path)
     print(f"fuzz, {work.__name__}: {tally}")

@@ -29,7 +29,7 @@ Way = Callable[[Path], Run]
 MINI = "--audioclip.weights mini --audioclip.reverse false --sam.model mini --sam.weights mini --run.device cpu"
 HEAT = {"data.max_clips": 1, "data.num_workers": 0, "run.device": "cpu", "run.use_cache": False}
 ROWS = [
-    {"zero_shot": "point_global", "name": name, "row": name, "benchmarks": "s4", "options": {**HEAT, "setting": name}}
+    {"zero_shot": "point_global", "name": name, "row": name, "benchmarks": "s4", "options": {**HEAT, "method": name}}
     for name in ("heatmap", "foreground")
 ]
 FEW = "--proposals.points_per_side 4 --proposals.pred_iou_thresh 0.5 --proposals.stability_score_thresh 0.6"
@@ -89,7 +89,8 @@ def way(
 
         yield preprocess
     elif kind == "proposals":
-        words = f"--method no_prompt --retrieval.score map --data.max_clips 2 --run.batch_size 1 --data.num_workers 0 {MINI} {FEW}"
+        words = "--method no_prompt --retrieval.score map --data.max_clips 2 --run.batch_size 1"
+        words += f" --data.num_workers 0 {MINI} {FEW}"
         words += f" --data.root {composed / 'Single-source'}"
 
         def evaluate(out: Path) -> Run:
@@ -98,7 +99,7 @@ def way(
         yield evaluate
     elif kind == "demo":
         video = min((composed / "Single-source").rglob("*.mp4"))
-        words = f"{video} --method point --run.batch_size 2 --run.use_cache false --heat --prompts {MINI}"
+        words = f"{video} --method point --run.batch_size 2 --run.use_cache false --save-heatmaps --save-prompts {MINI}"
         yield lambda out: Run("demo", [*words.split(), "--out", str(out)])
     elif kind == "tables":
         study = {
@@ -114,7 +115,8 @@ def way(
 
         yield reproduce
     elif kind.startswith("train"):
-        more = "--train.checkpoint_minutes 0 --train.batch_size 2 --data.fraction 0.4 --train.optimizer adamw --train.ema_decay 0.9"
+        more = "--train.checkpoint_minutes 0 --train.batch_size 2 --data.fraction 0.4"
+        more += " --train.optimizer adamw --train.ema_decay 0.9"
         unlike = "--train.schedule cosine --model.freeze []", "--fidelity published --data.num_workers 1"
         more += f" {unlike[kind == 'train_published']}"
         yield lambda out: Run("supervised.train", [*arguments(composed, folder, out), *more.split()])

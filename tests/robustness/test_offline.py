@@ -1,4 +1,4 @@
-"""Nothing but pretrained.download uses a network: the suite runs cut off, and what hides behind libraries stays away."""
+"""Only pretrained.download uses a network: tests run without one, and no library downloads anything."""
 
 import json
 import multiprocessing
@@ -46,7 +46,7 @@ def ask(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["connect", "connect_ex", "version 6", "datagram", "name", "url"])
-def test_the_network_is_refused_and_that_is_noted(refused: Path, how: str) -> None:
+def test_connections_are_refused_and_recorded(refused: Path, how: str) -> None:
     before = refused.read_text()
     with pytest.raises(OSError, match="tests run without a network") as caught:
         ask(how)
@@ -54,7 +54,7 @@ def test_the_network_is_refused_and_that_is_noted(refused: Path, how: str) -> No
     assert refused.read_text().removeprefix(before).count("\n") == 1
 
 
-def test_processes_that_tests_start_are_cut_off_too(refused: Path) -> None:
+def test_processes_that_tests_start_have_no_network_either(refused: Path) -> None:
     with multiprocessing.get_context("fork").Pool(1) as pool, pytest.raises(ConnectionError, match="without a network"):
         pool.apply_async(ask, ["connect"]).get(timeout=60)
     program = f"import socket; socket.create_connection(('{FAR}', 443), 5)"
@@ -63,7 +63,7 @@ def test_processes_that_tests_start_are_cut_off_too(refused: Path) -> None:
     assert refused.read_text().splitlines()[-1] == f"socket.getaddrinfo '{FAR}' -c"
 
 
-def test_this_machine_is_not_the_network() -> None:
+def test_connections_to_this_machine_are_allowed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), 5):
         pass
     here = ("localhost", "127.0.0.1", "127.8.9.1", "::1", "0.0.0.0", "", None, b"localhost", socket.gethostname())
@@ -90,7 +90,7 @@ print("done")
 
 
 @pytest.mark.slow
-def test_the_networks_are_built_without_asking_the_hub(tmp_path: Path) -> None:
+def test_models_are_built_without_asking_the_hub(tmp_path: Path) -> None:
     """On a machine that never fetched anything: an empty home, and nothing that tells libraries to stay offline."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS", "TORCH_"))}
     places = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), LIST: str(tmp_path / "refused")}
@@ -101,7 +101,7 @@ def test_the_networks_are_built_without_asking_the_hub(tmp_path: Path) -> None:
     assert not (tmp_path / "refused").exists(), (tmp_path / "refused").read_text()
 
 
-def test_a_detectors_folder_cannot_send_us_to_the_hub(tmp_path: Path) -> None:
+def test_the_folder_of_a_detector_cannot_make_it_download(tmp_path: Path) -> None:
     """A config.json may ask for code of its own, or for a backbone with weights from elsewhere."""
     save_detector(tmp_path / "detector")
     config = tmp_path / "detector" / "config.json"

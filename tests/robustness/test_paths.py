@@ -82,7 +82,7 @@ def test_a_zero_shot_run_is_known_by_what_it_computes(tmp_path: Path, monkeypatc
     (root / "s4_meta_data.csv").write_text("name,start,category,split\n")
     one = resolve_options(ZeroShot, [f"--data.root={root}", "--run.batch_size=2"])
     prepare_folder(out, one)
-    prepare_folder(out, resolve_options(ZeroShot, [f"--data.root={root.resolve()}", "--run.cpu=true"]))
+    prepare_folder(out, resolve_options(ZeroShot, [f"--data.root={root.resolve()}", "--run.device=cpu"]))
     with pytest.raises(InputError, match=r"other options: prompt.threshold \(0.6, not 0.1\)"):
         prepare_folder(out, resolve_options(ZeroShot, [f"--data.root={root}", "--prompt.threshold=0.1"]))
     (root / "s4_meta_data.csv").write_text("name,start,category,split\nb,0,x,test\n")
