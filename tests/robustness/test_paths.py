@@ -1,4 +1,4 @@
-"""A run is what it computes, not where its files lie; what is missing is told by what is there."""
+"""Paths are resolved from any directory, runs are identified by what they compute, and missing files are explained."""
 
 import os
 import shutil
@@ -25,16 +25,16 @@ __all__ = ["folder"]  # a fixture
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_what_ships_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_the_repository_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = resolve_options(ZeroShot, ["--config", "zero_shot/configs/mini/s4_point_local.yaml"])
     assert options.sam.model == "mini" and options.grounding.labels.is_file()
-    assert resolve_options(
-        Supervised, ["--config=supervised/configs/s4_fpn_concate.yaml"]
-    ).model.fpn.weights_dir.is_dir()
+    resolve_options(Supervised, ["--config=supervised/configs/s4_fpn_concate.yaml"])
     assert all(job.config.is_file() and job.options for job in load_study("mini").jobs)
-    (tmp_path / "pretrained").mkdir()  # what lies here comes first
-    assert resolve_options(Supervised, []).model.fpn.weights_dir == Path("pretrained")
+    words = ["--model.weights=pretrained/mini"]
+    assert resolve_options(Supervised, words).model.weights == str(REPOSITORY / "pretrained" / "mini")
+    (tmp_path / "pretrained" / "mini").mkdir(parents=True)  # the current directory comes first
+    assert resolve_options(Supervised, words).model.weights == "pretrained/mini"
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,38 +44,37 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ZeroShot, ["--config=~/own.yaml", "--run.cache=~/cache", "--grounding.clap=~nobody-here/x"]
     )
     assert (options.data.root, options.run.cache) == (tmp_path / "data", tmp_path / "cache")
-    assert options.audioclip.weights == str(tmp_path / "a.pt") and options.grounding.clap == Path("~nobody-here/x")
+    assert options.audioclip.weights == str(tmp_path / "a.pt") and str(options.grounding.clap) == "~nobody-here/x"
 
 
-def test_a_training_goes_on_when_data_and_weights_have_moved(
+def test_training_resumes_when_data_were_moved(
     composed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, few = tmp_path / "run", ["--data.fraction", "0.3"]
     assert train.main(arguments(composed, folder, run, *few, "--train.epochs", "1")) == 0
-    shutil.copytree(folder, tmp_path / "moved")
     shutil.copytree(composed, tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    moved = ["--data.root", "data/Single-source", "--model.fpn.weights_dir", "moved"]
+    moved = ["--data.root", "data/Single-source"]
     assert train.main(arguments(composed, folder, run, *few, *moved)) == 0
     assert load_state(run / "state.pt")[0].epoch == 2
     capsys.readouterr()
     for words, said in (
         (["--train.lr", "0.1"], "other options: train.lr (0.001, not 0.1)"),
-        (["--model.fpn.audio", "random"], "other options: model.fpn.audio (mini, not random)"),
+        (["--model.fpn.audio", "random"], f"other options: model.fpn.audio ({folder / 'small'}, not random)"),
     ):
         assert train.main(arguments(composed, folder, run, *few, *words)) == 1
         assert said in capsys.readouterr().err
     shutil.copytree(folder, tmp_path / "others")
-    (tmp_path / "others" / "mini" / "audioclip.safetensors").write_bytes(b"other weights")
-    assert train.main(arguments(composed, folder, run, *few, "--model.fpn.weights_dir", "others")) == 1
-    assert "other options: model.fpn.weights_dir (moved, not others)" in capsys.readouterr().err
+    (tmp_path / "others" / "small" / "audioclip.safetensors").write_bytes(b"other weights")
+    assert train.main(arguments(composed, folder, run, *few, "--model.fpn.audio", "others/small")) == 1
+    assert "other options: model.fpn.audio" in capsys.readouterr().err
     meta = tmp_path / "data" / "Single-source" / "s4_meta_data.csv"
     meta.write_text(meta.read_text() + "\n")
-    assert train.main(arguments(composed, folder, run, *few, *moved[:2])) == 1
+    assert train.main(arguments(composed, folder, run, *few, *moved)) == 1
     assert "other clips than those of data/Single-source (s4_meta_data.csv)" in capsys.readouterr().err
 
 
-def test_a_zero_shot_run_is_known_by_what_it_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zero_shot_run_is_identified_by_what_it_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     root, out = Path("Single-source"), Path("run")
     root.mkdir()
@@ -99,23 +98,23 @@ def test_options_that_differ_are_named() -> None:
 
 
 @pytest.mark.parametrize("name, said", [("sam_vit_b_01ec64.pth", "vit_b"), ("own.pth", "vit_h or vit_l or vit_b")])
-def test_a_file_for_a_miniature_says_which_size(tmp_path: Path, name: str, said: str) -> None:
+def test_a_checkpoint_for_the_small_sam_names_its_model(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(InputError, match=f"is a file, but a miniature is a folder .* say --sam.model {said}$"):
+    with pytest.raises(InputError, match=f"takes a folder of small weights, for this file --sam.model {said}$"):
         create_model("sam_mini", tmp_path / name)
 
 
-def test_the_size_of_a_file_tells_the_size_of_a_sam(tmp_path: Path) -> None:
+def test_the_model_of_a_sam_checkpoint_is_detected_by_its_size(tmp_path: Path) -> None:
     with (tmp_path / "own.pth").open("wb") as file:
         file.truncate(375_042_383)  # that of the public ViT-B; it takes no room
-    with pytest.raises(InputError, match=r"say --sam.model vit_b$"):
+    with pytest.raises(InputError, match=r"for this file --sam.model vit_b$"):
         create_model("sam_mini", tmp_path / "own.pth")
 
 
 @pytest.mark.parametrize(
     "there, asked", [("a.JPG", "a.png"), ("a.PNG", "a.png"), ("a.webm", "a.mp4"), ("a.MP4", "a.mp4")]
 )
-def test_a_missing_file_names_what_lies_in_its_place(tmp_path: Path, there: str, asked: str) -> None:
+def test_a_missing_file_names_files_with_another_suffix(tmp_path: Path, there: str, asked: str) -> None:
     from utils.video import open_media
 
     (tmp_path / there).touch()
