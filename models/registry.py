@@ -174,7 +174,7 @@ def _audioclip(path: Path | None, **options: Any) -> "nn.Module":
     from models.key_maps import load_audioclip
     from models.small_weights import load_small
 
-    if path is not None and is_small_weights(path):
+    if path is not None and path.name == "audioclip.safetensors":
         return load_small(path, lambda sizes: AudioCLIP(**{**options, **sizes}))
     model = AudioCLIP(**options)
     if path is not None:
@@ -188,7 +188,7 @@ def _sam(config: str) -> "Callable[..., nn.Module]":
         from models.sam import SamConfig, build_sam, matching_configs
         from models.small_weights import load_small
 
-        small = path is not None and is_small_weights(path)
+        small = path is not None and path.name == "sam.safetensors"
         if small and config != "mini":
             raise InputError(f"{path}: small weights do not fit sam_{config}; use sam_mini (--sam.model mini)")
         if path is not None and small:
