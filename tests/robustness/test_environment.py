@@ -127,7 +127,8 @@ def test_a_terminal_without_the_signs_gets_replacements(monkeypatch: pytest.Monk
 
 def test_files_are_utf8_in_any_locale(tmp_path: Path) -> None:
     (tmp_path / "é.yaml").write_text("# größer\ndata: {root: données}\n", encoding="utf-8")
-    program = "from utils.environment import prepare_process; prepare_process()\nimport pathlib; from utils.config import from_yaml\n"
+    program = "from utils.environment import prepare_process; prepare_process()\n"
+    program += "import pathlib; from utils.config import from_yaml\n"
     program += "from zero_shot.options import Options; (path,) = pathlib.Path().glob('*.yaml')\n"
     program += "print(ascii(str(from_yaml(Options, path).data.root)))"
     done = python("-c", program, cwd=tmp_path, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
