@@ -167,6 +167,6 @@ def test_scripts_of_a_row_must_agree(tmp_path: Path, monkeypatch: pytest.MonkeyP
     lines[first] = lines[first].replace(",70,", ",71,")
     changed = tmp_path / "rows.csv"
     changed.write_text("\n".join(lines))
-    monkeypatch.setattr(rows, "TABLE", changed)
-    with pytest.raises(ValueError, match="the scripts of s4_fpn_naive_concate differ"):
+    monkeypatch.setattr(rows, "ROWS_CSV", changed)
+    with pytest.raises(ValueError, match="the scripts of s4_fpn_naive_concate have different"):
         rows.read_rows()
