@@ -390,7 +390,7 @@ def broken_metadata(out: Path) -> list[str]:
     [
         (lambda out: ["--data", str(out)], "contains no s4_meta_data.csv"),
         (lambda out: ["--pictures", str(out / "nowhere")], "no such folder"),
-        (lambda out: ["--start", str(out / "nowhere")], "no such file"),
+        (lambda out: ["--start", str(out / "nowhere")], "no such checkpoint"),
         (lambda out: ["--sizes", '{"embed_dim": -1}'], "--sizes"),
         (lambda out: ["--sizes", "{"], "--sizes"),
         (lambda out: ["--sizes", '{"depth": 3}'], "--sizes"),
@@ -423,10 +423,10 @@ def test_too_few_clips_for_a_batch(composed: Path, tmp_path: Path, capsys: pytes
 def test_loading_reports_what_is_wrong(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         create_model("audioclip", tmp_path)
+    (tmp_path / "audioclip.safetensors").write_bytes((trained / "audioclip.safetensors").read_bytes())
     (tmp_path / "audioclip.json").write_text("[]")
-    with pytest.raises(InputError, match="sizes"):
+    with pytest.raises(InputError, match="sizes of a network"):
         create_model("audioclip", tmp_path)
     (tmp_path / "audioclip.json").write_text(json.dumps({"model": {**TINY, "embed_dim": 32}}))
-    (tmp_path / "audioclip.safetensors").write_bytes((trained / "audioclip.safetensors").read_bytes())
     with pytest.raises(InputError, match="does not fit AudioCLIP"):
         create_model("audioclip", tmp_path)

@@ -463,7 +463,7 @@ def test_bad_usage(arguments: list[str], tmp_path: Path) -> None:
     ("arrange", "message"),
     [
         (lambda out: ["--pictures", str(out / "nowhere")], "no such folder"),
-        (lambda out: ["--start", str(out / "nowhere")], "no such file"),
+        (lambda out: ["--start", str(out / "nowhere")], "no such checkpoint"),
         (lambda out: ["--sizes", '{"width": -1}'], "--sizes"),
         (lambda out: ["--sizes", '{"width": 15, "heads": 2}'], "--sizes"),
         (lambda out: ["--sizes", "{"], "--sizes"),
@@ -489,12 +489,10 @@ def test_errors_are_reported_in_one_line(
 def test_loading_reports_what_is_wrong(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         create_model("sam_mini", tmp_path)
+    (tmp_path / "sam.safetensors").write_bytes((trained / "sam.safetensors").read_bytes())
     (tmp_path / "sam.json").write_text("[]")
-    with pytest.raises(InputError, match="sizes of a SAM"):
+    with pytest.raises(InputError, match="sizes of a network"):
         create_model("sam_mini", tmp_path)
     (tmp_path / "sam.json").write_text(json.dumps({"model": {**TINY, "depth": 1}}))
-    with pytest.raises(InputError, match="no such checkpoint"):
-        create_model("sam_mini", tmp_path)
-    (tmp_path / "sam.safetensors").write_bytes((trained / "sam.safetensors").read_bytes())
     with pytest.raises(InputError, match="does not fit Sam"):
         create_model("sam_mini", tmp_path)
