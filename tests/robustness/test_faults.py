@@ -93,7 +93,7 @@ def full_from(write: int, monkeypatch: Patch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("write", [1, 2, 4, 7])
-def test_composing_on_a_full_disk_ends_in_one_line_and_resumes(
+def test_composing_on_a_full_disk_can_be_resumed(
     tmp_path: Path, monkeypatch: Patch, capsys: Capture, write: int
 ) -> None:
     words = ["--out", str(tmp_path / "out"), *COMPOSE.split()]
@@ -106,7 +106,7 @@ def test_composing_on_a_full_disk_ends_in_one_line_and_resumes(
 
 
 @pytest.mark.parametrize("write", [1, 2, 4, 8, 9])  # config, embeddings, numbers
-def test_evaluating_on_a_full_disk_ends_in_one_line_and_resumes(
+def test_evaluating_on_a_full_disk_can_be_resumed(
     composed: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture, write: int
 ) -> None:
     words = heatmap(composed, tmp_path, "--data.max_clips", "1")
