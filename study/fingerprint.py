@@ -1,4 +1,4 @@
-"""What a job's numbers depend on, as digests: options, weights and data. A result counts only under its own key."""
+"""What the results of a job depend on, as digests of its options, weights and data."""
 
 import hashlib
 import json
@@ -9,53 +9,58 @@ from typing import Any
 
 import supervised.options
 import zero_shot.options
+from study.study_file import Regime
 from utils.config import drop_options, resolve_options
 from utils.files import sha256
 from utils.layout import BenchmarkName
 from utils.run_identity import dataset_files
 
-MISSING = "missing"
-OPTIONS: dict[str, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}
-WITHOUT_EFFECT = {  # options that change no number, or stand for what is in the key by its content
+MISSING = "missing"  # in place of the digest of a file that does not exist
+OPTIONS: dict[Regime, Any] = {"zero_shot": zero_shot.options.Options, "supervised": supervised.options.Options}
+IGNORED_OPTIONS: dict[Regime, tuple[str, ...]] = {  # without effect on results, or represented by a file's content
     "zero_shot": ("data.root", "grounding.labels", *zero_shot.options.RUNTIME_ONLY, *zero_shot.options.WEIGHTS),
     "supervised": (*supervised.options.RUNTIME_ONLY, *supervised.options.WEIGHTS),
 }
 
 
-def parse(kind: str, words: Sequence[str]) -> Any:
-    """The options that a job's words say, by its kind. Raises InputError."""
-    return resolve_options(OPTIONS[kind], words)
+def parse_options(regime: Regime, words: Sequence[str]) -> Any:
+    """The options of a run from the words of its command line.
+
+    Raises:
+        InputError: for an unknown option or a wrong value.
+    """
+    return resolve_options(OPTIONS[regime], words)
 
 
-def checkpoint_files(kind: str, options: Any) -> list[Path]:
-    """The checkpoints that a job starts from, whether they exist or not."""
-    return (options if kind == "zero_shot" else options.model).checkpoint_files()
+def checkpoint_files(regime: Regime, options: Any) -> list[Path]:
+    """The checkpoints that a run loads, whether they exist or not."""
+    return (options if regime == "zero_shot" else options.model).checkpoint_files()
 
 
-def fingerprint_parts(kind: str, options: Any, root: Path, benchmark: BenchmarkName) -> tuple[str, ...]:
-    """Of the options, however they are written, and of each file that the numbers depend on."""
-    described = json.dumps(drop_options(options, WITHOUT_EFFECT[kind]), sort_keys=True, default=str)
-    # Composed clips have the same names whatever they were composed of; how they were, their recipe says.
-    files = [*checkpoint_files(kind, options), *dataset_files(root, benchmark)]
-    if kind == "zero_shot" and options.method == "box_prompt":
+def compute_fingerprint(regime: Regime, options: Any, root: Path, benchmark: BenchmarkName) -> tuple[str, ...]:
+    """The digest of the options, however they are written, and of each file that the results depend on."""
+    described = json.dumps(drop_options(options, IGNORED_OPTIONS[regime]), sort_keys=True, default=str)
+    # Composed clips have the same names whatever they were composed of; their compose.json tells them apart.
+    files = [*checkpoint_files(regime, options), *dataset_files(root, benchmark)]
+    if regime == "zero_shot" and options.method == "box_prompt":
         files.append(options.grounding.labels)
-    return (hashlib.sha256(described.encode()).hexdigest(), *map(digest, files))
+    return (hashlib.sha256(described.encode()).hexdigest(), *map(file_digest, files))
 
 
-def matches(key: Sequence[str], recorded: Any) -> bool:
-    """Whether a recorded key is still the job's. A file that has gone since then speaks neither for nor against it."""
-    same = isinstance(recorded, list) and len(recorded) == len(key)
-    return same and all(now in (then, MISSING) for now, then in zip(key, recorded, strict=True))
+def matches(fingerprint: Sequence[str], recorded: Any) -> bool:
+    """Whether a recorded fingerprint is still the job's; files that have been removed since then are not compared."""
+    same = isinstance(recorded, list) and len(recorded) == len(fingerprint)
+    return same and all(now in (then, MISSING) for now, then in zip(fingerprint, recorded, strict=True))
 
 
-def digest(path: Path) -> str:
-    """sha256 of a file, read once as long as it stays as it is; MISSING where there is none."""
+def file_digest(path: Path) -> str:
+    """The sha256 of a file, computed again only when the file changes; MISSING if it does not exist."""
     if not path.is_file():
         return MISSING
     state = path.stat()
-    return _digest(path, state.st_size, state.st_mtime_ns)
+    return _cached_sha256(path, state.st_size, state.st_mtime_ns)
 
 
 @cache
-def _digest(path: Path, size: int, changed: int) -> str:
+def _cached_sha256(path: Path, size: int, modified: int) -> str:
     return sha256(path)

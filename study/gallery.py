@@ -1,33 +1,29 @@
-"""The gallery of a study's page: what every run said of the same few test clips, from the strips that it left."""
+"""The gallery of a study's page: the predictions of every run on the same few test clips."""
 
 import base64
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from study.plan import Job, Study
+from study.job import Job, Study
 from study.results import result
-from study.rows import TABLES
 from study.table_format import format_score
+from utils.layout import BenchmarkName
 from utils.results import evenly_spaced
 from zero_shot.options import BASELINES
 
 ClipKey = tuple[str, str]  # category ("" in MS3) and name
-MEDIA = {".webp": "image/webp", ".mp3": "audio/mpeg"}
-
-
-def data_uri(path: Path) -> str:
-    """A file as the address of itself, so that the page needs none beside it."""
-    return f"data:{MEDIA[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+Strips = list[tuple[str, str]]  # (name, data URI or "") of images of five seconds side by side
+MEDIA_TYPES = {".webp": "image/webp", ".mp3": "audio/mpeg"}
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run that left pictures."""
+class GalleryRun:
+    """A run that saved images. table: the key of the table that shows it first; label: of its row there."""
 
     table: str
     label: str
@@ -35,70 +31,101 @@ class Run:
     folder: Path
 
     @cached_property
-    def clips(self) -> dict[ClipKey, float]:
-        """The clips, in the order of the split, with their mean IoU."""
+    def ious(self) -> dict[ClipKey, float]:
+        """The mean IoU of each clip, in the order of the split."""
         frames: dict[ClipKey, list[float]] = {}
         with (self.folder / "per_frame.csv").open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file):
                 frames.setdefault((line["category"], line["name"]), []).append(float(line["iou"]))
-        return {clip: fmean(ious) for clip, ious in frames.items()}
+        return {clip: fmean(values) for clip, values in frames.items()}
 
     def file(self, clip: ClipKey, name: str) -> Path:
-        """Where `utils.results.write_strips` put it."""
+        """A file of a clip as `utils.results.write_strips` saves it."""
         return self.folder / "strips" / clip[0] / clip[1] / name
 
 
-def runs_of(study: Study, folder: Path, benchmark: str) -> list[Run]:
-    """The runs whose pictures are shown: of what listens, with its first seed, corrected before published."""
-    found: dict[tuple[str, str, str], Run] = {}
+@dataclass(frozen=True)
+class GalleryLine:
+    """A run's predictions on a clip. fidelity: empty where the table has only one."""
+
+    label: str
+    fidelity: str
+    score: str
+    strips: Strips
+
+
+@dataclass(frozen=True)
+class GalleryGroup:
+    """The lines of one table."""
+
+    title: str
+    lines: list[GalleryLine]
+
+
+@dataclass(frozen=True)
+class GalleryClip:
+    """A clip. audio: a data URI, or empty. strips: its frames and its ground truth."""
+
+    title: str
+    audio: str
+    strips: Strips
+    groups: list[GalleryGroup]
+
+
+def data_uri(path: Path) -> str:
+    """A file as a data URI, which the page can hold; empty if the file does not exist."""
+    if not path.is_file():
+        return ""
+    return f"data:{MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def gallery_runs(study: Study, runs: Path, benchmark: BenchmarkName) -> list[GalleryRun]:
+    """The runs whose images are shown: all but the baselines, with the first seed, corrected before published."""
+    found: dict[tuple[str, str, str], GalleryRun] = {}
     for job in study.jobs:
-        done = result(job, folder) if job.benchmark == benchmark else None
-        if done is None or done.get("method") in BASELINES or not (job.folder(folder) / "per_frame.csv").is_file():
+        if job.benchmark != benchmark or (job.regime == "zero_shot" and job.options.method in BASELINES):
             continue
-        run = Run(job.table, label(job), job.fidelity, job.folder(folder))
+        if not result(job, runs) or not (job.run_dir(runs) / "per_frame.csv").is_file():
+            continue
+        run = GalleryRun(job.rows[0].table, _label(job), job.fidelity, job.run_dir(runs))
         found.setdefault((run.table, run.label, run.fidelity), run)
-    rows = list(dict.fromkeys(key[:2] for key in found))
-    order = lambda run: (list(TABLES).index(run.table), rows.index((run.table, run.label)), run.fidelity)  # noqa: E731
+    tables, rows = list(study.tables), list(dict.fromkeys(key[:2] for key in found))
+    order = lambda run: (tables.index(run.table), rows.index((run.table, run.label)), run.fidelity)  # noqa: E731
     return sorted(found.values(), key=order)
 
 
-def label(job: Job) -> str:
-    """What a job is called where it stands beside those of other tables."""
-    return job.row if job.fraction == 1 else f"{job.row}, {job.fraction:.0%} of the clips".replace("%", " %")
+def _label(job: Job) -> str:
+    """The label of a job beside those of other tables."""
+    label = job.rows[0].label
+    return label if job.fraction == 1 else f"{label}, {job.fraction * 100:g} % of the clips"
 
 
-def gallery(study: Study, folder: Path, benchmark: str, clips: int) -> str:
-    """The clips of a benchmark as HTML; empty if no run left pictures."""
-    runs = runs_of(study, folder, benchmark)
-    known = list(dict.fromkeys(clip for run in runs for clip in run.clips if run.file(clip, "frames.webp").is_file()))
-    chosen = [known[place] for place in sorted(evenly_spaced(min(clips, len(known)), len(known)))]
-    return "\n".join(_clip(clip, runs, first=clip == chosen[0]) for clip in chosen)
+def build_gallery(study: Study, runs: Path, benchmark: BenchmarkName, num_clips: int) -> list[GalleryClip]:
+    """Clips of a benchmark, evenly spaced among those that a run saved images of; empty if no run did."""
+    shown = gallery_runs(study, runs, benchmark)
+    known = list(dict.fromkeys(clip for run in shown for clip in run.ious if run.file(clip, "frames.webp").is_file()))
+    chosen = [known[place] for place in sorted(evenly_spaced(min(num_clips, len(known)), len(known)))]
+    return [_gallery_clip(study, clip, shown) for clip in chosen]
 
 
-def _clip(clip: ClipKey, runs: Sequence[Run], first: bool) -> str:
-    """One clip: its sound, frames and truth, and a line for each run."""
+def _gallery_clip(study: Study, clip: ClipKey, runs: Sequence[GalleryRun]) -> GalleryClip:
     source = next(run for run in runs if run.file(clip, "frames.webp").is_file())
-    sound = source.file(clip, "sound.mp3")
-    sound = next((found for run in runs if (found := run.file(clip, "sound.mp3")).is_file()), sound)
-    audio = f'<audio controls src="{data_uri(sound)}"></audio>' if sound.is_file() else "<span>no sound file</span>"
-    lines = [_line("the clip", "", audio, source, clip, ("frames", "ground_truth"))]
-    for place, run in enumerate(runs):
-        if place == 0 or run.table != runs[place - 1].table:
-            lines.append(f"<h4>{escape(TABLES[run.table])}</h4>\n")
-        iou = f"IoU {format_score(run.clips[clip])}" if clip in run.clips else "not evaluated on this clip"
-        fidelity = run.fidelity if len({r.fidelity for r in runs if r.table == run.table}) > 1 else ""
-        lines.append(_line(run.label, fidelity, iou, run, clip, ("heatmap", "prediction")))
-    name = escape(" · ".join(filter(None, clip)))
-    return f"<details{' open' if first else ''}><summary>{name}</summary>\n{''.join(lines)}</details>"
+    audio = next(filter(None, (data_uri(run.file(clip, "audio.mp3")) for run in [source, *runs])), "")
+    groups = []
+    for table, group in groupby(runs, lambda run: run.table):
+        members = list(group)
+        several = len({run.fidelity for run in members}) > 1
+        lines = [_gallery_line(run, clip, show_fidelity=several) for run in members]
+        groups.append(GalleryGroup(study.tables[table], lines))
+    return GalleryClip(" · ".join(filter(None, clip)), audio, _strips(source, clip, "frames", "ground_truth"), groups)
 
 
-def _line(title: str, fidelity: str, said: str, run: Run, clip: ClipKey, names: Sequence[str]) -> str:
-    """A title and two strips of five seconds each."""
-    strips = [
-        f'<img src="{data_uri(run.file(clip, f"{name}.webp"))}" alt="{name}, five seconds">'
-        if run.file(clip, f"{name}.webp").is_file()
-        else '<span class="none">no map</span>'
-        for name in names
-    ]
-    tag = f'<span class="{fidelity}">{fidelity}</span>' if fidelity else ""
-    return f'<div class="line"><div><b>{escape(title)}</b>{tag}<span>{said}</span></div>{"".join(strips)}</div>\n'
+def _gallery_line(run: GalleryRun, clip: ClipKey, show_fidelity: bool) -> GalleryLine:
+    score = f"IoU {format_score(run.ious[clip])}" if clip in run.ious else "not evaluated on this clip"
+    return GalleryLine(
+        run.label, run.fidelity if show_fidelity else "", score, _strips(run, clip, "heatmap", "prediction")
+    )
+
+
+def _strips(run: GalleryRun, clip: ClipKey, *names: str) -> Strips:
+    return [(name, data_uri(run.file(clip, f"{name}.webp"))) for name in names]

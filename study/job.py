@@ -3,46 +3,55 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
-from study import fingerprint as key
-from study.rows import TableRow
+from study.fingerprint import compute_fingerprint, parse_options
+from study.study_file import Regime
+from supervised.options import AudioCondition
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName
 
-Kind = Literal["zero_shot", "supervised"]
+
+class TableRow(NamedTuple):
+    """A row of a table: the table's key in the study's file, and the row's label."""
+
+    table: str
+    label: str
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a row × benchmark × fidelity × seed.
+    """One run: a row for one benchmark, fidelity, fraction of the training clips, and seed.
 
-    name: its run folder below the study's. table, row: where its figures stand; also: where else. fraction: of the
-    training clips. config, overrides: the options, as words of a command line. own: whether the study changes the
-    configuration's numbers. sounds: that it is evaluated with. pace: guessed seconds, see `study.estimate`.
+    Attributes:
+        name: its run folder, relative to the study's.
+        regime: zero_shot or supervised.
+        rows: where the tables show its results.
+        seed: None for the configuration's.
+        config: the YAML file of its options.
+        overrides: options in place of the file's, as words of a command line.
+        root: the folder of the data.
+        audio: what it is evaluated with.
+        modified: whether the row changes the configuration, so that nobody else's results are of the same run.
+        gallery_clips: test clips of which it keeps images.
+        seconds_per_clip: its estimated time, see study.estimates.
+        preprocess_fidelity: of the command that preprocesses its data.
     """
 
     name: str
-    kind: Kind
-    table: str
-    row: str
+    regime: Regime
+    rows: tuple[TableRow, ...]
     benchmark: BenchmarkName
     fidelity: Fidelity
     seed: int | None
     config: Path
     overrides: tuple[str, ...]
     root: Path
-    fraction: float = 1.0
-    audio_conditions: tuple[str, ...] = ("real",)
-    also: tuple[TableRow, ...] = ()
-    overridden: bool = False
-    pictures: int = 0
+    audio: tuple[AudioCondition, ...] = ("original",)
+    modified: bool = False
+    gallery_clips: int = 0
     seconds_per_clip: float = 0.0
-
-    @property
-    def table_rows(self) -> tuple[TableRow, ...]:
-        """(table, row) of every place where its figures stand."""
-        return (TableRow(self.table, self.row), *self.also)
+    preprocess_fidelity: Fidelity = "corrected"
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -51,40 +60,59 @@ class Job:
 
     @cached_property
     def options(self) -> Any:
-        """Its options. Raises InputError where the study or the configuration names one that there is not."""
-        return key.parse(self.kind, self.arguments)
+        """Its options, of zero_shot.options.Options or supervised.options.Options.
+
+        Raises:
+            InputError: where the study or the configuration has an unknown option or a wrong value.
+        """
+        return parse_options(self.regime, self.arguments)
 
     @cached_property
-    def key(self) -> tuple[str, ...]:
-        """The digests of all that its numbers depend on."""
-        return key.fingerprint_parts(self.kind, self.options, self.root, self.benchmark)
+    def fingerprint(self) -> tuple[str, ...]:
+        """The digests of everything that its results depend on."""
+        return compute_fingerprint(self.regime, self.options, self.root, self.benchmark)
 
-    def folder(self, runs: Path) -> Path:
+    @property
+    def fraction(self) -> float:
+        """The fraction of the training clips that it uses; 1 for zero-shot runs."""
+        return self.options.data.fraction if self.regime == "supervised" else 1.0
+
+    def run_dir(self, runs: Path) -> Path:
         """Its run folder."""
         return runs / self.name
 
     def commands(self, runs: Path) -> list[list[str]]:
-        """The commands that make it, in order."""
-        python, folder = ["python", "-m"], str(self.folder(runs))
-        pictures = ["--strips", str(self.pictures)] if self.pictures else []
-        if self.kind == "zero_shot":
-            return [[*python, "zero_shot.evaluate", *self.arguments, "--out", folder, *pictures]]
+        """The commands that produce its results, in order."""
+        python, folder = ["python", "-m"], str(self.run_dir(runs))
+        images = ["--strips", str(self.gallery_clips)] if self.gallery_clips else []
+        if self.regime == "zero_shot":
+            return [[*python, "zero_shot.evaluate", *self.arguments, "--out", folder, *images]]
         evaluate = [*python, "supervised.evaluate", "--run-dir", folder]
-        evaluations = [
-            [*evaluate, *(["--audio", sound] if sound != "real" else pictures)] for sound in self.audio_conditions
+        return [
+            [*python, "supervised.train", *self.arguments, "--out", folder],
+            *([*evaluate, *(images if audio == "original" else ["--audio", audio])] for audio in self.audio),
         ]
-        return [[*python, "supervised.train", *self.arguments, "--out", folder], *evaluations]
 
 
 @dataclass
 class Study:
-    """A list of jobs. absent: rows that it has not, and why. clips: how many each split has, by benchmark. start:
-    guessed seconds before a job begins."""
+    """A list of jobs and the tables that show them.
+
+    Attributes:
+        name: of its tables and run folders.
+        title: heading of its tables and its page.
+        data: the folder of each benchmark.
+        tables: titles of the tables by key, in order.
+        unavailable: rows that it cannot run, each with the reason.
+        clips: the number of clips in each split, by benchmark, as its file says.
+        startup_seconds: estimated time before a job begins.
+    """
 
     name: str
     title: str
-    data: dict[str, Path]
+    data: dict[BenchmarkName, Path]
+    tables: dict[str, str]
     jobs: list[Job]
-    absent: list[tuple[TableRow, str]] = field(default_factory=list)
-    clips: dict[str, dict[str, int]] = field(default_factory=dict)
-    start: float = 0.0
+    unavailable: list[tuple[TableRow, str]] = field(default_factory=list)
+    clips: dict[BenchmarkName, dict[str, int]] = field(default_factory=dict)
+    startup_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""The plots of a study's page, as SVG that takes the page's own text colour."""
+"""The plots of a study's page, as SVG in the page's own text color."""
 
 import io
 import re
@@ -13,26 +13,29 @@ from matplotlib.figure import Figure
 from study.table_format import format_score
 from utils.figures import default_style
 
-INK = "#010203"  # stands for the page's text colour, light or dark
-WIDTH = 5.4  # inches of 96 CSS pixels, and so legible on a telephone
-COLORS = ("#ff7828", "#8896a8", "#3f8fd2", "#3faa66", "#b065c8", "#c8a020")  # seen on white and on black
-SERIES = ("corrected", "published")  # that keep the first two colours wherever they are
+INK = "#010203"  # placeholder for the page's text color, light or dark
+WIDTH = 5.4  # inches of 96 CSS pixels: legible on a phone
+COLORS = ("#ff7828", "#8896a8", "#3f8fd2", "#3faa66", "#b065c8", "#c8a020")  # visible on white and on black
+SERIES = ("corrected", "published")  # always have the first two colors
 MARKERS = "osD^vP"
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-}  # text stays text; a $ in it is no formula
+STYLE: dict[Any, Any] = {"font.size": 9, "svg.fonttype": "none", "text.parse_math": False}  # text as text, $ as $
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar: the row and series that it belongs to, and a value for each seed."""
+    """A bar.
+
+    Attributes:
+        row: its label.
+        series: decides its color.
+        values: one for each seed.
+        gray: draw it in gray, as a baseline of the others.
+    """
 
     row: str
     series: str
     values: Sequence[float]
-    grey: bool = False  # what the others are to beat
+    gray: bool = False
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
@@ -40,28 +43,33 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def bars(name: str, found: Sequence[Bar]) -> str:
-    """Horizontal bars from 0 to 1, with a group for each row in the order given and a colour for each series.
+def bars(name: str, data: Sequence[Bar]) -> str:
+    """Plot horizontal bars from 0 to 1, with a group for each row in the order given and a color for each series.
 
-    name: of the plot, another for each on a page.
+    Args:
+        name: of the plot, unique on a page.
+        data: the bars; each pair of row and series once.
+
+    Returns:
+        An <svg> element.
     """
-    rows, series = list(dict.fromkeys(b.row for b in found)), list(dict.fromkeys(b.series for b in found))
+    rows, series = list(dict.fromkeys(b.row for b in data)), list(dict.fromkeys(b.series for b in data))
     series.sort(key=lambda each: SERIES.index(each) if each in SERIES else len(SERIES))
     places, level = {}, 0.0
     for row in rows:  # from the top
         for each in series:
-            if any((b.row, b.series) == (row, each) for b in found):
+            if any((b.row, b.series) == (row, each) for b in data):
                 places[row, each] = level
                 level += 1.0
         level += 0.6
     with default_style(**STYLE, **{"svg.hashsalt": name}):
         figure, axes = _axes(0.21 * level + 0.5)
-        for bar in sorted(found, key=lambda bar: series.index(bar.series)):
+        for bar in sorted(data, key=lambda bar: series.index(bar.series)):
             mean, deviation = mean_and_deviation(bar.values)
-            colour = "#b4b4b4" if bar.grey else COLORS[series.index(bar.series) % len(COLORS)]
+            color = "#b4b4b4" if bar.gray else COLORS[series.index(bar.series) % len(COLORS)]
             y = places[bar.row, bar.series]
-            label = None if bar.grey else bar.series
-            axes.barh(y, mean, 0.86, color=colour, label=label)
+            label = None if bar.gray else bar.series
+            axes.barh(y, mean, 0.86, color=color, label=label)
             if deviation:
                 axes.errorbar(mean, y, xerr=deviation, color=INK, capsize=2, linewidth=0.8)
             axes.text(mean + deviation + 0.012, y, format_score(mean), va="center", color=INK, fontsize=8)
@@ -78,7 +86,15 @@ def bars(name: str, found: Sequence[Bar]) -> str:
 
 
 def scaling(name: str, lines: Mapping[str, Mapping[float, Sequence[float]]]) -> str:
-    """M_J against the fraction of the training clips: for each model, the values of the seeds by fraction."""
+    """Plot M_J against the fraction of the training clips.
+
+    Args:
+        name: of the plot, unique on a page.
+        lines: for each model, the values of its seeds by fraction.
+
+    Returns:
+        An <svg> element.
+    """
     with default_style(**STYLE, **{"svg.hashsalt": name}):
         figure, axes = _axes(3.0)
         for place, (model, points) in enumerate(lines.items()):
@@ -114,7 +130,7 @@ def _axes(height: float) -> tuple[Figure, Axes]:
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """The series, each once, below the plot; none where there is but one."""
+    """Put a legend below the plot, with each series once; none for a single series."""
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
     if len(once) > 1:
@@ -134,8 +150,8 @@ def _wrap_label(label: str, width: int = 24) -> str:
 def _svg(figure: Figure) -> str:
     """The figure as an <svg> element for an HTML page."""
     text = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(text, format="svg", transparent=True, metadata=metadata)
     svg = text.getvalue()
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :])  # HTML knows them
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg[svg.index("<svg") :])  # not needed within HTML
     return svg.replace(INK, "currentColor")

@@ -1,11 +1,15 @@
-"""A table as Markdown, LaTeX and HTML."""
+"""A table as Markdown and LaTeX, and how results are written in its cells."""
 
-import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
-LATEX = {  # what LaTeX reads as something else, or its fonts lack
+if TYPE_CHECKING:  # a dry run does without pandas
+    import pandas as pd
+
+NO_RESULT, NOT_PLANNED = "…", "–"
+LATEX_ESCAPES = {  # special characters of LaTeX, and those that its fonts lack
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -15,85 +19,73 @@ LATEX = {  # what LaTeX reads as something else, or its fonts lack
     "…": r"\ldots{}",
     "<": r"$<$",
     ">": r"$>$",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
 
 @dataclass
 class Table:
-    """A table of text, whose first column names the rows.
+    """A table of text.
 
-    columns: heads, with that of the first column. rows: (name, cells). values: M_J of every run behind a cell, by
-    (row, column).
+    Attributes:
+        key: its name in the study's file.
+        title: its heading.
+        note: what is printed below it.
+        cells: strings by row label and column heading.
     """
 
+    key: str
     title: str
     note: str
-    columns: list[str]
-    rows: list[tuple[str, list[str]]]
-    values: Mapping[tuple[str, str], list[float]] = field(default_factory=dict)
-
-    def lines(self) -> list[list[str]]:
-        """The heads, then the rows with their names."""
-        return [self.columns, *([name, *cells] for name, cells in self.rows)]
+    cells: "pd.DataFrame"
 
     def to_markdown(self) -> str:
         """The table with its title and its note."""
-        head, *body = [[cell.replace("|", r"\|") for cell in line] for line in self.lines()]
-        lines = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body)]
-        return "\n".join([f"## {self.title}", "", *lines, "", self.note, ""])
+        lines = [["", *self.cells.columns], *([label, *row] for label, row in self.rows())]
+        head, *body = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+        text = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body)]
+        return "\n".join([f"## {self.title}", "", *text, "", self.note, ""])
 
     def to_latex(self) -> str:
-        """A table environment, which needs no package."""
-        head, *body = [" & ".join(map(latex, line)) + r" \\" for line in self.lines()]
-        return "\n".join(
-            [
-                r"\begin{table}",
-                r"\centering",
-                rf"\caption{{{latex(f'{self.title}. {self.note}')}}}",
-                rf"\begin{{tabular}}{{l{'c' * (len(self.columns) - 1)}}}",
-                *(r"\hline", head, r"\hline", *body, r"\hline"),
-                r"\end{tabular}",
-                r"\end{table}",
-                "",
-            ]
+        """A table environment, which needs no LaTeX package."""
+        style = self.cells.style.format(latex_escape)
+        style = style.format_index(latex_escape, axis="index").format_index(latex_escape, axis="columns")
+        style = style.set_table_styles(
+            [{"selector": rule, "props": ":hline;"} for rule in ("toprule", "midrule", "bottomrule")]
+        )
+        return style.to_latex(
+            column_format="l" + "c" * len(self.cells.columns),
+            caption=latex_escape(f"{self.title}. {self.note}"),
+            position_float="centering",
         )
 
-    def to_html(self) -> str:
-        """A table element; title and note are left to the page."""
-        head, *body = self.lines()
-        rows = ["".join(_cell(cell, "td" if place else "th") for place, cell in enumerate(line)) for line in body]
-        heads = "".join(_cell(cell, "th") for cell in head)
-        return "\n".join(
-            [
-                f"<table><thead><tr>{heads}</tr></thead><tbody>",
-                *(f"<tr>{row}</tr>" for row in rows),
-                "</tbody></table>",
-            ]
-        )
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """The label and the cells of each row."""
+        return [(str(label), list(row)) for label, row in zip(self.cells.index, self.cells.to_numpy(), strict=True)]
 
 
-def latex(text: str) -> str:
-    """Plain text as LaTeX prints it."""
-    return "".join(LATEX.get(sign, sign) for sign in text)
-
-
-def _cell(text: str, element: str) -> str:
-    return f"<{element}>{html.escape(text)}</{element}>"
+def latex_escape(text: object) -> str:
+    """Plain text as LaTeX source."""
+    return "".join(LATEX_ESCAPES.get(character, character) for character in str(text))
 
 
 def format_score(value: float) -> str:
-    """A figure between 0 and 1 as tables have it: .906."""
+    """A score between 0 and 1 with three digits: .906."""
     text = f"{value:.3f}"
     return text[1:] if text.startswith("0") else text
 
 
 def format_scores(pairs: Sequence[tuple[float, float]], planned: int = 1) -> str:
-    """M_J / M_F of a row: of one run, or mean ± standard deviation over several of `planned` runs."""
+    """M_J / M_F of one run, or their mean ± sample standard deviation over the runs that are done.
+
+    Args:
+        pairs: (M_J, M_F) of each run that is done.
+        planned: the number of runs, done or not.
+    """
     if len(pairs) == 1:
         text = " / ".join(map(format_score, pairs[0]))
     else:
-        several = zip(*pairs, strict=True)
-        text = " / ".join(f"{format_score(fmean(values))} ± {format_score(stdev(values))}" for values in several)
+        columns = zip(*pairs, strict=True)
+        text = " / ".join(f"{format_score(fmean(values))} ± {format_score(stdev(values))}" for values in columns)
     missing = f" of {planned}" if len(pairs) < planned else ""
     return f"{text} (n = {len(pairs)}{missing})" if planned > 1 else text

@@ -1,4 +1,4 @@
-"""A process that runs the commands of one job after another, and that can be lost without the others."""
+"""A process that runs the commands of jobs; if it dies, the study and the other workers go on."""
 
 import contextlib
 import importlib
@@ -17,34 +17,45 @@ from pathlib import Path
 from utils.interrupts import EXIT_CODE, INTERRUPT_MESSAGE, block_interrupts, unblock_interrupts
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-_child: subprocess.Popen[bytes] | None = None  # what the launcher runs, in the worker
+_child: subprocess.Popen[bytes] | None = None  # the launcher's process, in the worker
 
 
 class Worker:
-    """Such a process, seen from the one that gives it work. It dies with that one, however that ends."""
+    """The parent's end of a worker process, which ends when its parent does, however that ends.
+
+    Attributes:
+        pipe: ready to be read when a result is there.
+        process: the worker.
+    """
 
     def __init__(self) -> None:
         context = get_context("spawn")  # a forked process would share the threads and the CUDA of its parent
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs,))
+        self.pipe, child_end = context.Pipe()
+        self.process = context.Process(target=serve, args=(child_end,))
         with block_interrupts():
             self.process.start()
-        theirs.close()
+        child_end.close()
 
     def submit(self, commands: Sequence[Sequence[str]], log: Path, launcher: Sequence[str]) -> None:
-        """Start on commands, each `python -m MODULE ...`; with a launcher it takes the place of `python`."""
+        """Start running commands.
+
+        Args:
+            commands: each `python -m MODULE ...`.
+            log: the file for their output.
+            launcher: a command in place of `python`; empty runs the modules in the worker.
+        """
         self.pipe.send((commands, log, launcher))
 
     def result(self) -> int | None:
-        """The exit code of what it was given, as soon as there is one; None if the process was lost."""
+        """Wait for the exit code of the submitted commands; None if the process died."""
         try:
             return self.pipe.recv()
         except (EOFError, OSError):
             return None
 
     def close(self) -> None:
-        """End it, with what it is doing."""
-        self.pipe.close()  # which an idle one takes for the end
+        """Stop the process and what it is running."""
+        self.pipe.close()  # ends an idle worker
         self.process.join(2)
         self.process.terminate()
         self.process.join(5)
@@ -53,24 +64,28 @@ class Worker:
 
 
 def serve(pipe: Connection) -> None:
-    """The worker's side: take commands, give exit codes."""
+    """The main loop of the worker: receive commands, send exit codes."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
         try:
             unblock_interrupts()
-            given = pipe.recv()
+            task = pipe.recv()
         except (EOFError, OSError, KeyboardInterrupt):
             return
-        code = run(*given)
-        with contextlib.suppress(OSError):  # nobody waits for it any more
+        code = run_commands(*task)
+        with contextlib.suppress(OSError):  # the parent has gone
             pipe.send(code)
 
 
-def run(commands: Sequence[Sequence[str]], log: Path, launcher: Sequence[str]) -> int:
-    """Run commands until one fails, with all that they say in the log file; returns the last exit code."""
+def run_commands(commands: Sequence[Sequence[str]], log: Path, launcher: Sequence[str]) -> int:
+    """Run commands until one fails, with their output in the log file; the arguments are those of `Worker.submit`.
+
+    Returns:
+        The last exit code.
+    """
     code = 0
     with log.open("ab") as file:
-        for stream in (1, 2):  # so that what libraries write without Python is there too
+        for stream in (1, 2):  # also what libraries write without Python
             os.dup2(file.fileno(), stream)
     for _python, _m, module, *words in commands:
         print("$", shlex.join([*(launcher or ["python"]), "-m", module, *words]), flush=True)
@@ -98,7 +113,7 @@ def _call(module: str, words: Sequence[str]) -> int:
 
 
 def _one_thread() -> None:
-    """The processes share the cores; a GPU has one process, which keeps them all."""
+    """On the CPU the workers share the cores; with a GPU there is one worker, which has them all."""
     import torch
 
     if not torch.cuda.is_available():
@@ -108,7 +123,7 @@ def _one_thread() -> None:
 def _launch(words: Sequence[str]) -> int:
     global _child
     signal.signal(signal.SIGTERM, lambda *_: _quit())
-    # From any directory, and in its processes, the modules are found that are found here.
+    # The modules of this checkout, from any current directory and in all processes of the launcher.
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     try:
         _child = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": path})
@@ -119,7 +134,7 @@ def _launch(words: Sequence[str]) -> int:
 
 
 def _die_with_parent() -> None:
-    """Nobody is left to take results or to hold the study's lock: the next run must find no one at work."""
+    """End this process when its parent has died: the lock on the study is gone, so another run may begin."""
     parent = parent_process()
     assert parent is not None
     parent.join()

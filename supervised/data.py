@@ -1,7 +1,7 @@
 """The data set of a supervised run, whose items hold the audio or, of a frozen tower, its precomputed features."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from models.audioclip_segmentor import AudioCLIPSegmentor
 from supervised.model import AVSModel, InputSpec
-from supervised.options import DataOptions
+from supervised.options import AudioCondition, DataOptions
 from utils.audio import LOG_OFFSET
 from utils.cache import Cache, content_hash, weights_hash
 from utils.cli import InputError, progress_bar_options
@@ -20,7 +20,6 @@ from utils.dataloader import chunk, load_batches
 from utils.dataset import AVSDataset
 from utils.layout import AVSBench
 
-AudioCondition = Literal["original", "silent", "shuffled"]
 FEATURES_VERSION = 1  # in the key of the cache: raise it when a change alters the features
 
 

@@ -25,10 +25,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.checkpoints import load_checkpoint
-from supervised.data import AudioCondition, open_dataset
+from supervised.data import open_dataset
 from supervised.losses import resize_logits
 from supervised.model import AVSModel
-from supervised.options import Options
+from supervised.options import AudioCondition, Options
 from supervised.state import check_architecture
 from utils.accelerator import make_accelerator
 from utils.cli import Parser, cli_entry, progress_bar_options

@@ -13,6 +13,7 @@ from utils.layout import BenchmarkName, SoftMasks
 from utils.option_ranges import MAX_CHANNELS, MAX_IMAGE_SIZE, MAX_SEED, MAX_WORKERS, DeviceName, bounded, check_ranges
 
 Tower = Literal["audio", "visual"]
+AudioCondition = Literal["original", "silent", "shuffled"]  # what a model is evaluated with
 
 # Options that change no number and may change when a run is resumed.
 RUNTIME_ONLY = (

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from study.estimates import estimate_seconds, format_duration
 from study.plan import load_study
-from study.requirements import duration, estimates
 from utils.metrics import Metrics
 from zero_shot.options import RECOMMENDED_CONFIG
 
@@ -99,7 +99,7 @@ def test_what_a_page_names_is_there(page: str) -> None:
 def test_the_readme_says_how_long_a_row_takes_as_the_dry_run_does(tmp_path: Path) -> None:
     nowhere = {benchmark: tmp_path / benchmark for benchmark in ("s4", "ms3")}
     study = load_study("paper", nowhere)
-    seconds, founded = estimates(study, tmp_path)
+    seconds, founded = estimate_seconds(study, tmp_path)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     said = {
         row[0]: row[2] for row in re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", readme, re.MULTILINE)
@@ -111,8 +111,8 @@ def test_the_readme_says_how_long_a_row_takes_as_the_dry_run_does(tmp_path: Path
         "TPAVI ResNet-50, S4, 15 epochs (12 945 steps)": "supervised/s4_tpavi_resnet50",
         "AudioCLIP FPN, S4, 70 epochs (60 410 steps)": "supervised/s4_fpn_concate",
     }
-    assert {name: said[name] for name in jobs} == {name: duration(seconds[job]) for name, job in jobs.items()}
-    assert founded == 0 and f"are {duration(sum(seconds.values()))} of one GPU" in readme
+    assert {name: said[name] for name in jobs} == {name: format_duration(seconds[job]) for name, job in jobs.items()}
+    assert founded == 0 and f"are {format_duration(sum(seconds.values()))} of one GPU" in readme
 
 
 def test_one_configuration_is_recommended_for_the_public_weights() -> None:

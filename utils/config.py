@@ -5,9 +5,10 @@
 Values on the command line override those of the file; unknown names are errors. `--print_config` prints all options.
 """
 
+import re
 import sys
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -103,6 +104,50 @@ def drop_options(options: Any, names: Sequence[str]) -> dict[str, Any]:
     return remaining
 
 
+def read_yaml(path: Path) -> Any:
+    """What a YAML file of plain data holds.
+
+    Raises:
+        InputError: if it cannot be read, or has anchors, tags or deep nesting.
+    """
+    try:
+        return _load_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+
+
+def from_dict(options: type[T], content: Mapping[str, Any], place: str) -> T:
+    """A dataclass from plain data, such as a part of a YAML file.
+
+    Args:
+        options: the dataclass.
+        content: values by field.
+        place: where they come from, for messages.
+
+    Raises:
+        InputError: for an unknown field, or one with a wrong value.
+    """
+    try:
+        parser = _field_parser(options)  # type: ignore[arg-type]
+        return _build(parser, options, parser.parse_object(dict(content)))
+    except Exception as error:  # jsonargparse's errors have no common base that is public
+        raise InputError(f"{place}: {_field_message(str(error))}") from error
+
+
+def _field_message(message: str) -> str:
+    """A message of jsonargparse in the words of fields rather than options."""
+    for pattern, words in (
+        (r"Parser key \"(\S+)\"", r"field \1"),
+        (r"Option '(\S+)' is not accepted", r"no field \1"),
+        (r"<class '(\w+)'>", r"\1"),
+        (r"a typing\.Literal", "one of "),
+    ):
+        message = re.sub(pattern, words, message)
+    return " ".join(message.split())
+
+
 class _HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Keeps the description's line breaks; the usage line lists only arguments that are not dataclass options."""
 
@@ -122,6 +167,13 @@ class _Parser(ArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"error: {one_line(' '.join(message.split()))}; run with --help for usage\n")
+
+
+@cache
+def _field_parser(options: type) -> ArgumentParser:
+    parser = _Parser(exit_on_error=False)
+    parser.add_class_arguments(options, fail_untyped=True)
+    return parser
 
 
 @cache  # building a parser takes longer than parsing with it

@@ -106,7 +106,7 @@ def write_row_images(folder: Path, data: AVSBench, clip: Clip, rows: ImageRows) 
     for name, images in rows.items():
         write_bytes(folder / clip.category / clip.name / f"{name}.webp", webp_bytes(row_image(images)))
     if data.wav(clip).is_file():  # configurations without audio do not need it
-        write_bytes(folder / clip.category / clip.name / "sound.mp3", mp3_bytes(*read_wav(data.wav(clip))))
+        write_bytes(folder / clip.category / clip.name / "audio.mp3", mp3_bytes(*read_wav(data.wav(clip))))
 
 
 def results_table(folder: Path) -> str:

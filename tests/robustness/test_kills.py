@@ -29,7 +29,8 @@ Way = Callable[[Path], Run]
 MINI = "--audioclip.weights mini --audioclip.reverse false --sam.model mini --sam.weights mini --run.device cpu"
 HEAT = {"data.max_clips": 1, "data.num_workers": 0, "run.device": "cpu", "run.use_cache": False}
 ROWS = [
-    {"zero_shot": "point_global", "name": name, "row": name, "benchmarks": "s4", "options": {**HEAT, "method": name}}
+    {"zero_shot": "point_global", "name": name, "tables": {"zero_shot": name}, "benchmarks": ["s4"]}
+    | {"options": {**HEAT, "method": name}}
     for name in ("heatmap", "foreground")
 ]
 FEW = "--proposals.points_per_side 4 --proposals.pred_iou_thresh 0.5 --proposals.stability_score_thresh 0.6"
@@ -105,6 +106,7 @@ def way(
         study = {
             "data": {"s4": str(composed / "Single-source"), "ms3": str(composed / "Multi-sources")},
             "configs": {"zero_shot": "zero_shot/configs/mini", "supervised": "supervised/configs/mini"},
+            "tables": {"zero_shot": "Zero-shot"},
             "rows": ROWS,
         }
         (tmp_path / "own.yaml").write_text(yaml.safe_dump(study, sort_keys=False))

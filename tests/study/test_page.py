@@ -1,4 +1,4 @@
-"""The page of a study: whole in itself, true to the run folders, and in one piece when half of them are missing."""
+"""The page of a study: complete in one file, true to the run folders, and well-formed when half of them are missing."""
 
 import base64
 import io
@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import yaml
 
-from study.page import NO_PICTURES, write_page
-from study.plan import Study, load_study
+from study.job import Study
+from study.page import write_page
+from study.plan import load_study
 from study.plots import Bar, bars, scaling
 from study.results import write_record
+from tests.helpers.studies import TABLES
 from utils.dataset import read_frame
 from utils.figures import ROW_IMAGE_SIZE, row_image
 from utils.files import mp3_bytes, webp_bytes, write_bytes, write_text
@@ -32,12 +33,14 @@ from utils.layout import AVSBench
 REPOSITORY = Path(__file__).parents[2]
 VOID = {"meta", "img", "br", "link"}
 ROWS: list[dict[str, Any]] = [
-    {"zero_shot": "no_prompt", "name": "floor", "row": "everything", "options": {"setting": "foreground"}},
-    {"zero_shot": "point_local", "row": "<b>Points</b> & $x_{$", "fidelities": ["published", "corrected"]},
-    {"zero_shot": "heatmap_box", "row": "Boxes"},
-    {"supervised": "fpn_none", "table": "fusion", "row": "no sound", "seeds": [0, 1], "sounds": ["real", "shuffled"]},
-    {"supervised": "fpn_mini", "table": "fraction", "row": "FPN", "fractions": [0.5, 1]},
+    {"zero_shot": "no_prompt", "name": "baseline", "tables": {"zero_shot": "everything"}},
+    {"zero_shot": "point_local", "tables": {"zero_shot": "<b>Points</b> & $x_{$"}},
+    {"zero_shot": "heatmap_box", "tables": {"zero_shot": "Boxes"}},
+    {"supervised": "fpn_none", "tables": {"fusion": "no audio"}, "seeds": [0, 1], "audio": ["original", "shuffled"]},
+    {"supervised": "fpn_mini", "tables": {"fraction": "FPN"}, "fractions": [0.5, 1]},
 ]
+ROWS[0]["options"], ROWS[1]["fidelities"] = {"method": "foreground"}, ["published", "corrected"]
+NO_IMAGES = "No run on this benchmark has saved images yet."
 
 
 class Page(HTMLParser):
@@ -93,8 +96,8 @@ def study_of(tmp_path: Path, rows: Sequence[dict], data: dict[str, Path] | None 
     """A study as its YAML file says it."""
     folders = {name: str(REPOSITORY / name / "configs" / "mini") for name in ("zero_shot", "supervised")}
     roots = {key: str(root) for key, root in (data or {"s4": tmp_path / "s4", "ms3": tmp_path / "ms3"}).items()}
-    content = {"title": "Masks <&> sounds", "data": roots, "configs": folders, "pictures": 2, "rows": rows}
-    write_text(tmp_path / "own.yaml", yaml.safe_dump(content))
+    content = {"title": "Masks <&> audio", "data": roots, "configs": folders, "gallery_clips": 2, "rows": rows}
+    write_text(tmp_path / "own.yaml", json.dumps({**content, "tables": TABLES}))  # JSON is YAML
     return load_study(tmp_path / "own.yaml")
 
 
@@ -109,19 +112,19 @@ def media() -> tuple[bytes, bytes]:
 def fabricate(study: Study, runs: Path, clips: Sequence[tuple[str, str]], strips: bool = True) -> None:
     """Run folders as the evaluations leave them; the job at place n has M_J and IoU n / 100."""
     for place, job in enumerate(study.jobs, 1):
-        folder = job.folder(runs)
+        folder = job.run_dir(runs)
         facts = {"m_j": place / 100, "m_f": place / 50, "commit": "0123456789abcdef+", "metric_batch": 1}
-        facts |= {"method": job.options.method} if job.kind == "zero_shot" else {}
-        for sound in job.audio_conditions:
-            name = "metrics.json" if sound == "real" else f"metrics_test_{sound}.json"
-            write_text(folder / name, json.dumps({**facts, "sound": sound}))
+        facts |= {"method": job.options.method} if job.regime == "zero_shot" else {}
+        for audio in job.audio:
+            name = "metrics.json" if audio == "original" else f"metrics_test_{audio}.json"
+            write_text(folder / name, json.dumps({**facts, "audio": audio}))
         lines = ["name,category,second,iou,f_at_half,ground_truth_pixels"]
         lines += [f"{name},{category},{k},{place / 100},0,9" for category, name in clips for k in range(1, 6)]
         write_text(folder / "per_frame.csv", "\n".join([*lines, ""]))
         for category, name in clips if strips else []:
-            for view in ["frames", "ground_truth", "prediction", *(["heatmap"] if job.kind == "zero_shot" else [])]:
+            for view in ["frames", "ground_truth", "prediction", *(["heatmap"] if job.regime == "zero_shot" else [])]:
                 write_bytes(folder / "strips" / category / name / f"{view}.webp", media()[0])
-            write_bytes(folder / "strips" / category / name / "sound.mp3", media()[1])
+            write_bytes(folder / "strips" / category / name / "audio.mp3", media()[1])
         write_record(job, runs, True, seconds=1.0)
 
 
@@ -139,7 +142,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
 
 def test_everything_is_in_the_file(made: tuple[Study, Path], tmp_path: Path) -> None:
     study, runs = made
-    write_page(study, runs, tmp_path / "index.html", clips=3)
+    write_page(study, runs, tmp_path / "index.html", num_clips=3)
     page = Page(tmp_path / "index.html")
     # Of each of two benchmarks three clips: frames and truth, then heat and mask of three runs, masks of three.
     assert len(page.pictures()) == 2 * 3 * (2 + 3 * 2 + 3) and page.seen.count("audio") == 2 * 3
@@ -147,13 +150,13 @@ def test_everything_is_in_the_file(made: tuple[Study, Path], tmp_path: Path) -> 
     assert "i" in page.seen and "b" in page.seen and page.seen.count("h1") == 1
     names = re.findall(r"clip_\d <i>&", page.text)
     assert names == [f"clip_{number} <i>&" for number in (0, 2, 5)] * 2  # evenly spread
-    assert "Masks <&> sounds" in page.text and "commit 01234567+ ·" in page.text
+    assert "Masks <&> audio" in page.text and "commit 01234567+ ·" in page.text
     assert f"{len(study.jobs)} of {len(study.jobs)} runs done" in page.text
 
 
 def test_figures_are_those_of_the_runs(made: tuple[Study, Path], tmp_path: Path) -> None:
     study, runs = made
-    write_page(study, runs, tmp_path / "index.html", clips=1)
+    write_page(study, runs, tmp_path / "index.html", num_clips=1)
     page = Page(tmp_path / "index.html")
     for place, job in enumerate(study.jobs, 1):
         assert f".{place:02d}0 / " in page.text or job.seed is not None
@@ -161,11 +164,15 @@ def test_figures_are_those_of_the_runs(made: tuple[Study, Path], tmp_path: Path)
             assert shlex.join(command) in page.text
     html = (tmp_path / "index.html").read_text()
     assert "<b>Points" not in html and "<b>&lt;b&gt;Points&lt;/b&gt; &amp; $x_{$</b>" in html
-    points = [place for place, job in enumerate(study.jobs, 1) if job.row.startswith("<b>") and job.benchmark == "s4"]
+    points = [
+        place
+        for place, job in enumerate(study.jobs, 1)
+        if job.rows[0].label.startswith("<b>") and job.benchmark == "s4"
+    ]
     tags = re.findall(r"(corrected|published)\s*IoU (\.\d+)", re.sub("<[^>]+>", " ", html))
     # Of points_local, published comes first in the study, corrected on the page.
     assert tags[:2] == [("corrected", f".{points[1]:02d}0"), ("published", f".{points[0]:02d}0")]
-    assert "real sound" in page.text and "shuffled sound" in page.text and "% of the training clips" in page.text
+    assert "original audio" in page.text and "shuffled audio" in page.text and "% of the training clips" in page.text
 
 
 @pytest.mark.parametrize("what", ["nothing", "no pictures", "one benchmark", "parts"])
@@ -178,27 +185,26 @@ def test_the_page_is_whole_without(what: str, made: tuple[Study, Path], tmp_path
     if what == "one benchmark":
         for job in study.jobs:
             if job.benchmark == "ms3":
-                (job.folder(runs) / "job.json").unlink()
+                (job.run_dir(runs) / "job.json").unlink()
     if what == "parts":
-        for path in [*runs.rglob("sound.mp3"), *runs.rglob("prediction.webp"), *runs.rglob("ms3_*/per_frame.csv")]:
+        for path in [*runs.rglob("audio.mp3"), *runs.rglob("prediction.webp"), *runs.rglob("ms3_*/per_frame.csv")]:
             path.unlink()
     write_page(study, runs, tmp_path / "index.html")
     page = Page(tmp_path / "index.html")
-    note = re.sub("<[^>]+>", "", NO_PICTURES)
-    assert page.text.count(note) == {"nothing": 2, "no pictures": 2, "one benchmark": 1, "parts": 1}[what]
+    assert page.text.count(NO_IMAGES) == {"nothing": 2, "no pictures": 2, "one benchmark": 1, "parts": 1}[what]
     shown = {"nothing": 0, "no pictures": 0, "one benchmark": 4 * 11, "parts": 4 * (2 + 3)}[what]
     assert len(page.pictures()) == shown
     assert page.seen.count("svg") == page.seen.count("figure") == {"nothing": 0, "one benchmark": 3}.get(what, 6)
-    assert ("no sound file" in page.text) == (what == "parts")
-    assert all(job.row in page.text and job.name in page.text for job in study.jobs)
+    assert ("no audio file" in page.text) == (what == "parts")
+    assert all(job.rows[0].label in page.text and job.name in page.text for job in study.jobs)
 
 
 def test_bars_say_what_they_are_given() -> None:
-    svg = bars("a", [Bar("floor", "corrected", [0.125], grey=True), Bar("$_row", "published", [0.4, 0.6])])
-    assert all(f">{text}<" in svg for text in (".125", ".500", "$_row", "floor")) and "http" not in svg
+    svg = bars("a", [Bar("baseline", "corrected", [0.125], gray=True), Bar("$_row", "published", [0.4, 0.6])])
+    assert all(f">{text}<" in svg for text in (".125", ".500", "$_row", "baseline")) and "http" not in svg
     corners = re.findall(r"M ([\d.]+) ([\d.]+) \nL ([\d.]+) \2 \nL \3 ([\d.]+) \nL \1 \4", svg)
-    grey, published = sorted({float(right) - float(left) for left, _, right, _ in corners})[:2]
-    assert published == pytest.approx(4 * grey, rel=1e-3)
+    gray, published = sorted({float(right) - float(left) for left, _, right, _ in corners})[:2]
+    assert published == pytest.approx(4 * gray, rel=1e-3)
     assert "#010203" not in svg and "currentColor" in svg
     one = bars("b", [Bar("row", "corrected", [0.4])])
     assert not set(re.findall(r'clipPath id="(\w+)"', svg)) & set(re.findall(r'clipPath id="(\w+)"', one))
@@ -218,24 +224,24 @@ def test_from_runs_to_page(composed: Path, tmp_path: Path) -> None:
         "train.epochs": 1,
         "train.device": "cpu",
     }
-    small |= {"model.fpn": {"fusion": "none", "sizes": "mini", "visual": "random", "audio": "random"}}
+    small |= {"model.fpn": {"fusion": "none", "variant": "mini", "visual": "random", "audio": "random"}}
     quick = {"data.num_workers": 0, "run.use_cache": False, "run.device": "cpu"}
     rows: list[dict[str, Any]] = [
-        {"zero_shot": "point_global", "row": "Points", "options": quick},
-        {"supervised": "fpn_none", "table": "fusion", "row": "FPN", "options": small},
+        {"zero_shot": "point_global", "tables": {"zero_shot": "Points"}, "options": quick},
+        {"supervised": "fpn_none", "tables": {"fusion": "FPN"}, "options": small},
     ]
     data = {"s4": composed / "Single-source", "ms3": composed / "Multi-sources"}
-    study, runs = study_of(tmp_path, [{**row, "benchmarks": "s4"} for row in rows], data), tmp_path / "runs"
+    study, runs = study_of(tmp_path, [{**row, "benchmarks": ["s4"]} for row in rows], data), tmp_path / "runs"
     torch.manual_seed(0)
     for job in study.jobs:
         for _, _, module, *words in job.commands(runs):
             assert import_module(module).main(words) == 0
         write_record(job, runs, True, seconds=1.0)
     clips = AVSBench(data["s4"], "s4")
-    left = [sorted(path.parent.name for path in job.folder(runs).rglob("frames.webp")) for job in study.jobs]
+    left = [sorted(path.parent.name for path in job.run_dir(runs).rglob("frames.webp")) for job in study.jobs]
     test = [clip.name for clip in clips.split("test")]
     assert left[0] == left[1] == sorted({test[0], test[-1]})
-    write_page(study, runs, tmp_path / "index.html", clips=2)
+    write_page(study, runs, tmp_path / "index.html", num_clips=2)
     pictures = Page(tmp_path / "index.html").pictures()
     assert len(pictures) == 2 * (2 + 2 + 1)
     frames = row_image([read_frame(path) for path in clips.frames(clips.split("test")[0])])

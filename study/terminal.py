@@ -1,0 +1,102 @@
+"""What reproduce_tables.py prints: the dry run, and the progress of a run."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import get_args
+
+from study.estimates import estimate_seconds, format_duration
+from study.job import Job, Study
+from study.requirements import MissingRequirement, missing_requirements
+from study.results import result
+from study.run import JobResult, JobState, job_state, run_jobs
+from study.study_file import Regime
+from utils.cli import InputError
+from utils.fidelity import Fidelity
+
+
+def select_jobs(study: Study, patterns: Sequence[str]) -> list[Job]:
+    """The jobs whose names contain one of the patterns; all without patterns.
+
+    Raises:
+        InputError: if there are none.
+    """
+    chosen = [job for job in study.jobs if any(fnmatchcase(job.name, f"*{pattern}*") for pattern in patterns or [""])]
+    if not chosen:
+        names = ", ".join(job.name for job in study.jobs[:3])
+        raise InputError(f"--only {' '.join(patterns)}: no run of {study.name} matches; the runs are {names}, ...")
+    return chosen
+
+
+def print_dry_run(study: Study, jobs: Sequence[Job], runs: Path) -> None:
+    """Print the state of each job, what it needs that is missing, and how long the rest may take."""
+    seconds, measured = estimate_seconds(study, runs)
+    states = {job.name: job_state(job, runs) for job in jobs}
+    missing = missing_requirements(job for job in jobs if states[job.name] != "done")
+    width = max(len(job.name) for job in jobs)
+    for job in jobs:
+        duration = format_duration(seconds[job.name]) if job.name in missing else ""
+        names = ", ".join(lack.name for lack in missing.get(job.name, []))
+        needs = f"needs {names}" if names else ""
+        print(f"{job.name:{width}}  {states[job.name]:11}  {duration:>7}  {needs}".rstrip())
+    print(f"\n{len(jobs)} runs ({_count_kinds(jobs)}): {_count_states(list(states.values()))}")
+    fixes: Counter[MissingRequirement] = Counter(lack for found in missing.values() for lack in found)
+    for lack, count in fixes.items():
+        print(f"  {count:3} need {lack.name}: {lack.fix}")
+    ready = sum(not found for found in missing.values())
+    rest = format_duration(sum(seconds[name] for name in missing))
+    basis = f"from {measured} finished runs" if measured else "a guess, from the study's seconds_per_clip"
+    print(f"{ready} can run now. All remaining runs take about {rest} one after another ({basis}).")
+
+
+def _count_kinds(jobs: Sequence[Job]) -> str:
+    counts = Counter((job.regime, job.fidelity) for job in jobs)
+    kinds = [(regime, fidelity) for regime in get_args(Regime) for fidelity in get_args(Fidelity)]
+    return "; ".join(f"{counts[kind]} {', '.join(kind)}" for kind in kinds if counts[kind])
+
+
+def _count_states(states: Sequence[JobState]) -> str:
+    return ", ".join(f"{states.count(state)} {state}" for state in get_args(JobState) if state in states)
+
+
+def run_with_progress(
+    study: Study, jobs: Sequence[Job], runs: Path, num_workers: int | None, launcher: Sequence[str]
+) -> list[JobResult]:
+    """Run the jobs that have no result, and print a line for each.
+
+    Args:
+        study: the study of the jobs.
+        jobs: those that may run.
+        runs: the folder of run folders.
+        num_workers: jobs at a time; None for the default.
+        launcher: a command in place of `python`.
+    """
+    todo = [job for job in jobs if job_state(job, runs) != "done"]
+    if not todo:
+        print(f"all {len(jobs)} runs have their results")
+        return []
+    seconds, measured = estimate_seconds(study, runs)
+    num_workers = min(1 if launcher else num_workers or default_num_workers(), len(todo))
+    total = format_duration(sum(seconds[job.name] for job in todo) / num_workers)
+    basis = f"from {measured} finished runs" if measured else "a guess"
+    print(f"{len(todo)} of {len(jobs)} runs to do, {num_workers} at a time; about {total} ({basis})", flush=True)
+    digits = len(str(len(todo)))
+
+    def on_finish(outcome: JobResult, number: int, rest: float) -> None:
+        metrics = result(outcome.job, runs)
+        duration = format_duration(outcome.seconds)
+        text = f"M_J {metrics['m_j']:.3f}, M_F {metrics['m_f']:.3f}, {duration}" if metrics else ""
+        text = f"FAILED: {outcome.error}" if outcome.error else text
+        left = f"; about {format_duration(rest)} left" if number < len(todo) else ""
+        print(f"[{number:{digits}}/{len(todo)}] {outcome.job.name} … {text}{left}", flush=True)
+
+    return run_jobs(todo, runs, seconds, num_workers, launcher, on_finish)
+
+
+def default_num_workers() -> int:
+    """One process on a GPU, else one per core."""
+    import torch  # slow to import; a dry run does without
+
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
