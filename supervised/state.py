@@ -13,12 +13,15 @@ from safetensors import safe_open
 from torch import Tensor
 
 from models.checkpoints import check_archive, is_finite
+from models.registry import checkpoint_name, list_checkpoints, list_weights
 from supervised.model import architecture
 from supervised.options import RUNTIME_ONLY, WEIGHTS, ModelOptions, Options
 from utils.cli import InputError
 from utils.config import from_yaml
 from utils.files import write_bytes
 from utils.run_identity import check_same_data, check_same_options, differing_options, files_match
+
+TOWERS = ("model.fpn.visual", "model.fpn.audio", "model.fpn.variant")  # checkpoints, which may be paths
 
 
 @dataclass
@@ -112,15 +115,19 @@ def check_same_run(config: Path, options: Options) -> None:
     if options.train.schedule == "constant" and options.train.epochs > previous.train.epochs:
         previous = replace(previous, train=replace(previous.train, epochs=options.train.epochs))
     names = differing_options(previous, options, RUNTIME_ONLY)
-    unmoved = files_match(_initial_digests(config.parent), options.model.checkpoint_files())
-    if _random(previous) == _random(options) and unmoved:
-        names = [name for name in names if name not in WEIGHTS]
+    if files_match(_initial_digests(config.parent), options.model.checkpoint_files()):
+        before, now = _weight_sources(previous.model), _weight_sources(options.model)
+        names = [name for name in names if name not in now or before[name] != now[name]]
     check_same_options(config.parent, previous, options, names)
     check_same_data(config.parent, options.data.root, options.data.benchmark)
 
 
-def _random(options: Options) -> tuple[bool, bool]:
-    return options.model.weights == "random", options.model.vggish.weights == "random"
+def _weight_sources(model: ModelOptions) -> dict[str, str]:
+    """What each option's checkpoint is, wherever it lies: its registered name, "random", or "file"."""
+    given = (model.weights, model.vggish.weights, model.fpn.visual, model.fpn.audio, model.fpn.variant)
+    known = {*list_weights(), *(checkpoint.name for checkpoint in list_checkpoints()), "published"}
+    names = map(checkpoint_name, given)
+    return dict(zip((*WEIGHTS, *TOWERS), (name if name in known else "file" for name in names), strict=True))
 
 
 def _initial_digests(run: Path) -> list[str]:

@@ -47,26 +47,29 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert options.audioclip.weights == str(tmp_path / "a.pt") and str(options.grounding.clap) == "~nobody-here/x"
 
 
-def test_training_resumes_when_data_were_moved(
+def test_training_resumes_when_data_and_weights_were_moved(
     composed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, few = tmp_path / "run", ["--data.fraction", "0.3"]
     assert train.main(arguments(composed, folder, run, *few, "--train.epochs", "1")) == 0
     shutil.copytree(composed, tmp_path / "data")
+    shutil.copytree(folder / "small", tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
     moved = ["--data.root", "data/Single-source"]
+    for tower in ("visual", "audio", "variant"):
+        moved += [f"--model.fpn.{tower}", "weights"]
     assert train.main(arguments(composed, folder, run, *few, *moved)) == 0
     assert load_state(run / "state.pt")[0].epoch == 2
     capsys.readouterr()
     for words, said in (
         (["--train.lr", "0.1"], "other options: train.lr (0.001, not 0.1)"),
-        (["--model.fpn.audio", "random"], f"other options: model.fpn.audio ({folder / 'small'}, not random)"),
+        (["--model.fpn.audio", "random"], "other options: model.fpn.audio (weights, not random)"),
     ):
-        assert train.main(arguments(composed, folder, run, *few, *words)) == 1
+        assert train.main(arguments(composed, folder, run, *few, *moved, *words)) == 1
         assert said in capsys.readouterr().err
     shutil.copytree(folder, tmp_path / "others")
     (tmp_path / "others" / "small" / "audioclip.safetensors").write_bytes(b"other weights")
-    assert train.main(arguments(composed, folder, run, *few, "--model.fpn.audio", "others/small")) == 1
+    assert train.main(arguments(composed, folder, run, *few, *moved, "--model.fpn.audio", "others/small")) == 1
     assert "other options: model.fpn.audio" in capsys.readouterr().err
     meta = tmp_path / "data" / "Single-source" / "s4_meta_data.csv"
     meta.write_text(meta.read_text() + "\n")
