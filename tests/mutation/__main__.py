@@ -37,37 +37,28 @@ from tests.mutation.operators import Mutant, mutants
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "runs" / "mutants"
 EQUIVALENT = Path(__file__).with_name("equivalent.csv")
-TPAVI, AUDIOCLIP = "tests/models/test_tpavi.py", "tests/models/test_audioclip.py"
-GOLDEN = f"{TPAVI} -k 'golden_forward and resnet50'"
 TESTS = {  # the tests that concern each module, quick ones first; what passes them is shown to the next
     "utils/metrics.py": ["tests/utils/test_metrics.py"],
     "utils/dataset.py": ["tests/utils/test_dataset.py"],
-    "utils/audio.py": ["tests/utils/test_audio.py -k 'not vggish'"],
-    "utils/raw_audio.py": ["tests/utils/test_raw_audio.py"],
-    "utils/video.py": ["tests/utils/test_preprocess.py -k 'frame or clip or stereo or probe'"],
-    "utils/picture.py": [
-        "tests/utils/test_video_stream.py tests/utils/test_preprocess.py -k 'frame or phone or container'"
-    ],
-    "utils/timeline.py": [
-        "tests/utils/test_video_stream.py tests/utils/test_preprocess.py -k 'frame or rate or second or stamp'"
-    ],
+    "utils/audio.py": ["tests/utils/test_audio.py"],
+    "utils/audio_track.py": ["tests/utils/test_audio_track.py"],
+    "utils/masks.py": ["tests/utils/test_masks.py"],
+    "utils/video.py": ["tests/utils/test_preprocess.py"],
+    "utils/video_frame.py": ["tests/utils/test_chroma.py", "tests/utils/test_video_reader.py"],
+    "utils/timestamps.py": ["tests/utils/test_video_reader.py"],
     "zero_shot/prompts.py": ["tests/zero_shot/test_prompts.py"],
     "zero_shot/similarity.py": ["tests/zero_shot/test_similarity.py"],
     "zero_shot/proposal_scoring.py": ["tests/zero_shot/test_proposal_scoring.py"],
-    "zero_shot/segmenters/proposals.py": [
-        "tests/zero_shot/test_proposals.py tests/robustness/test_gpu_paths.py -k 'test_proposals or packed'"
+    "zero_shot/segmenters/sam_proposals.py": [
+        "tests/zero_shot/test_proposals.py",
+        "tests/robustness/test_gpu_paths.py -k 'proposals or pack'",
     ],
-    "supervised/losses.py": [f"{TPAVI} -k 'avm or first_frame or saturated or logits'", GOLDEN],
-    "supervised/optim.py": [
-        "tests/supervised/test_training.py -k 'rate or adamw or optimizer or moments or average or frozen or layer'"
-    ],
-    "supervised/train.py": [
-        "tests/supervised/test_model.py -k 'longer or first_best'",
-        "tests/supervised/test_runs.py -k 'nan_loss'",
-    ],
-    "models/tpavi.py": [f"{TPAVI} -k 'attention or identity or clips or matters or sizes'", GOLDEN],
-    "models/fbsp.py": [f"{AUDIOCLIP} -k 'filters or gradients or penalty or padding or bad_uses'"],
-    "models/decoder.py": [f"{TPAVI} -k 'decoder or atrous or sizes'", GOLDEN],
+    "supervised/losses.py": ["tests/models/test_tpavi.py"],
+    "supervised/optim.py": ["tests/supervised/test_training.py"],
+    "supervised/trainer.py": ["tests/supervised/test_trainer_steps.py", "tests/supervised/test_runs.py"],
+    "models/tpavi.py": ["tests/models/test_tpavi.py"],
+    "models/fbsp.py": ["tests/models/test_audioclip.py"],
+    "models/decoder.py": ["tests/models/test_tpavi.py"],
 }
 OPEN = ("missed", "timeout")
 BROKEN, GRACE = 99, 10  # exit code of a fault that ends the import; seconds that every fault is given
