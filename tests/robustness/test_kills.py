@@ -147,7 +147,15 @@ def compare(whole: Path, cut: Path) -> None:
         logs = [pd.read_csv(run / "log.csv").drop(columns="seconds") for run in (whole, cut)]
         pd.testing.assert_frame_equal(logs[0], logs[1])
         assert (whole / "best.safetensors").read_bytes() == (cut / "best.safetensors").read_bytes()
-        names = ("config.yaml", "initial_weights.json", "best.safetensors", "state.pt", "log.csv", "curves.png")
+        names = (
+            "config.yaml",
+            "data.json",
+            "initial_weights.json",
+            "best.safetensors",
+            "state.pt",
+            "log.csv",
+            "curves.png",
+        )
         assert {path.name for path in cut.iterdir()} == {*names, "tensorboard"}
         return
     kept, found = (left_behind(run, exempt=EXEMPT) for run in (whole, cut))

@@ -107,9 +107,9 @@ def test_the_folder_of_a_detector_cannot_make_it_download(tmp_path: Path) -> Non
     config = tmp_path / "detector" / "config.json"
     kept = json.loads(config.read_text())
     for hostile, said in (
-        ({"auto_map": {"AutoModel": "evil--modeling.Evil"}}, "wants auto_map from elsewhere"),
-        ({"backbone": "microsoft/resnet-50", "backbone_config": None}, "wants backbone from elsewhere"),
-        ({"use_timm_backbone": True}, "wants use_timm_backbone from elsewhere"),
+        ({"auto_map": {"AutoModel": "evil--modeling.Evil"}}, "auto_map would be downloaded"),
+        ({"backbone": "microsoft/resnet-50", "backbone_config": None}, "backbone would be downloaded"),
+        ({"use_timm_backbone": True}, "use_timm_backbone would be downloaded"),
         ({"backbone_config": {"model_type": "evil"}}, str(tmp_path / "detector")),
     ):
         config.write_text(json.dumps(kept | hostile))
