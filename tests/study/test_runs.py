@@ -58,6 +58,8 @@ def written(runs: Path) -> dict[str, int]:
 @pytest.mark.slow
 def test_a_study_runs_what_has_no_result(composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study, runs = tmp_path / "own.yaml", tmp_path / "runs"
+    damaged = tmp_path / "damaged.pt"  # which only the run itself finds out
+    damaged.write_bytes(b"no checkpoint")
     good = {"zero_shot": "point_global", "name": "map", "tables": {"zero_shot": "map"}, "options": MAP}
     baseline = {
         **good,
@@ -70,7 +72,7 @@ def test_a_study_runs_what_has_no_result(composed: Path, tmp_path: Path, capsys:
         **good,
         "name": "bad",
         "tables": {"zero_shot": "bad"},
-        "options": {**MAP, "prompt.threshold": 1.5},
+        "options": {**MAP, "audioclip.weights": str(damaged)},
         "benchmarks": ["s4"],
     }
     words = write_study(study, composed, good, baseline, bad)
@@ -78,7 +80,7 @@ def test_a_study_runs_what_has_no_result(composed: Path, tmp_path: Path, capsys:
     said = capsys.readouterr()
     assert "[1/4]" in said.out and "[4/4]" in said.out and "3 of 4 runs have results" in said.out
     assert said.err.count("\n") == 1 and said.err.startswith("failed: zero_shot/s4_bad: exit code 1: error: ")
-    assert "at least 0 and at most 1" in said.err and str(runs / "zero_shot/s4_bad/log.txt") in said.err
+    assert "damaged.pt: " in said.err and str(runs / "zero_shot/s4_bad/log.txt") in said.err
     table = (tmp_path / "out" / "own.md").read_text()
     row = next(line for line in table.splitlines() if line.startswith("| map |"))
     found = [json.loads((runs / "zero_shot" / f"{name}_map" / "metrics.json").read_text()) for name in ("s4", "ms3")]
@@ -91,7 +93,7 @@ def test_a_study_runs_what_has_no_result(composed: Path, tmp_path: Path, capsys:
 
     first = written(runs)
     assert len(first) == 3
-    assert reproduce_tables.main([*words, "--only", "map", "s4_ba*"]) == 0  # all of that is there
+    assert reproduce_tables.main([*words, "--only", "map", "s4_base*"]) == 0  # all of that is there
     assert "all 3 runs have their results" in capsys.readouterr().out and written(runs) == first
 
     mended = {**bad, "options": MAP}
