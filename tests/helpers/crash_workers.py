@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+from utils.fidelity import Fidelity
 from utils.layout import AVSBench, Clip
 from utils.preprocess import ClipResult
 
@@ -16,7 +17,9 @@ def square(mark: Path, number: int) -> int:
     return number**2
 
 
-def preprocess_clip(data: AVSBench, clip: Clip, overwrite: bool = False) -> ClipResult:
+def preprocess_clip(
+    data: AVSBench, clip: Clip, fidelity: Fidelity = "corrected", overwrite: bool = False
+) -> ClipResult:
     """In place of the real one: done at once, but for the second clip, which ends its process."""
     if clip == data.clips[1]:
         os.kill(os.getpid(), signal.SIGKILL)

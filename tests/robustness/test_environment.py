@@ -26,7 +26,7 @@ __all__ = ["folder"]  # a fixture
 
 VALUES = {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_MIXED_PRECISION": "bf16"}
 CURVES = "from utils.environment import clean_environment; clean_environment(); from utils.figures import plot_curves\n"
-CURVES += "row = {'epoch': 0, 'loss': 1.0, 'val_m_j': 0.5, 'val_m_f': 0.5}; print(len(curves([row])))"
+CURVES += "row = {'epoch': 0, 'loss': 1.0, 'val_m_j': 0.5, 'val_m_f': 0.5}; print(len(plot_curves([row])))"
 
 
 def python(*words: str, cwd: Path = REPOSITORY, **environment: str) -> subprocess.CompletedProcess[str]:

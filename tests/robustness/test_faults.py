@@ -283,9 +283,9 @@ def test_a_clip_that_vanishes_while_others_are_preprocessed(
     data = AVSBench(benchmark_copy / "Single-source", "s4")
     gone, original = data.clips[9], preprocess.read_clip
 
-    def reading(path: Path) -> Any:
+    def reading(path: Path, *more: Any) -> Any:
         data.video(gone).unlink(missing_ok=True)
-        return original(path)
+        return original(path, *more)
 
     monkeypatch.setattr(preprocess, "read_clip", reading)
     assert preprocess_s4.main(["--root", str(data.root), "--jobs", "1", "--overwrite"]) == 1

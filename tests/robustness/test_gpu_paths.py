@@ -80,7 +80,7 @@ def test_batches_follow_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(SamSegmenter, "device", property(lambda _: CUDA))
     batches = []
     for free in (0, 10, 30, 90):
-        monkeypatch.setattr(segmenter, "spare_memory", lambda _, free=free: free * 10**6)
+        monkeypatch.setattr(segmenter, "free_memory", lambda _, free=free: free * 10**6)
         small = SamSegmenter(sam)
         batches.append((small.images_per_batch, small.prompts_per_batch(2), small.prompts_per_batch(2, (500, 500))))
         assert SamSegmenter(sam, memory_mib=1).memory == 2**20, "what is asked for goes before what is free"
@@ -190,7 +190,7 @@ def test_a_bias_is_laid_out_as_the_fused_kernel_takes_it(sizes: tuple[int, ...],
 def test_heads_in_any_portions_give_the_same(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, images = random_sam(PLACED).image_encoder, torch.randn(1, 3, 224, 224)
     whole = encode(encoder, images, 2**29)
-    monkeypatch.setattr(fast_encoder, "MOST", most)
+    monkeypatch.setattr(fast_encoder, "MAX_HEADS", most)
     torch.testing.assert_close(encode(encoder, images, 2**29), whole, atol=1e-5, rtol=1e-5)
 
 
