@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -97,12 +98,14 @@ class ESResNeXtFBSP(nn.Module):
     def pool(self, waveform: Tensor) -> Tensor:
         """The features (N, channels of the last stage) that ``fc`` projects, of such a ``waveform``."""
         x = self.spectrogram(waveform).squeeze(1).to(self.conv1.weight.dtype)
-        x = F.max_pool2d(self.bn1(self.conv1(x)).relu(), 3, stride=2, padding=1)
-        for s in range(1, 5):
-            y = self.get_submodule(f"layer{s}")(x)
-            # Not in place: y is needed for the gradient of the ReLU that computed it.
-            x = y * self.get_submodule(f"att{s}")(x, y.shape[-2:])
-        pooled = F.adaptive_avg_pool2d(x, 1) * self.att5(x, (1, 1))
+        # On a CPU PyTorch's grouped convolution in bfloat16 now and then gives NaN for finite inputs (2.12).
+        with torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else nullcontext():
+            x = F.max_pool2d(self.bn1(self.conv1(x)).relu(), 3, stride=2, padding=1)
+            for s in range(1, 5):
+                y = self.get_submodule(f"layer{s}")(x)
+                # Not in place: y is needed for the gradient of the ReLU that computed it.
+                x = y * self.get_submodule(f"att{s}")(x, y.shape[-2:])
+            pooled = F.adaptive_avg_pool2d(x, 1) * self.att5(x, (1, 1))
         return pooled.flatten(1)
 
     def spectrogram(self, waveform: Tensor) -> Tensor:

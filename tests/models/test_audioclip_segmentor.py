@@ -311,7 +311,7 @@ def test_faults() -> None:
         small()(torch.zeros(1, 5, 3, 64, 48), inputs(1)[1])
     with pytest.raises(ValueError, match="peaks at 20000"):
         small()(inputs(1)[0], torch.full((1, 5, 2000), 2e4))
-    with pytest.raises(ValueError, match="does not listen"):
+    with pytest.raises(ValueError, match="uses no audio"):
         _ = small("none").projection
     model = small()
     before = {key: value.clone() for key, value in model.state_dict().items()}

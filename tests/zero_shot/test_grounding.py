@@ -199,9 +199,9 @@ def test_nothing_is_downloaded(folders: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_without_the_package(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError, match="pip install transformers"):
+    with pytest.raises(InputError, match=r"pip install -e .\[grounding\]"):
         ClapClassifier(folders / "clap", folders / "names.json")
-    with pytest.raises(InputError, match="pip install transformers"):
+    with pytest.raises(InputError, match=r"pip install -e .\[grounding\]"):
         GroundingDinoDetector(folders / "detector")
 
 
