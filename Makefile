@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make bench · make pretrain — each makes what it needs.
+# make demo · make test · make lint · make bench · make mutants · make pretrain — each makes what it needs.
 PYTHON ?= python3
 RUN := .venv/bin/python
 MINI := avsbench_data/mini
@@ -6,7 +6,7 @@ MINI := avsbench_data/mini
 ONE := OMP_NUM_THREADS=1
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: setup demo clean-demo pretrain pretrain-audioclip pretrain-sam test test-all lint bench
+.PHONY: setup demo clean-demo pretrain pretrain-audioclip pretrain-sam test test-all lint mutants bench
 
 setup: .venv/ready
 
@@ -45,6 +45,10 @@ lint: .venv/ready
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+
+# Small faults planted in the numeric core: do the tests notice? About half an hour.
+mutants: .venv/ready
+	$(ONE) $(RUN) -m tests.mutation
 
 bench: .venv/ready
 	$(RUN) -m benchmarks --out benchmarks/results.md

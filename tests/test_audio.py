@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from models.vggish import VGGish, log_mel
 from tests import golden_values as golden
 from tests import plain
-from utils.audio import five_examples, five_seconds, mel_matrix, read_wav, resample
+from utils.audio import five_examples, five_seconds, mel_matrix, quantised, read_wav, resample
 from utils.cli import InputError
 
 FOLDER = Path(__file__).parent / "golden"
@@ -134,6 +135,46 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, bad: float, rea
     soundfile.write(tmp_path / "bad.wav", samples, 8_000, subtype="FLOAT")
     with pytest.raises(InputError, match=r"bad\.wav: holds NaN or infinite samples[^\n]*$"):
         read(tmp_path / "bad.wav")
+
+
+def test_a_wav_that_lacks_its_last_sample_is_refused(tmp_path: Path) -> None:
+    """soundfile gives what there is; AVSBench's loader would train on it."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.full(16_000, 0.1), 16_000)
+    whole = path.read_bytes()
+    assert len(read_wav(path)[0]) == 16_000
+    path.write_bytes(whole[:-2])
+    with pytest.raises(InputError, match="truncated"):
+        read_wav(path)
+
+
+@pytest.mark.parametrize(
+    "rate, frames, channels, fits",
+    [
+        (48_000, 600 * 48_000, 2, True),  # ten minutes
+        (48_000, 600 * 48_000 + 1, 1, False),
+        (1_000_000, 1 << 25, 2, True),
+        (1_000_000, (1 << 25) + 1, 2, False),
+        (0, 0, 1, False),
+    ],
+)
+def test_what_announces_too_much_sound_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, frames: int, channels: int, fits: bool
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(100), 16_000)
+    info = SimpleNamespace(samplerate=rate, frames=frames, channels=channels, subtype="PCM_16")
+    monkeypatch.setattr(soundfile, "info", lambda _: info)
+    if fits:
+        assert len(read_wav(path)[0]) == 100
+    else:
+        with pytest.raises(InputError, match=f"has {frames} samples of {channels} channels at {rate} Hz"):
+            read_wav(path)
+
+
+def test_quantising_clips_and_truncates() -> None:
+    steps = quantised(np.array([-2.0, -1.05, -1.0, -0.9999, 0.0, 0.9999, 1.0, 1.05, 2.0])) * 32767
+    assert steps.tolist() == [-32767, -32767, -32767, -32763, 0, 32763, 32767, 32767, 32767]
 
 
 def test_silence_is_five_seconds_of_zeros(tmp_path: Path) -> None:

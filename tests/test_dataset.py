@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import constants
 from torch.utils.data import DataLoader
 
 from tests import plain
 from utils.cli import InputError
-from utils.dataset import STATISTICS, AVSDataset, normalise, partial
+from utils.dataset import STATISTICS, AVSDataset, normalise, partial, read_frame
 from utils.files import png_bytes, read_image, write_bytes
 from utils.layout import BENCHMARKS, AVSBench, Clip, read_meta
 from utils.legacy import read_pickled_tensor
@@ -98,6 +99,11 @@ def test_only_training_data_is_partial(composed: Path) -> None:
     assert len(AVSDataset(data, "test", fraction=0.5)) == len(data.split("test"))
 
 
+def test_statistics_are_imagenets_and_clips() -> None:
+    assert STATISTICS["imagenet"] == (constants.IMAGENET_DEFAULT_MEAN, constants.IMAGENET_DEFAULT_STD)
+    assert STATISTICS["clip"] == (constants.OPENAI_CLIP_MEAN, constants.OPENAI_CLIP_STD)
+
+
 @pytest.mark.parametrize("statistics", STATISTICS)
 def test_normalising_by_table_is_the_formula_to_the_bit(statistics: str) -> None:
     frames = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(2, 1, 1, 3)
@@ -105,6 +111,16 @@ def test_normalising_by_table_is_the_formula_to_the_bit(statistics: str) -> None
     assert torch.equal(normalise(frames, statistics), plain.normalise(frames, statistics))
     thin = frames[:, :1, :, :]
     assert torch.equal(normalise(thin, statistics), plain.normalise(thin, statistics))
+
+
+def test_smaller_frames_are_averaged_and_larger_ones_interpolated(tmp_path: Path) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    write_bytes(tmp_path / "frame.png", png_bytes(frame))
+    blocks = frame.reshape(56, 4, 56, 4, 3).mean((1, 3))
+    np.testing.assert_allclose(read_frame(tmp_path / "frame.png", 56), blocks, atol=0.51)
+    image = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
+    larger = torch.nn.functional.interpolate(image, (448, 448), mode="bilinear")[0].permute(1, 2, 0)
+    np.testing.assert_allclose(read_frame(tmp_path / "frame.png", 448), larger, atol=1)
 
 
 def test_frames_without_compression_hold_the_same_pixels(tmp_path: Path) -> None:

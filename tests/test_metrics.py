@@ -40,6 +40,16 @@ def test_levels_are_exact_at_every_threshold() -> None:
     np.testing.assert_array_equal(levels(values), np.searchsorted(steps, values, side="right"))
 
 
+def test_counts_are_those_of_every_threshold() -> None:
+    logits, truth = LOGITS[:3].clone(), MASKS[:3] > 0
+    logits[:, :9] = 40.0  # of probability 1, which reaches the last threshold too
+    counts = count_frames(logits, MASKS[:3])
+    reached = logits.sigmoid()[:, None] >= thresholds()[:, None, None]
+    assert torch.equal(counts.predicted, reached.sum((2, 3)).double())
+    assert torch.equal(counts.hit, (reached & truth[:, None]).sum((2, 3)).double())
+    assert torch.equal(counts.positives, truth.sum((1, 2)).double())
+
+
 frames_and_masks = st.integers(0, 2**32 - 1).map(
     lambda seed: (
         torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (3, 9, 7)).astype(np.float32)),

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 
 from models import TPAVISegmentor
 from models.backbones import build_backbone, load_imagenet, rename_pvt_key
+from models.decoder import Atrous, Decoder, ResidualConv
 from models.tpavi import TPAVI
-from supervised.losses import AVM, segmentation_loss
+from models.tpavi_segmentor import Segmentation
+from supervised.losses import AVM, at_size, segmentation_loss
 from tests import golden_values as golden
 from tests import plain
 
@@ -111,6 +113,53 @@ def test_block_starts_as_the_identity() -> None:
     torch.testing.assert_close(block(maps, torch.rand(1, 5, 6))[0], expected)
 
 
+def plain_decoder(decoder: Decoder, maps: list[torch.Tensor]) -> torch.Tensor:
+    """AVSBench's decoder as one reads it in `model/ResNet_AVSModel.py`; the first ReLU of a unit works in place."""
+
+    def refined(x: torch.Tensor, unit: ResidualConv) -> torch.Tensor:
+        x = x.clamp(min=0)
+        inner = F.conv2d(x, unit.conv1.weight, unit.conv1.bias, padding=1).clamp(min=0)
+        return F.conv2d(inner, unit.conv2.weight, unit.conv2.bias, padding=1) + x
+
+    x = torch.zeros_like(maps[3])
+    for place, path in zip((3, 2, 1, 0), (decoder.path4, decoder.path3, decoder.path2, decoder.path1), strict=True):
+        x = maps[3] if place == 3 else x + refined(maps[place], path.resConfUnit1)
+        x = F.interpolate(refined(x, path.resConfUnit2), scale_factor=2, mode="bilinear", align_corners=True)
+    first, _, second, _, last = decoder.output_conv
+    x = F.interpolate(F.conv2d(x, first.weight, first.bias, padding=1), scale_factor=2, mode="bilinear")
+    x = F.conv2d(x, second.weight, second.bias, padding=1).clamp(min=0)
+    return F.conv2d(x, last.weight, last.bias)[:, 0]
+
+
+def test_decoder_equals_the_plain_form() -> None:
+    torch.manual_seed(5)
+    decoder = Decoder(8).double()
+    maps = [torch.randn(2, 8, 24 >> i, 16 >> i, dtype=torch.float64) for i in range(4)]
+    for output in (decoder(maps), decoder([m.requires_grad_() for m in maps])):
+        torch.testing.assert_close(output, plain_decoder(decoder, maps))
+        assert output.shape == (2, 96, 64)
+
+
+def test_atrous_convolutions_are_summed() -> None:
+    torch.manual_seed(6)
+    block = Atrous(6, 4).double()
+    x = torch.randn(2, 6, 20, 22, dtype=torch.float64)
+    parts = [
+        F.conv2d(x, conv.weight, conv.bias, padding=rate, dilation=rate)
+        for conv, rate in zip(block.conv2d_list, (3, 6, 12, 18), strict=True)
+    ]
+    torch.testing.assert_close(block(x), torch.stack(parts).sum(0))
+    weights = torch.cat([conv.weight.flatten() for conv in Atrous(64, 16).conv2d_list])
+    assert abs(weights.mean()) < 1e-3 and weights.std().item() == pytest.approx(0.01, rel=0.02)
+
+
+def test_default_sizes_are_avsbenchs() -> None:
+    block, decoder = TPAVI().state_dict(), Decoder().state_dict()
+    assert block["align_channel.weight"].shape == (256, 128) and block["theta.weight"].shape == (128, 256, 1, 1, 1)
+    assert decoder["path1.resConfUnit1.conv1.weight"].shape == (256, 256, 3, 3)
+    assert [decoder[f"output_conv.{i}.weight"].shape[:2] for i in (0, 2, 4)] == [(128, 256), (32, 128), (1, 32)]
+
+
 def small(attention: Literal["va", "vv", "both"] = "va", stages: tuple[int, ...] = (0, 1, 2, 3)) -> TPAVISegmentor:
     torch.manual_seed(1)
     model = TPAVISegmentor("resnet18", stages, attention, channels=16, audio_features=6).eval()
@@ -193,8 +242,9 @@ def _public_pvt(key: str) -> str:
 @pytest.fixture
 def scene() -> tuple:
     torch.manual_seed(4)
-    output = small().segment(torch.randn(2, 5, 3, 64, 64), torch.rand(2, 5, 6))
-    return output, (torch.rand(2, 5, 64, 64) > 0.5).float()
+    output = small().segment(torch.randn(2, 5, 3, 64, 96), torch.rand(2, 5, 6))
+    output.logits = 0.4 * torch.randn(2, 5, 64, 96)  # pooled, on either side of the threshold and near it
+    return output, (torch.rand(2, 5, 64, 96) > 0.5).float()
 
 
 @pytest.mark.parametrize("pool", ["avg", "max"])
@@ -237,6 +287,25 @@ def test_first_frame_supervision(scene: tuple) -> None:
     output, truth = scene
     expected = F.binary_cross_entropy_with_logits(output.logits[:, 0], truth[:, 0])
     torch.testing.assert_close(segmentation_loss(output, truth[:, :1]).total, expected)
+
+
+def test_a_saturated_loss_is_bounded_and_nan_is_seen() -> None:
+    """The logarithm is clamped at -100, as the original's on probabilities is; a NaN is the caller's to see."""
+    masks = torch.ones(1, 5, 8, 8)
+    for logit, expected in ((-200.0, 100.0), (200.0, 0.0), (float("nan"), float("nan"))):
+        loss = segmentation_loss(Segmentation(torch.full((1, 5, 8, 8), logit), [], []), masks)
+        torch.testing.assert_close(loss.total, torch.tensor(expected), equal_nan=True)
+        assert loss.avm == 0
+
+
+def test_logits_of_another_size_are_resized_first() -> None:
+    torch.manual_seed(7)
+    logits, masks = torch.randn(2, 5, 8, 8), (torch.rand(2, 5, 32, 32) > 0.5).float()
+    resized = F.interpolate(logits, (32, 32), mode="bilinear", align_corners=False)
+    assert at_size(resized, masks) is resized
+    assert torch.equal(at_size(logits, masks), resized)
+    expected = F.binary_cross_entropy_with_logits(resized, masks)
+    torch.testing.assert_close(segmentation_loss(Segmentation(logits, [], []), masks).total, expected)
 
 
 def test_avm_needs_audio() -> None:

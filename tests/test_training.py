@@ -183,6 +183,13 @@ def test_adamw_spares_what_normalises(folder: Path) -> None:
     assert {decay for _, decay in named_groups(model, TrainOptions(weight_decay=0.5), "corrected").values()} == {0.0}
 
 
+def test_the_optimizer_is_the_one_asked_for(folder: Path) -> None:
+    model = ListeningSegmentor(options(folder))
+    for name, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
+        optimizer = optim.build_optimizer(model, TrainOptions(optimizer=name), "corrected")  # type: ignore[arg-type]
+        assert type(optimizer) is kind
+
+
 def moved(model: ListeningSegmentor, before: dict[str, Tensor]) -> set[str]:
     return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
 
@@ -277,6 +284,25 @@ def test_rates_warm_up_and_fall() -> None:
     assert all(a > b for a, b in itertools.pairwise(found[3:]))
     assert {optim.rate(step, 12, TrainOptions()) for step in range(12)} == {1.0}
     assert optim.rate(0, 1, TrainOptions(schedule="cosine")) == 1.0
+    assert optim.rate(1, 2, TrainOptions(schedule="cosine")) == pytest.approx(0.0)
+
+
+def test_every_group_gets_its_rate_times_the_factor() -> None:
+    groups = [{"params": [nn.Parameter(torch.ones(2))], "name": name} for name in ("head", "backbone")]
+    optimizer = torch.optim.Adam(groups, lr=7.0)
+    optim.set_rate(optimizer, 0.5, TrainOptions(lr=1e-2, backbone_lr_mult=0.1))
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5e-3, 5e-4])
+
+
+def test_moments_of_other_shapes_are_refused() -> None:
+    parameter = nn.Parameter(torch.ones(2, 3))
+    optimizer = torch.optim.Adam([parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    optim.must_fit(optimizer)  # its count of steps is a scalar
+    optimizer.state[parameter]["exp_avg"] = torch.zeros(3, 2)
+    with pytest.raises(ValueError, match=r"exp_avg is \(3, 2\) for \(2, 3\)"):
+        optim.must_fit(optimizer)
 
 
 def test_the_average_follows_the_weights(folder: Path) -> None:

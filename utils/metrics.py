@@ -82,7 +82,7 @@ def levels(probability: np.ndarray) -> np.ndarray:
     The thresholds are evenly spaced, so rounding finds the count or the count less one; one look at the true
     float32 threshold settles which.
     """
-    level = cv2.convertScaleAbs(probability, alpha=THRESHOLDS - 1, beta=0.499)
+    level = cv2.convertScaleAbs(probability, alpha=THRESHOLDS - 1)
     following = cv2.LUT(level, _next_thresholds())
     return level - cv2.compare(probability, following, cv2.CMP_GE)  # "true" is 255, which adds one
 
