@@ -41,8 +41,8 @@ Every = Literal["second", "frame"]
 
 CARDS = 600  # seconds that the page shows, at most
 MINIATURE_NOTE = (
-    "Made by the miniature networks, which know fourteen drawings and nothing else: what they mark in any other video "
-    "means nothing. For that: python -m pretrained.fetch audioclip-full sam-vit-h, then "
+    "Made by the miniature networks, which know fourteen drawings and nothing else: do not rely on what they mark in "
+    "any other video. For that: python -m pretrained.fetch audioclip-full sam-vit-h, then "
     f"--config {FOR_PUBLIC_WEIGHTS}"
 )
 
