@@ -23,7 +23,7 @@ from utils.encode import frame_rate
 from utils.picture import display_matrix, is_oblique, is_turned, shown_size, to_rgb
 from utils.timeline import ROUNDING, SAMPLE_POINT, steady_packets
 from utils.tone_map import TRANSFERS
-from utils.video import opened
+from utils.video import lost_frames, opened
 
 STATED = Fraction(25)  # frames a second, where neither the file nor its time stamps say
 LONGEST_HOLE = 3600  # seconds between frames, or between sounds, beyond which a time stamp is taken for damaged
@@ -108,7 +108,7 @@ def open_video(path: Path) -> Video:
         times = np.sort(np.array(stamps, float)) * float(video.time_base or 0)
         fps = video.average_rate or video.guessed_rate or STATED
         last = lasting * float(video.time_base or 0) if timed else 0.0
-        lost = max(video.frames - there, 0)  # frames is 0 where the container does not say
+        lost = lost_frames(container, video, there, max(stamps, default=None))
         rate, channels = (audio.rate, min(audio.channels, 2)) if audio else (0, 0)
         aspect = video.sample_aspect_ratio
     if not timed:

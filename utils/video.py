@@ -1,6 +1,6 @@
 """Read a clip in one pass: the five frames of the study and the 16 kHz sound. FFmpeg through PyAV."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +47,7 @@ def read_clip(path: Path, fidelity: Fidelity = "corrected") -> ClipMedia:
 def probe(path: Path) -> None:
     """Read a clip without decoding it. Raises InputError as `read_clip` does, but for damage inside a packet."""
     with _opened(path) as (container, video, _):
-        packets = sum(packet.size > 0 for packet in container.demux(video))
-        _check_complete(path, video, packets)
+        _check_complete(path, container, video, container.demux(video))
 
 
 @contextmanager
@@ -107,9 +106,22 @@ def _lacks_its_end(path: Path) -> bool:
     return False
 
 
-def _check_complete(path: Path, video: VideoStream, packets: int) -> None:
-    if packets < video.frames:  # 0 where the container does not say
-        raise InputError(f"{path}: truncated ({packets} of {video.frames} frames are there); obtain it again")
+def lost_frames(container: InputContainer, video: VideoStream, there: int, latest: int | None) -> int:
+    """How many frames the file says it has and lacks; 0 where it does not say.
+
+    there: frames found. latest: the highest of their time stamps.
+    """
+    if container.format.name == "avi" and latest is not None:
+        there = max(there, latest + 1)  # it counts the places of frames that its encoder dropped, too
+    return max(video.frames - there, 0)
+
+
+def _check_complete(path: Path, container: InputContainer, video: VideoStream, packets: Iterable[av.Packet]) -> None:
+    stamps = [packet.pts for packet in packets if packet.size]
+    latest = max((stamp for stamp in stamps if stamp is not None), default=None)
+    if lost := lost_frames(container, video, len(stamps), latest):
+        there = video.frames - lost
+        raise InputError(f"{path}: truncated ({there} of {video.frames} frames are there); obtain it again")
 
 
 def _decode(
@@ -119,7 +131,7 @@ def _decode(
     sounds: list[av.Packet] = []
     for packet in steady_packets(container, video, audio):
         (pictures if packet.stream is video else sounds).append(packet)
-    _check_complete(path, video, sum(packet.size > 0 for packet in pictures))
+    _check_complete(path, container, video, pictures)
     stamps = [packet.pts for packet in pictures if packet.size and packet.pts is not None and not packet.is_discard]
     if not stamps:
         raise InputError(f"{path}: no frame could be decoded")
