@@ -105,8 +105,8 @@ def must_be_the_same_run(config: Path, options: Options) -> None:
     if options.train.schedule == "constant" and options.train.epochs > held.train.epochs:
         held = replace(held, train=replace(held.train, epochs=options.train.epochs))
     names = differing(held, options, HOW)
-    if set(names) <= set(WEIGHTS) and _random(held) == _random(options):
-        names = [] if same_files(_started_from(config.parent), weight_files(options.model)) else names
+    if _random(held) == _random(options) and same_files(_started_from(config.parent), weight_files(options.model)):
+        names = [name for name in names if name not in WEIGHTS]
     refuse_other_options(config.parent, held, options, names)
     refuse_other_data(config.parent, options.data.root, options.data.benchmark)
 

@@ -25,9 +25,9 @@ def tell_in_a_line() -> None:
 
 @contextmanager
 def put_off() -> Iterator[None]:
-    """Put Ctrl-C off to the end of the block, in which processes are started.
+    """Put Ctrl-C off in the processes that are started in the block, and in this thread up to its end.
 
-    They inherit that, and so leave it to this process, which ends them, to say that it was interrupted.
+    They so leave it to this process, which ends them, to say that it was interrupted.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield

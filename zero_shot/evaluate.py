@@ -117,9 +117,10 @@ def prepare_folder(out: Path, options: Options) -> None:
             held = from_yaml(Options, config)
             names = differing(held, options, ("data.root", *HOW))
             files = [weight_files(each) for each in (held, options)]
-            if set(names) <= set(WEIGHTS) and len(files[0]) == len(files[1]):
+            if set(names) & set(WEIGHTS) and len(files[0]) == len(files[1]):
                 there = [sha256(path) for path in files[0] if path.is_file()]
-                names = [] if len(there) < len(files[0]) or same_files(there, files[1]) else names
+                if len(there) < len(files[0]) or same_files(there, files[1]):
+                    names = [name for name in names if name not in WEIGHTS]
             refuse_other_options(out, held, options, names)
             refuse_other_data(out, options.data.root, options.data.benchmark)
         write_text(config, to_yaml(options))
