@@ -310,6 +310,25 @@ def test_gradients_match_the_plain_form(training: bool, copied: bool) -> None:
         torch.testing.assert_close(ours.grad, reference.grad / scale, rtol=1e-6, atol=1e-9)
 
 
+def test_gradients_of_several_processes_are_scaled_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, frames = trained_fbsp().double().eval(), golden_values.tensor(4, "frames", (5, 64)).double()
+
+    def gradients() -> list[Tensor]:
+        layer.zero_grad()
+        (1e-8 * layer(frames).square().sum()).backward()  # so small that the 1e-8 of the scale counts
+        return [p.grad.clone() for p in (layer.m, layer.fb, layer.fc) if p.grad is not None]
+
+    alone = gradients()  # in eval mode as they are
+    others = 1e-8 * torch.linspace(-1, 2, layer.n_filters, dtype=torch.float64)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda gradient: gradient.add_(others))
+    layer.train()
+    for ours, own in zip(gradients(), alone, strict=True):
+        mean = (own + others) / 2
+        torch.testing.assert_close(ours, mean / (mean.abs().max() + 1e-8))
+
+
 @pytest.mark.parametrize(
     "values",
     [{"fb": 0.0}, {"fb": -1.0}, {"m": -1e-8}, {"m": -0.5}, {"m": 1.0, "fb": 0.0}, {"m": -2e-8, "fb": 1e12}],
@@ -659,5 +678,7 @@ def test_bad_uses_are_refused(small: AudioCLIP) -> None:
         small.contrastive_loss(small.logits(audio=torch.ones(2, 32)))
     with pytest.raises(ValueError, match="longer than"):
         FBSP(64)(torch.zeros(1, 65))
+    with pytest.raises(ValueError, match="at least 2"):
+        FBSP(1)
     with pytest.raises(ValueError, match="win"):
         ESResNeXtFBSP(n_fft=128, win=200)

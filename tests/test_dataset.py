@@ -89,8 +89,10 @@ def test_partial_training_data_is_the_originals_draw() -> None:
     assert drawn["ms3", 0.5][:8] == [230, 228, 12, 215, 264, 45, 238, 55]
     for name in ("s4", "ms3"):
         assert drawn[name, 0.5][: len(drawn[name, 0.2])] == drawn[name, 0.2]
-    with pytest.raises(InputError, match="fraction 0"):
-        partial(s4, 0.0)
+    assert sorted(partial(ms3, 1.0), key=lambda clip: int(clip.name)) == ms3
+    for wrong in (0.0, 1.01):
+        with pytest.raises(InputError, match=f"fraction {wrong} is not in"):
+            partial(s4, wrong)
 
 
 def test_only_training_data_is_partial(composed: Path) -> None:
@@ -109,6 +111,7 @@ def test_normalising_by_table_is_the_formula_to_the_bit(statistics: str) -> None
     frames = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(2, 1, 1, 3)
     frames[1] = torch.randint(256, (16, 16, 3), generator=torch.Generator().manual_seed(0))
     assert torch.equal(normalise(frames, statistics), plain.normalise(frames, statistics))
+    assert torch.equal(normalise(frames[1:], statistics), plain.normalise(frames[1:], statistics))
     thin = frames[:, :1, :, :]
     assert torch.equal(normalise(thin, statistics), plain.normalise(thin, statistics))
 

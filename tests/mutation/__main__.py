@@ -55,9 +55,9 @@ TESTS = {  # the tests that concern each module, quick ones first; what passes t
     "supervised/optim.py": [
         "tests/test_training.py -k 'rate or adamw or optimizer or moments or average or frozen or layer'"
     ],
-    "supervised/train.py": ["tests/test_supervised.py tests/test_runs.py"],
+    "supervised/train.py": ["tests/test_supervised.py -k 'longer or first_best'", "tests/test_runs.py -k 'nan_loss'"],
     "models/tpavi.py": [f"{TPAVI} -k 'attention or identity or clips or matters or sizes'", GOLDEN],
-    "models/fbsp.py": [f"{AUDIOCLIP} -k 'filters or gradients or penalty or padding'"],
+    "models/fbsp.py": [f"{AUDIOCLIP} -k 'filters or gradients or penalty or padding or bad_uses'"],
     "models/decoder.py": [f"{TPAVI} -k 'decoder or atrous or sizes'", GOLDEN],
 }
 OPEN = ("missed", "timeout")
