@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from models.audioclip_segmentor import AudioCLIPSegmentor
+    from models.avsegformer import AVSegFormer
     from models.tpavi_segmentor import TPAVISegmentor
 
-__all__ = ["AudioCLIPSegmentor", "TPAVISegmentor"]
+__all__ = ["AVSegFormer", "AudioCLIPSegmentor", "TPAVISegmentor"]
 
-_MODULES = {"AudioCLIPSegmentor": "models.audioclip_segmentor", "TPAVISegmentor": "models.tpavi_segmentor"}
+_MODULES = {
+    "AVSegFormer": "models.avsegformer",
+    "AudioCLIPSegmentor": "models.audioclip_segmentor",
+    "TPAVISegmentor": "models.tpavi_segmentor",
+}
 
 
 def __getattr__(name: str) -> Any:

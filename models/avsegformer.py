@@ -1,0 +1,167 @@
+"""AVSegFormer: a visual backbone, a deformable encoder, and queries made from audio.
+
+Source: Gao et al., "AVSegFormer: Audio-Visual Segmentation with Transformer" (AAAI 2024); AVSegFormer at commit
+7083cb6 (August 2023), `model/AVSegFormer.py`, whose published checkpoints `load_reference` takes.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.avsegformer_head import AVSegFormerHead
+from models.backbones import WIDTHS, build_backbone, rename_pvt_key
+from models.checkpoints import fit
+from models.vggish import VGGish
+
+
+@dataclass
+class MaskPrediction:
+    """What AVSegFormer's losses need.
+
+    logits: (B, T, classes, H, W). mask_feature: (B, T, channels, H/4, W/4), the map that queries are compared with,
+    non-negative.
+    """
+
+    logits: Tensor
+    mask_feature: Tensor
+
+
+class AVSegFormer(nn.Module):
+    """Frames and VGGish features -> mask logits. Every second is segmented alone.
+
+    Args:
+        backbone: A name of `models.backbones.WIDTHS`; resnet50 and pvt_v2_b5 are the published ones.
+        classes: 1 for the mask of what sounds (S4, MS3), 71 for AVSS.
+        channels: Width of the head, a multiple of 32.
+        heads: Heads of every attention.
+        layers: Layers of the encoder, of the query generator and of the decoder.
+        queries: Number of queries.
+        hidden: Width inside the feed-forward networks.
+        dropout: Share that encoder and decoder drop in training.
+        audio_features: Size of an audio feature (VGGish: 128).
+
+    Raises:
+        ValueError: Unknown backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        classes: int = 1,
+        channels: int = 256,
+        heads: int = 8,
+        layers: int = 6,
+        queries: int = 300,
+        hidden: int = 2048,
+        dropout: float = 0.1,
+        audio_features: int = 128,
+    ):
+        super().__init__()
+        self.classes = classes
+        self.backbone = build_backbone(backbone)
+        self.audio_proj = nn.Linear(audio_features, channels)
+        self.head = AVSegFormerHead(
+            WIDTHS[backbone], classes, channels, heads, layers, queries, hidden, dropout
+        )
+
+    def forward(self, frames: Tensor, audio: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Segment clips.
+
+        Args:
+            frames: (B, T, 3, H, W) normalized; H and W multiples of 32.
+            audio: (B, T, audio_features).
+            valid: (B, T), zero where a clip is padded (AVSS); logits there are 0.
+
+        Returns:
+            Logits (B, T, H, W), or (B, T, classes, H, W) for more than one class.
+
+        Raises:
+            ValueError: Sides that are no multiples of 32, or audio for other frames.
+        """
+        logits = self.segment(frames, audio, valid).logits
+        return logits[:, :, 0] if self.classes == 1 else logits
+
+    def segment(
+        self, frames: Tensor, audio: Tensor, valid: Tensor | None = None, labelled: int | None = None
+    ) -> MaskPrediction:
+        """As `forward`, with what the losses need.
+
+        labelled: give only each clip's first so many frames (S4 training: 1). The head then sees no others, nor those
+            that are not valid. The backbone does, for its batch statistics are those of all.
+        """
+        height, width = frames.shape[-2:]
+        if height % 32 or width % 32:
+            raise ValueError(f"frames are {width}×{height}; both sides must be multiples of 32")
+        if audio.shape[:2] != frames.shape[:2]:
+            raise ValueError(f"audio is for {tuple(audio.shape[:2])} (clips, seconds), frames {tuple(frames.shape[:2])}")
+        maps = [x.unflatten(0, frames.shape[:2])[:, :labelled] for x in self.backbone(frames.flatten(0, 1))]
+        queried = self.audio_proj(audio[:, :labelled])
+        if valid is None:
+            outputs = self.head([x.flatten(0, 1) for x in maps], queried.flatten(0, 1))
+            return MaskPrediction(*(x.unflatten(0, queried.shape[:2]) for x in outputs))
+        kept = valid[:, :labelled].bool()
+        outputs = self.head([x[kept] for x in maps], queried[kept])
+        places = [x.new_zeros(*kept.shape, *x.shape[1:]) for x in outputs]
+        return MaskPrediction(*(torch.index_put(zeros, (kept,), x) for zeros, x in zip(places, outputs, strict=True)))
+
+    def load_reference(self, state: Mapping[str, Tensor]) -> "AVSegFormer":
+        """Load a state dict in AVSegFormer's names, strictly; returns the model.
+
+        What AVSegFormer saves but does not use for a prediction (the second ResNet branch, `head.fpn`, `head.attn_fc`)
+        and VGGish, whose public weights it holds, are left out.
+
+        Raises:
+            RuntimeError: One line that says what the state dict is instead, or names missing, unexpected and misshapen
+                keys. Nothing is changed then.
+        """
+        if problem := self._mismatch(state):
+            raise RuntimeError(problem)
+        unused = self._unused()
+        fit(self, {_rename(key): value for key, value in state.items() if unused.get(key) != value.shape})
+        return self
+
+    def _mismatch(self, state: Mapping[str, Tensor]) -> str:
+        """In what a state dict differs from this model as a whole, if it is AVSegFormer's at all; empty if nothing."""
+        last = state.get("head.fc.4.weight")
+        if last is None:
+            return ""
+        if not any(key.startswith("head.query_generator.") for key in state):
+            return "an AVSegFormer of before August 2023, without query generator; only the later model is supported"
+        theirs = "pvt_v2" if any(key.startswith("backbone.patch_embed") for key in state) else "resnet"
+        ours = "resnet" if hasattr(self.backbone, "conv1") else "pvt_v2"
+        if theirs != ours:
+            return f"an AVSegFormer with a {theirs} backbone, and this model has a {ours}"
+        if last.shape[0] != self.classes:
+            return f"an AVSegFormer for {last.shape[0]} classes, and this model is for {self.classes}"
+        return ""
+
+    def _unused(self) -> dict[str, torch.Size]:
+        """Names and shapes of what AVSegFormer saves beside the parts of this model."""
+        with torch.device("meta"):
+            unused = {f"vggish.{key}": value.shape for key, value in VGGish().state_dict().items()}
+        for key, value in self.state_dict().items():
+            if key.startswith(("backbone.layer3.", "backbone.layer4.")):
+                unused[re.sub(r"\.(layer\d)\.", r".\1_2.", key, count=1)] = value.shape
+            if key.startswith("head.fc."):
+                unused[key.replace(".fc.", ".attn_fc.")] = value.shape
+            if key.startswith("head.out_conv.0."):  # the size of each of the pyramid's convolutions too
+                kind = key.rpartition(".")[2]
+                unused |= {f"head.fpn.up{level}.1.{kind}": value.shape for level in (1, 2, 3)}
+        return unused
+
+
+def _rename(key: str) -> str:
+    if key.startswith("backbone.conv1.") or re.match(r"backbone\.(bn1|layer)", key):
+        return re.sub(r"\.(layer\d)_1\.", r".\1.", key)
+    if key.startswith("backbone."):
+        return "backbone." + rename_pvt_key(key.removeprefix("backbone."))
+    if key.startswith("head.transformer.decoder."):
+        key = key.replace(".cross_attn.", ".multihead_attn.")
+    renames = {"head.transformer.": "head.", "head.fusion_block.": "head.mixer.", "head.mlp.layers.": "head.mlp."}
+    for theirs, ours in renames.items():
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    return key

@@ -1,0 +1,1 @@
+"""Textbook implementations, which tests and benchmarks compare the optimized ones with."""
