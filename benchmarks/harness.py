@@ -22,7 +22,13 @@ import numpy as np
 import torch
 from joblib.externals.loky import get_reusable_executor
 
-CONTESTANTS = ["benchmarks.data", "benchmarks.segmentors", "benchmarks.studies", "benchmarks.zero_shot"]
+CONTESTANTS = [
+    "benchmarks.attention",
+    "benchmarks.data",
+    "benchmarks.segmentors",
+    "benchmarks.studies",
+    "benchmarks.zero_shot",
+]
 Output = dict[str, np.ndarray]
 Work = Callable[[], Output | Callable[[], Output]]
 

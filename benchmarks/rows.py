@@ -5,6 +5,7 @@ from typing import Any
 from benchmarks.harness import Row
 
 D, S, Z, E = "benchmarks.data:", "benchmarks.segmentors:", "benchmarks.zero_shot:", "benchmarks.studies:"
+A = "benchmarks.attention:"
 CLIPS = {"count": 48}
 FEW = {"count": 4}
 
@@ -38,6 +39,22 @@ def _block(stage: int, seconds: int, slow: bool = False) -> Row:
         our_calls=10,
         needs=3.0,
         slow=slow,
+        tolerance=1e-3,
+    )
+
+
+def _deformable(image: int, dense: bool) -> Row:
+    side = image // 8
+    return Row(
+        f"deformable attention{' beside dense' if dense else ''}, forward + backward",
+        f"a frame of {image}×{image}: {side**2 * 21 // 16} pixels of three maps",
+        "dense attention of the same width, only the cost" if dense else "grid_sample, level by level",
+        A + ("dense" if dense else "deformable_plain"),
+        A + ("deformable_cost" if dense else "deformable_ours"),
+        {"side": side, "channels": 256},
+        {"side": 8, "channels": 32},
+        plain_calls=5,
+        our_calls=5,
         tolerance=1e-3,
     )
 
@@ -127,6 +144,7 @@ ROWS = [
     ),
     *(_block(stage, 5) for stage in (1, 2, 3, 4)),
     *(_block(2, seconds) for seconds in (10, 20)),
+    *(_deformable(image, dense) for dense in (False, True) for image in (224, 384, 512)),
     _step("resnet50", "TPAVI ResNet-50", 11.0),
     _step("resnet50", "TPAVI ResNet-50", 11.0, again=True),
     _step("pvt_v2_b5", "TPAVI PVT-v2-b5", 15.0),

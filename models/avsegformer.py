@@ -63,9 +63,7 @@ class AVSegFormer(nn.Module):
         self.classes = classes
         self.backbone = build_backbone(backbone)
         self.audio_proj = nn.Linear(audio_features, channels)
-        self.head = AVSegFormerHead(
-            WIDTHS[backbone], classes, channels, heads, layers, queries, hidden, dropout
-        )
+        self.head = AVSegFormerHead(WIDTHS[backbone], classes, channels, heads, layers, queries, hidden, dropout)
 
     def forward(self, frames: Tensor, audio: Tensor, valid: Tensor | None = None) -> Tensor:
         """Segment clips.
@@ -96,7 +94,9 @@ class AVSegFormer(nn.Module):
         if height % 32 or width % 32:
             raise ValueError(f"frames are {width}×{height}; both sides must be multiples of 32")
         if audio.shape[:2] != frames.shape[:2]:
-            raise ValueError(f"audio is for {tuple(audio.shape[:2])} (clips, seconds), frames {tuple(frames.shape[:2])}")
+            raise ValueError(
+                f"audio is for {tuple(audio.shape[:2])} (clips, seconds), frames {tuple(frames.shape[:2])}"
+            )
         maps = [x.unflatten(0, frames.shape[:2])[:, :labelled] for x in self.backbone(frames.flatten(0, 1))]
         queried = self.audio_proj(audio[:, :labelled])
         if valid is None:

@@ -109,6 +109,7 @@ class AVSegFormerHead(nn.Module):
         Its first layer and the queries are one matrix a frame, so the map of products need not exist.
         """
         first, second, third = self.mlp
+        assert isinstance(first, nn.Conv2d) and first.bias is not None
         matrix = first.weight.flatten(1) @ decoded
         hidden = torch.baddbmm(first.bias[:, None], matrix, feature.flatten(2)).relu_()
         return third(second(hidden.unflatten(2, feature.shape[-2:])).relu_())

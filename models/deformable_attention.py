@@ -215,7 +215,7 @@ class _GradientOfValue(torch.autograd.Function):
         return read.view_as(read)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, corners = ctx.saved_tensors
         gradient = gradient.contiguous()
         in_order, order = rows.flatten().sort(stable=True)

@@ -102,7 +102,7 @@ def test_gradient_of_one_input_alone(only: int) -> None:
     """Each gradient is there when the others are not asked for, and differences of the function give it too."""
     inputs = list(scene(batch=1))
     inputs[only].requires_grad_()
-    assert torch.autograd.gradcheck(lambda v, l, w: deformable_attention(v, SMALL, l, w), inputs)
+    assert torch.autograd.gradcheck(lambda value, *points: deformable_attention(value, SMALL, *points), inputs)
 
 
 @pytest.mark.parametrize("x", [-1.0, -0.5, 0.0, 6.0, 6.5, 7.0])
