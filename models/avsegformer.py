@@ -124,18 +124,22 @@ class AVSegFormer(nn.Module):
         return self
 
     def _mismatch(self, state: Mapping[str, Tensor]) -> str:
-        """In what a state dict differs from this model as a whole, if it is AVSegFormer's at all; empty if nothing."""
+        """Which other AVSegFormer a state dict belongs to, in a line; empty if to none."""
         last = state.get("head.fc.4.weight")
         if last is None:
             return ""
         if not any(key.startswith("head.query_generator.") for key in state):
-            return "an AVSegFormer of before August 2023, without query generator; only the later model is supported"
+            return (
+                "the weights are of an AVSegFormer before August 2023, without query generator, which is another model"
+            )
         theirs = "pvt_v2" if any(key.startswith("backbone.patch_embed") for key in state) else "resnet"
         ours = "resnet" if hasattr(self.backbone, "conv1") else "pvt_v2"
         if theirs != ours:
-            return f"an AVSegFormer with a {theirs} backbone, and this model has a {ours}"
+            return f"the weights are of an AVSegFormer with a {theirs} backbone; this model has a {ours}"
         if last.shape[0] != self.classes:
-            return f"an AVSegFormer for {last.shape[0]} classes, and this model is for {self.classes}"
+            return (
+                f"the weights are of an AVSegFormer with classes={last.shape[0]}; this model has classes={self.classes}"
+            )
         return ""
 
     def _unused(self) -> dict[str, torch.Size]:

@@ -101,7 +101,7 @@ class AVSegFormerHead(nn.Module):
             sine_positions(*shape, tokens.shape[-1], tokens.device) + embedding
             for shape, embedding in zip(shapes, self.level_embed, strict=True)
         ]
-        return self.encoder(tokens, torch.cat(positions), shapes)
+        return self.encoder(tokens, torch.cat(positions).to(tokens.dtype), shapes)
 
     def _mix_queries(self, decoded: Tensor, feature: Tensor) -> Tensor:
         """The MLP on each pixel's products with the queries (N, Q, C) -> (N, C, h, w).

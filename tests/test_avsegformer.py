@@ -426,9 +426,9 @@ def test_other_models(tmp_path: Path) -> None:
     """One line each, also of a file, which it names."""
     old = {key: value for key, value in hollow_state().items() if "query_generator" not in key}
     cases = {
-        r"an AVSegFormer with a pvt_v2 backbone, and this model has a resnet": hollow_state("pvt_v2_b5"),
-        r"an AVSegFormer for 71 classes, and this model is for 1": hollow_state(classes=71),
-        r"an AVSegFormer of before August 2023, without query generator; .*": old,
+        r"the weights are of an AVSegFormer with a pvt_v2 backbone; this model has a resnet": hollow_state("pvt_v2_b5"),
+        r"the weights are of an AVSegFormer with classes=71; this model has classes=1": hollow_state(classes=71),
+        r"the weights are of an AVSegFormer before August 2023, without query generator, .*": old,
         r"missing \d+: .*; unexpected 1: module\.weight": {"module.weight": torch.empty(1, device="meta")},
     }
     model = hollow()
@@ -442,7 +442,7 @@ def test_other_models(tmp_path: Path) -> None:
             torch.save({key: torch.zeros(state[key].shape) for key in kept}, path)
             with pytest.raises(InputError, match=f"S4_best.pth: does not fit AVSegFormer: {message}$"):
                 load_checkpoint(model, path, model.load_reference)
-    with pytest.raises(RuntimeError, match="with a resnet backbone, and this model has a pvt_v2"):
+    with pytest.raises(RuntimeError, match=r"with a resnet backbone; this model has a pvt_v2$"):
         hollow("pvt_v2_b5").load_reference(hollow_state())
     with pytest.raises(ValueError, match="unknown backbone 'alexnet'"):
         AVSegFormer("alexnet")
