@@ -192,9 +192,8 @@ def test_golden_trajectory(run: str) -> None:
         assert norms.pop("all") == pytest.approx(step["grad_norm"], rel=bound)
         for part, norm in norms.items():
             assert norm == pytest.approx(step["grad_norm_by_part"][part], rel=0, abs=bound * step["grad_norm"])
-        if "ms3" in run and step is figures["steps"][0]:
-            assert output.logits.mean().item() == pytest.approx(step["logits_mean"], rel=1e-3)
-            assert output.logits.std().item() == pytest.approx(step["logits_std"], rel=1e-4)
+        if "ms3" in run:  # else the figures are those of all frames, and the head sees the first alone
+            assert output.logits.std().item() == pytest.approx(step["logits_std"], rel=bound)
         optimizer.step()
     for name, norm in figures.get("running_norm", {}).items():
         ours = model.state_dict()[name.replace("layer4_1", "layer4")]
