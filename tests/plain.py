@@ -95,6 +95,21 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     return np.asarray(rows[: count * 96], np.float32).reshape(count, 1, 96, 64)
 
 
+def enlarged(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a map (h, w) float32 bilinearly as torch does where multiply-add is one operation, to the last bit."""
+
+    def along(x: np.ndarray, count: int) -> np.ndarray:  # the last axis
+        before = len(x[0])
+        place = np.float32(before / count) * (np.arange(count, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
+        place = place.clip(0)
+        first = place.astype(int)
+        weight = place - first.astype(np.float32)
+        product = weight * x[:, np.minimum(first + 1, before - 1)]  # rounded; the other one is not
+        return ((np.float32(1) - weight).astype(np.float64) * x[:, first] + product).astype(np.float32)
+
+    return along(along(cells, size[1]).T, size[0]).T
+
+
 def peaks(sm: np.ndarray, threshold: float) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Peaks and troughs as (x, y), pixel by pixel; beyond the map lie zeros, which count in the fallbacks."""
     height, width = sm.shape

@@ -120,8 +120,12 @@ def test_golden_pyramid(full: AudioCLIP, images: Tensor, surgery: bool) -> None:
     assert [tuple(x.shape[1:]) for x in maps] == [(256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7)]
     for k, x in enumerate(maps, 1):
         assert relative_error(x[:, ::17, ::5, ::5], golden[f"x{k}"]) < 1e-5
-    assert relative_error(dense[:, ::4], golden["last_feat"]) < 1e-4
     assert relative_error(pooled, golden["x_final"]) < 1e-5
+    # These weights' attention magnifies rounding, by the processor's order of sums up to 1.5e-4.
+    assert relative_error(dense[:, ::4], golden["last_feat"]) < 1e-3
+    exact = copy.deepcopy(full.visual).double()
+    dense, _ = exact.attnpool.dense(exact.pyramid(images.double())[-1], surgery=surgery)
+    assert relative_error(dense[:, ::4], golden["last_feat"]) < 1e-4
 
 
 @torch.inference_mode()
