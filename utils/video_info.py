@@ -98,7 +98,7 @@ def open_video(path: Path) -> VideoInfo:
         raise InputError(f"{path}: damaged, for it shows a frame for {gap / 3600:.0f} hours; obtain it again")
     start_time = float(times[0]) if len(times) else 0.0
     notes = [_discontinuity_note(discontinuities, start_time)] if discontinuities else []
-    if audio_span and has_timestamps:
+    if audio_span and has_timestamps and len(times):  # a damaged file may have no frame at all
         last_duration = max(last_duration, _compare_audio_span(audio_span, times, last_duration, notes))
     fps = max(limit_frame_rate(_choose_frame_rate(times, fps)), Fraction(1))
     span = float(times[-1]) - start_time if len(times) else 0.0
