@@ -118,13 +118,23 @@ def require_weights(path: Path) -> None:
     """Raise InputError if a checkpoint does not exist, with the command that gets it if there is one."""
     if path.is_file():
         return
-    public = [checkpoint.name for checkpoint in list_checkpoints() if checkpoint.file == path.name]
+    command = command_for(path)
     if is_small_weights(path):
-        raise InputError(f"{path}: no such file; python -m synthetic.train {path.stem} --out {path.parent} makes it")
-    if public:
-        elsewhere = "" if path.parent.resolve() == weights_dir().resolve() else f" --to {path.parent}"
-        raise InputError(f"{path}: no such checkpoint; python -m pretrained.download {public[0]}{elsewhere} gets it")
+        raise InputError(f"{path}: no such file; {command} makes it")
+    if command:
+        raise InputError(f"{path}: no such checkpoint; {command} gets it")
     raise InputError(f"{path}: no such checkpoint; see pretrained/README.md, or use 'random'")
+
+
+def command_for(path: Path) -> str:
+    """The command that downloads a public checkpoint, or trains small weights; empty if there is none."""
+    if is_small_weights(path):
+        return f"python -m synthetic.train {path.stem} --out {path.parent}"
+    for checkpoint in list_checkpoints():
+        if checkpoint.file == path.name and checkpoint.url:
+            folder = "" if path.parent.resolve() == weights_dir().resolve() else f" --to {path.parent}"
+            return f"python -m pretrained.download {checkpoint.name}{folder}"
+    return ""
 
 
 def is_small_weights(path: Path) -> bool:

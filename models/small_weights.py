@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models.checkpoints import describe_mismatch, load_checkpoint, read_state_dict
+from models.registry import command_for, is_small_weights
 from utils.cli import InputError
 
 MAX_SIZE = 8192  # bound of any number in the JSON file, against damaged files
@@ -23,7 +24,8 @@ def read_sizes(weights: Path) -> dict[str, Any]:
     """
     notes = weights.with_suffix(".json")
     if not notes.is_file():
-        raise InputError(f"{notes}: no such file; python -m synthetic.train {notes.stem} --out {notes.parent} makes it")
+        remedy = f"{command_for(weights)} makes it" if is_small_weights(weights) else "name a folder of small weights"
+        raise InputError(f"{notes}: no such file; {remedy}")
     try:
         sizes = json.loads(notes.read_text(encoding="utf-8"))["model"]
         if _max_size(sizes) > MAX_SIZE:

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from models.registry import list_checkpoints, weights_dir
+from models.registry import checkpoint_name, command_for, is_small_weights
 from study.fingerprint import checkpoint_files
 from study.job import Job
 from utils.cli import InputError
@@ -91,19 +91,18 @@ def _count_missing(clips: Iterable[Clip], files: Callable[[Clip], list[Path]]) -
 def _missing_weights(job: Job) -> list[MissingRequirement]:
     found = [_how_to_get(path) for path in checkpoint_files(job.regime, job.options) if not path.is_file()]
     if job.regime == "zero_shot" and job.options.method == "box_prompt" and not find_spec("transformers"):
-        found.append(MissingRequirement("transformers", "pip install .[grounding]"))
+        found.append(MissingRequirement("transformers", "pip install -e .[grounding]"))
     return found
 
 
 def _how_to_get(path: Path) -> MissingRequirement:
     """A checkpoint file that does not exist."""
-    public = next((entry for entry in list_checkpoints() if entry.file == path.name), None)
-    if public and public.url:
-        folder = "" if path.parent.resolve() == weights_dir().resolve() else f" --to {path.parent}"
-        return MissingRequirement(public.name, f"python -m pretrained.download {public.name}{folder}")
+    command = command_for(path)
+    if command and not is_small_weights(path):
+        return MissingRequirement(checkpoint_name(path), command)
     if path.parent.parent.name == "tiny":
         return MissingRequirement(f"tiny {path.parent.name}", "python -m synthetic.random_grounding")
     if path.parent.name == "mini":
-        return MissingRequirement(f"mini {path.stem}", f"python -m synthetic.train {path.stem} --out {path.parent}")
+        return MissingRequirement(f"mini {path.stem}", command)
     name = path.parent.name if path.name == "model.safetensors" else str(path)
     return MissingRequirement(name, f"{path} does not exist; see pretrained/README.md")
