@@ -74,6 +74,7 @@ def cli_entry(main: Main) -> Main:
         try:
             try:
                 code = main(argv)
+                end_process_group()
             except SystemExit:  # --help
                 sys.stdout.flush()
                 raise
@@ -102,6 +103,17 @@ def cli_entry(main: Main) -> Main:
             return EXIT_CODE
 
     return wrapped
+
+
+def end_process_group() -> None:
+    """Wait for the other processes of a distributed run and close its connections; nothing if there are none.
+
+    A process that exits with open connections can make the others abort (gloo raises in a background thread).
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def _fail(message: str) -> int:
