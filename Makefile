@@ -4,6 +4,8 @@ RUN := .venv/bin/python
 MINI := avsbench_data/mini
 # Small networks gain nothing from a second thread, and slow down if other programs run.
 SINGLE_THREAD := OMP_NUM_THREADS=1
+# Each test process uses one thread, so two of them take half the time on two cores.
+PROCESSES := 2
 export PYTHONPATH := $(CURDIR)
 
 .PHONY: setup demo clean-demo pretrain pretrain-audioclip pretrain-sam test test-all lint mutants bench
@@ -36,10 +38,10 @@ pretrain-audioclip pretrain-sam: pretrain-%: .venv/ready
 	$(SINGLE_THREAD) $(RUN) -m synthetic.train $* --out runs/pretrain
 
 test: .venv/ready
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n $(PROCESSES)
 
 test-all: .venv/ready
-	$(RUN) -m pytest -m "slow or not slow"
+	$(RUN) -m pytest -n $(PROCESSES) -m "slow or not slow"
 
 lint: .venv/ready
 	$(RUN) -m ruff check

@@ -6,11 +6,13 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import accelerate
 import pytest
+import torch.distributed
 
 from supervised import train
 from tests.helpers.crash_workers import blocks_interrupts
@@ -104,6 +106,18 @@ def test_one_process_or_those_of_torchrun(
     else:
         with pytest.raises(cli.InputError, match=said):
             check_launcher()
+
+
+def test_a_command_closes_its_process_group(tmp_path: Path) -> None:
+    """Open connections of a process that leaves first have made the other one abort at exit."""
+
+    @cli.cli_entry
+    def main(argv: Sequence[str] | None = None) -> int:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+        return 0
+
+    assert main() == 0
+    assert not torch.distributed.is_initialized()
 
 
 def test_what_torchrun_sets_stays(monkeypatch: pytest.MonkeyPatch) -> None:
