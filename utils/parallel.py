@@ -1,6 +1,8 @@
-"""Process clips in parallel; losing one worker process does not stop the others."""
+"""Process clips in parallel, where losing a worker process does not stop the others, and compute items ahead."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -56,3 +58,19 @@ def _run_alone(function: Callable[[T], R], item: T) -> R | None:
 def _raise_unless_lost(error: BrokenProcessPool) -> None:
     if error.__cause__ is not None:  # an argument or result could not be pickled: our bug
         raise error
+
+
+def compute_ahead(items: Iterator[T], count: int = 4) -> Iterator[T]:
+    """Iterate over items that a thread computes ahead, `count` of them at most.
+
+    Worth it if both the items and their use leave Python's lock to others, as decoding and encoding a video do.
+
+    Raises:
+        Exception: What `items` raises, at the item where it does.
+    """
+    end = object()
+    with ThreadPoolExecutor(1) as pool:  # one thread: items come one after another
+        waiting = deque(pool.submit(next, items, end) for _ in range(count))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, items, end))
+            yield item

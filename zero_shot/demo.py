@@ -17,6 +17,7 @@ from utils.config import to_yaml
 from utils.figures import PREDICTION_COLOR, overlay_mask
 from utils.files import jpeg_bytes, png_bytes, read_image, write_bytes, write_text
 from utils.lock import exclusive_lock
+from utils.parallel import compute_ahead
 from utils.video_frame import resize_frame, to_rgb
 from utils.video_info import VideoInfo
 from utils.video_stream import frame_to_rgb, read_frame_per_second, read_frames, resize_to_video
@@ -200,7 +201,7 @@ def write_overlay(video: VideoInfo, out: Path, outputs: DemoOutputs) -> None:
     rate = video.audio_rate if video.audio_rate in (av.Codec("aac", "w").audio_rates or []) else 48_000
     audio = read_audio(video, rate) if video.audio_rate else None
     frames = tqdm(
-        overlay_frames(video, out, outputs),
+        compute_ahead(overlay_frames(video, out, outputs)),
         total=video.num_frames,
         desc="overlay",
         unit="frame",
