@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from utils.interrupts import block_interrupts
 
@@ -68,7 +68,7 @@ def compute_ahead(items: Iterator[T], count: int = 4) -> Iterator[T]:
     Raises:
         Exception: What `items` raises, at the item where it does.
     """
-    end = object()
+    end: Any = object()
     with ThreadPoolExecutor(1) as pool:  # one thread: items come one after another
         waiting = deque(pool.submit(next, items, end) for _ in range(count))
         while (item := waiting.popleft().result()) is not end:

@@ -188,10 +188,11 @@ def test_two_processes_train_and_evaluate_as_one(
     scale = max(float(gradient.norm()) for gradient in gradients[0].values())
     assert gradients[0].keys() == gradients[1].keys() and scale > 0
     for name, gradient in gradients[0].items():
-        # Above the 8 kHz of the files the spectrum is rounding, and so is the gradient of those filters.
-        part = slice(0, 8) if ".fbsp." in name else slice(None)
+        # Above the 8 kHz of the files the spectrum is rounding, and so is the gradient of those filters. The decibels
+        # of its quiet bins magnify rounding in the other filters' gradients: to 1.3e-3 with SSE4.1.
+        part, bound = (slice(0, 8), 1e-2) if ".fbsp." in name else (slice(None), 1e-3)
         apart = float((gradients[1][name][part] - gradient[part]).norm())
-        assert apart <= 1e-3 * float(gradient.norm()) + 1e-6 * scale, name
+        assert apart <= bound * float(gradient.norm()) + 1e-6 * scale, name
     for name, value in alone["model"].items():
         if name.endswith(("running_mean", "running_var")):
             torch.testing.assert_close(shared["model"][name], value, rtol=1e-4, atol=1e-5)
