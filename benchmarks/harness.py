@@ -25,6 +25,7 @@ from joblib.externals.loky import get_reusable_executor
 MODULES = [
     "benchmarks.attention",
     "benchmarks.data",
+    "benchmarks.scoring",
     "benchmarks.segmentors",
     "benchmarks.studies",
     "benchmarks.zero_shot",

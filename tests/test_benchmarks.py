@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("row", DISTINCT_ROWS, ids=lambda row: f"{row.component}, {row.size}")
 def test_the_implementations_agree_at_a_tiny_size(row: Row, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.data.CLIPS_DIR", folder)
+    monkeypatch.setattr("benchmarks.scoring.FOLDER", folder)
     result = BenchmarkRunner(tiny=True).run(dataclasses.replace(row, reference_calls=0, optimized_calls=0))
     assert result.reference.output and all(array.size for array in result.reference.output.values())
     assert result.reference.wall_s > 0 and result.optimized.wall_s > 0

@@ -23,12 +23,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from utils.audio import load_clip_waveform
+from utils.audio import SAMPLE_RATE, load_clip_waveform, log_mel, pad_or_trim, read_mono, split_seconds
 from utils.cli import InputError
 from utils.files import read_image
 from utils.layout import FRAME_SIZE, AVSBench, Clip, SoftMasks
 from utils.log_mel import read_log_mel
 from utils.masks import read_mask
+from utils.sound_conditions import AudioCondition, SoundCondition, clip_classes, list_sounds
 
 NORMALIZATION = {  # mean and standard deviation of R, G, B in [0, 1]
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -83,6 +84,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
             self.clips = sample_fraction(self.clips, fraction)
         if not self.clips:
             raise InputError(f"{data.root}: no {split} clips in {data.benchmark.meta}")
+        self.sound: SoundCondition | None = None
         if audio == "waveform":
             from librosa import resample  # noqa: F401  takes seconds: once here, before data-loading processes are forked
 
@@ -94,12 +96,51 @@ class AVSDataset(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"index": index, "name": clip.name, "category": clip.category}
         item["frames"] = self._frames(self.data.frames(clip))
         item |= self.load_audio(index)
-        item["masks"] = torch.stack([read_mask(p, self.soft_masks) for p in self.data.masks(clip)])
+        item["masks"] = torch.from_numpy(np.stack([read_mask(p, self.soft_masks) for p in self.data.masks(clip)]))
         return item
+
+    def set_sound(self, condition: AudioCondition, seed: int = 0, offscreen_sounds: Path | None = None) -> None:
+        """Replace the sound of every clip from now on; frames and masks stay the same.
+
+        Args:
+            condition: See utils.sound_conditions.
+            seed: Of noise, and of the choice of other sounds.
+            offscreen_sounds: Folder of sounds for the condition "offscreen".
+
+        Raises:
+            InputError: The condition is not possible for these clips.
+        """
+        self.sound = None if condition == "original" else self.make_sound(condition, seed, offscreen_sounds)
+
+    def make_sound(
+        self, condition: AudioCondition, seed: int = 0, offscreen_sounds: Path | None = None
+    ) -> SoundCondition:
+        """A sound condition for these clips; arguments and errors as of `set_sound`."""
+        sound = SoundCondition(
+            condition,
+            self.clips,
+            [clip_classes(self.data.benchmark.name, clip) for clip in self.clips],
+            self._own_sound,
+            seed,
+            list_sounds(offscreen_sounds) if condition == "offscreen" and offscreen_sounds else [],
+            read_mono,
+        )
+        sound.check()
+        return sound
+
+    def _own_sound(self, index: int) -> np.ndarray:
+        """The waveform of a clip, float32 (samples,) at 16 kHz."""
+        return read_mono(self.data.wav(self.clips[index]))
+
+    def with_sound(self, indices: Sequence[int]) -> list[int]:
+        """Those of the clips to which the sound condition applies."""
+        return [index for index in indices if self.sound is None or self.sound.applies(index)]
 
     def load_audio(self, index: int) -> dict[str, Tensor]:
         """The audio part of an item."""
         clip = self.clips[index]
+        if self.sound is not None:
+            return self.load_sound(self.sound, index)
         if self.audio == "log_mel":
             return {"log_mel": torch.from_numpy(read_log_mel(self.data, clip))}
         if self.audio == "waveform":
@@ -111,6 +152,22 @@ class AVSDataset(Dataset[dict[str, Any]]):
             )
             return {"waveform": torch.from_numpy(waveform)}
         return {}
+
+    def load_sound(self, sound: SoundCondition, index: int) -> dict[str, Tensor]:
+        """The audio part of an item under a sound condition, whose waveform takes the same path as the clip's own."""
+        if self.audio == "none":
+            return {}
+        waveform = sound.waveform(index)
+        if self.audio == "log_mel":
+            return {"log_mel": torch.from_numpy(pad_or_trim(log_mel(waveform, SAMPLE_RATE)))}
+        seconds = split_seconds(
+            waveform,
+            SAMPLE_RATE,
+            self.sample_rate,
+            audio_repeats=self.audio_repeats,
+            int16_round_trip=self.int16_round_trip,
+        )
+        return {"waveform": torch.from_numpy(seconds)}
 
     def _frames(self, paths: Sequence[Path]) -> Tensor:
         frames = [read_frame(path, self.image_size) for path in paths]

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from utils.cli import InputError
 from utils.files import read_image
@@ -28,7 +26,7 @@ class SoftMaskError(InputError):
         self.pixels = pixels
 
 
-def read_mask(path: Path, soft: SoftMasks = "refuse") -> Tensor:
+def read_mask(path: Path, soft: SoftMasks = "refuse") -> np.ndarray:
     """Read a mask.
 
     Args:
@@ -48,15 +46,15 @@ def read_mask(path: Path, soft: SoftMasks = "refuse") -> Tensor:
     pixels = read_image(path, cv2.IMREAD_UNCHANGED)
     if pixels.shape[:2] != FRAME_SIZE:
         raise InputError(f"{path}: is {pixels.shape[1]}×{pixels.shape[0]}, not 224×224")
-    pixels = _drop_redundant_channels(pixels)
+    pixels = drop_redundant_channels(pixels)
     if not _is_black_and_white(pixels):
         if soft == "refuse" or pixels.dtype != np.uint8 or pixels.ndim != 2:
             raise _error(path, pixels)
         pixels = _dither(path)
-    return torch.from_numpy((pixels > 0).astype(np.float32))
+    return (pixels > 0).astype(np.float32)
 
 
-def _drop_redundant_channels(pixels: np.ndarray) -> np.ndarray:
+def drop_redundant_channels(pixels: np.ndarray) -> np.ndarray:
     """(H, W) if the image is gray and opaque, (H, W, 3) if it is opaque, else all channels."""
     if pixels.ndim == 2:
         return pixels

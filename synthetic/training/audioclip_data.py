@@ -165,7 +165,7 @@ class ClipPairs:
         clip = self.clips[index]
         frame = read_frame(self.data.frames(clip)[second])
         audio = load_clip_waveform(self.data.wav(clip), SYNTHESIS_RATE)[second]
-        ground_truth = read_mask(self.data.masks(clip)[second]).numpy() > 0.5 if mask else None
+        ground_truth = read_mask(self.data.masks(clip)[second]) > 0.5 if mask else None
         return Sample(frame, audio, clip.category, (), ground_truth)
 
 

@@ -1,7 +1,7 @@
 """Plant small faults in the numeric core, one at a time, and see whether the tests notice: mutation testing.
 
     make mutants                                            a sample of every module
-    python -m tests.mutation utils/metrics.py --each 1000   all faults of one module
+    python -m tests.mutation utils/frame_counts.py --each 1000   all faults of one module
     python -m tests.mutation --again                        only those that the last run did not catch
 
 A fault that no test notices is printed. It gets a test, or a line in equivalent.csv that says why none could notice it.
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "runs" / "mutants"
 EQUIVALENT = Path(__file__).with_name("equivalent.csv")
 TESTS = {  # the tests that concern each module, quick ones first; what passes them is shown to the next
-    "utils/metrics.py": ["tests/utils/test_metrics.py"],
+    "utils/frame_counts.py": ["tests/utils/test_metrics.py"],
     "utils/dataset.py": ["tests/utils/test_dataset.py"],
     "utils/audio.py": ["tests/utils/test_audio.py"],
     "utils/audio_track.py": ["tests/utils/test_audio_track.py"],

@@ -69,7 +69,7 @@ def as_frame(data: AVSBench) -> None:
 
 
 def as_mask(path: Path, soft: SoftMasks) -> None:
-    assert set(read_mask(path, soft).unique().tolist()) <= {0.0, 1.0}
+    assert set(np.unique(read_mask(path, soft)).tolist()) <= {0.0, 1.0}
 
 
 def work(guard: Guard, count: int, seed: int) -> None:

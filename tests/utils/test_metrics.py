@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import metrics as reference
-from utils.metrics import Metrics, count_frames, f_score, mean_iou, threshold_levels, thresholds
+from utils.frame_counts import threshold_levels, thresholds
+from utils.metrics import Metrics, count_frames, f_score, mean_iou
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((FOLDER / "metrics_seed1.json").read_text())
@@ -33,21 +34,27 @@ def test_golden(name: str) -> None:
 
 
 def test_levels_are_exact_at_every_threshold() -> None:
-    steps = thresholds().numpy()
+    steps = thresholds()
     beside = [np.nextafter(steps, np.float32(-1)), steps, np.nextafter(steps, np.float32(2))]
     values = np.concatenate([*beside, np.random.default_rng(0).random(50_000, np.float32)])
     values = values[(values >= 0) & (values <= 1)][None]
     np.testing.assert_array_equal(threshold_levels(values), np.searchsorted(steps, values, side="right"))
 
 
+def test_thresholds_are_torchs() -> None:
+    torchs = torch.linspace(0, 1 - 1e-10, 255).numpy()
+    np.testing.assert_array_max_ulp(thresholds(), torchs, 1)  # torch's last digit depends on the processor
+    assert thresholds()[127] == 0.5 and thresholds()[254] == 1
+
+
 def test_counts_are_those_of_every_threshold() -> None:
     logits, truth = LOGITS[:3].clone(), MASKS[:3] > 0
     logits[:, :9] = 40.0  # of probability 1, which reaches the last threshold too
     counts = count_frames(logits, MASKS[:3])
-    reached = logits.sigmoid()[:, None] >= thresholds()[:, None, None]
-    assert torch.equal(counts.predicted, reached.sum((2, 3)).double())
-    assert torch.equal(counts.true_positives, (reached & truth[:, None]).sum((2, 3)).double())
-    assert torch.equal(counts.positives, truth.sum((1, 2)).double())
+    reached = logits.sigmoid()[:, None] >= torch.from_numpy(thresholds().copy())[:, None, None]
+    np.testing.assert_array_equal(counts.predicted, reached.sum((2, 3)))
+    np.testing.assert_array_equal(counts.true_positives, (reached & truth[:, None]).sum((2, 3)))
+    np.testing.assert_array_equal(counts.positives, truth.sum((1, 2)))
 
 
 frames_and_masks = st.integers(0, 2**32 - 1).map(

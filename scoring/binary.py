@@ -1,0 +1,235 @@
+"""Score the masks of several models on S4 or MS3, clip by clip, in threads."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from scoring.decode import Format, detect_format, fit_size, read_probability
+from scoring.folders import PredictionFolder, find_predictions
+from scoring.problems import MaskError, Problem, serious
+from utils.cli import InputError, progress_bar_options
+from utils.frame_counts import FrameCounts, count_frames, set_metrics
+from utils.layout import AVSBench, Clip, SoftMasks
+from utils.masks import read_mask
+from utils.robustness import FrameMeasures, condition_measures, measure_frames
+
+Incomplete = Literal["refuse", "empty", "skip"]
+RULES: dict[str, tuple[str, int]] = {  # the value of set_metrics, and metric_batch
+    "m_j": ("m_j", 1),
+    "m_f_batch_1": ("m_f", 1),
+    "m_f_batch_4": ("m_f", 4),
+    "m_f_whole_set": ("m_f_whole_set", 1),
+    "iou_dataset": ("iou_dataset", 1),
+}
+NEED_ORIGINAL = ("drop", "drop_relative", "agree", "keep", "H")
+CONDITION_RULES = ("pIA", "AUC_N", "quiet", "S_null", "MJ_neg", "MJ_same", "drop", "agree", "keep", "H")
+
+
+@dataclass
+class Model:
+    """A model's masks and, where sound conditions are scored, those of the same model under the original sound.
+
+    Attributes:
+        name: in the tables.
+        folder: its masks.
+        form: what its PNGs say.
+        original: the masks under the original sound.
+    """
+
+    name: str
+    folder: PredictionFolder
+    form: Format
+    original: "Model | None" = None
+
+
+@dataclass
+class ClipScore:
+    """What one clip contributes to the score of a model.
+
+    Attributes:
+        counts: of its frames; None if the clip is skipped.
+        measures: areas and, under a sound condition, agreement with the original sound's masks.
+        original: measures of the original sound's masks, where they are given.
+        problems: what is wrong with its files.
+    """
+
+    counts: FrameCounts | None
+    measures: FrameMeasures | None
+    original: FrameMeasures | None
+    problems: list[Problem]
+
+
+@dataclass
+class ModelScore:
+    """The result of a model.
+
+    Attributes:
+        model: whose masks.
+        clips: the scored clips by their index.
+        problems: what is wrong with its files.
+    """
+
+    model: Model
+    clips: dict[int, ClipScore] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def refused(self, incomplete: Incomplete) -> bool:
+        """Whether the model gets no score."""
+        return not self.clips or (incomplete == "refuse" and bool(serious(self.problems)))
+
+    def result(self, condition: bool, negative: bool) -> dict[str, float]:
+        """The values of all rules; under a sound condition, its measures.
+
+        Args:
+            condition: whether the masks were predicted under another sound.
+            negative: whether the ground truth is empty under that sound.
+        """
+        scored = [self.clips[index] for index in sorted(self.clips)]
+        if not condition:
+            videos = [clip.counts for clip in scored if clip.counts]
+            cached = {batch: set_metrics(videos, batch) for batch in (1, 4)}
+            return {name: float(cached[batch][key]) for name, (key, batch) in RULES.items()}
+        frames = FrameMeasures.cat([clip.measures for clip in scored if clip.measures])
+        before = [clip.original for clip in scored if clip.original]
+        m_j = float(FrameMeasures.cat(before).same.mean()) if before else 0.0
+        values = condition_measures(frames, m_j, negative)
+        return {name: value for name, value in values.items() if before or name not in NEED_ORIGINAL}
+
+
+def open_model(folder: Path, name: str, clips: Sequence[Clip], form: Format | None = None) -> Model:
+    """Find the masks of a model and decide their format; InputError if there are none."""
+    found = find_predictions(folder, clips)
+    paths = [path for _, files in sorted(found.files.items()) for _, path in sorted(files.items())]
+    return Model(name, found, form or detect_format(paths))
+
+
+def score_models(
+    data: AVSBench,
+    clips: Sequence[Clip],
+    models: Sequence[Model],
+    *,
+    incomplete: Incomplete = "refuse",
+    resize: bool = False,
+    soft_masks: SoftMasks = "refuse",
+    jobs: int | None = None,
+) -> list[ModelScore]:
+    """Score models on the same clips; each ground truth is read once.
+
+    Args:
+        data: S4 or MS3.
+        clips: of one split.
+        models: by `open_model`.
+        incomplete: what to do where a mask is missing or unusable: score it as empty, or skip its clip. With "refuse"
+            the clip is skipped too, and the model gets no score.
+        resize: whether masks of another size are resized to the ground truth's.
+        soft_masks: how gray ground truths are treated.
+        jobs: threads; default: one per core.
+
+    Returns:
+        The score of each model.
+
+    Raises:
+        InputError: A ground truth is missing or damaged.
+    """
+    scores = [ModelScore(model, problems=list(model.folder.problems)) for model in models]
+    work = partial(_score_clip, data, clips, models, incomplete, resize, soft_masks)
+    cv2.setNumThreads(1)  # the clips are the unit of parallel work
+    for index, found in enumerate(_in_threads(work, len(clips), jobs)):
+        for score, clip in zip(scores, found, strict=True):
+            score.problems += clip.problems
+            if clip.counts:
+                score.clips[index] = clip
+    return scores
+
+
+def _in_threads(work: Callable[[int], list[ClipScore]], count: int, jobs: int | None) -> Iterator[list[ClipScore]]:
+    """work(0), work(1), …, in order, computed in threads: OpenCV and zlib release Python's lock."""
+    with (
+        ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool,
+        tqdm(total=count, desc="score", unit="clip", **progress_bar_options()) as bar,
+    ):
+        for result in pool.map(work, range(count)):
+            bar.update()
+            yield result
+
+
+def _score_clip(
+    data: AVSBench,
+    clips: Sequence[Clip],
+    models: Sequence[Model],
+    incomplete: Incomplete,
+    resize: bool,
+    soft_masks: SoftMasks,
+    index: int,
+) -> list[ClipScore]:
+    """What one clip contributes to the score of each model."""
+    clip = clips[index]
+    truth = [read_mask(path, soft_masks) for path in data.masks(clip)]
+    found = []
+    for model in models:
+        problems = list(_extra_frames(clip, model.folder, index, len(data.frames(clip))))
+        masks = _read_masks(clip, index, model, truth, incomplete, resize, problems)
+        before = None
+        if model.original:
+            before = _read_masks(clip, index, model.original, truth, incomplete, resize, problems)
+        if masks is None or (model.original and before is None):
+            found.append(ClipScore(None, None, None, problems))
+            continue
+        original = _measure(before, truth, before) if before else None
+        measures = _measure(masks, truth, before or masks)
+        found.append(ClipScore(count_frames(masks, truth), measures, original, problems))
+    return found
+
+
+def _measure(masks: Sequence[np.ndarray], truth: Sequence[np.ndarray], original: Sequence[np.ndarray]) -> FrameMeasures:
+    binary, before = np.stack(masks) > 0.5, np.stack(original) > 0.5
+    return measure_frames(binary, np.stack(truth) > 0.5, before)
+
+
+def _read_masks(
+    clip: Clip,
+    index: int,
+    model: Model,
+    truth: Sequence[np.ndarray],
+    incomplete: Incomplete,
+    resize: bool,
+    problems: list[Problem],
+) -> list[np.ndarray] | None:
+    """The probabilities of each labeled frame; None if one of them is unusable and the clip is skipped."""
+    files, masks, usable = model.folder.files.get(index, {}), [], True
+    for second, ground_truth in enumerate(truth):
+        mask = np.zeros(ground_truth.shape, np.float32)
+        try:
+            if second not in files:
+                where = "/".join(filter(None, (clip.category, clip.name)))
+                number = second + model.folder.first
+                raise MaskError(Problem("missing", f"{model.folder.root}: {where}", f"number {number}"))
+            probability = read_probability(files[second], model.form)
+            mask = fit_size(files[second], probability, ground_truth.shape, resize)
+        except MaskError as error:
+            problems.append(error.problem)
+            usable = usable and incomplete == "empty"
+        masks.append(mask)
+    return masks if usable else None
+
+
+def _extra_frames(clip: Clip, folder: PredictionFolder, index: int, seconds: int) -> Iterator[Problem]:
+    """Seconds that the clip does not have."""
+    extra = sorted(set(folder.files.get(index, {})) - set(range(seconds)))
+    if extra:
+        numbers = ", ".join(str(second + folder.first) for second in extra)
+        yield Problem("frames", f"{folder.root}: {clip.name}", f"has {seconds} seconds, but also masks {numbers}")
+
+
+def check_clips(clips: Sequence[Clip], split: str) -> None:
+    """Raise InputError for a split without clips."""
+    if not clips:
+        raise InputError(f"no {split} clips in the meta CSV")
