@@ -1,14 +1,20 @@
 """Compose synthetic clips with exact masks, in the layout of AVSBench's raw data.
 
   python -m synthetic.compose --out DIR [--pictures DIR] [--backgrounds DIR] [--s4 N] [--ms3 N] [--seed S]
+  python -m synthetic.compose --out DIR --level hard --split test
 
 DIR/Single-source (S4): one object sounds; one to three of other categories are silent, so that the image alone does
 not determine the mask. DIR/Multi-sources (MS3): two or three objects sound, each for a run of seconds; at least one
 is silent. The mask of a second covers the visible parts of all objects that sound in it, in the frame that
 preprocessing extracts.
 
-The objects are fourteen built-in drawings with synthesized sounds, or, with --pictures, NAME.png (with alpha) and
-NAME.ogg or NAME.wav. They move over plain backgrounds, or, with --backgrounds, over crops of photographs (JPEG or PNG).
+The objects are fourteen built-in drawings with synthesized sounds (DIR/offscreen_sounds gets sounds of none of them,
+for evaluations with --audio offscreen), or, with --pictures, NAME.png (with alpha) and NAME.ogg or NAME.wav. They move
+over plain backgrounds, or, with --backgrounds, over crops of photographs (JPEG or PNG).
+
+--level hard adds what makes real clips difficult: cluttered backgrounds, objects that are small, partly hidden or cut
+off, up to seven silent objects, loud background noise, seconds of silence (whose mask is empty), and objects
+that sound outside the picture.
 
 Clips are assigned to train, val and test in the ratio 70/15/15, S4 clips within each category. A category enters each
 split once before it enters any split twice, so small sets have a larger val and test. The same arguments give the same
@@ -29,6 +35,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -37,10 +44,11 @@ from tqdm import tqdm
 
 from synthetic.clips.assets import AssetLibrary, open_assets
 from synthetic.clips.plan import MIN_CATEGORIES, ClipSpec, RenderConfig, clip_rng, plan_clips
-from synthetic.clips.sampling import mix_audio, sample_objects, sample_scene
+from synthetic.clips.sampling import LEVELS, mix_audio, sample_objects, sample_scene
+from synthetic.clips.sounds import OFFSCREEN_SOUNDS, synthesize
 from synthetic.clips.synthesis import SYNTHESIS_RATE
 from utils.cli import InputError, Parser, cli_entry, progress_bar_options
-from utils.files import png_bytes, remove_partials, sha256, write_bytes, write_text
+from utils.files import png_bytes, remove_partials, sha256, wav_bytes, write_bytes, write_text
 from utils.layout import BENCHMARKS, CLIP_SECONDS, SPLITS, BenchmarkName
 from utils.lock import exclusive_lock
 from utils.option_ranges import NON_NEGATIVE_INT, NUM_JOBS, SEED_INT, bounded_number
@@ -70,28 +78,40 @@ def compose_clip(spec: ClipSpec, config: RenderConfig, assets: AssetLibrary) -> 
     if all(path.is_file() for path in (video, *masks)):
         return True
     rng = clip_rng(config.seed, spec.benchmark, spec.index)
-    objects = sample_objects(spec.benchmark, spec.target, assets.categories, rng)
+    level = LEVELS[config.level]
+    objects = sample_objects(spec.benchmark, spec.target, assets.categories, rng, level)
     count = int(np.ceil(CLIP_SECONDS * config.fps))
     times = (displayed_frames(np.arange(count) / config.fps) / config.fps).tolist()
-    scene, fractions = sample_scene(objects, assets, config.size, times, rng)
+    scene, fractions = sample_scene(objects, assets, config.size, times, rng, level)
     for second, path in enumerate(masks):
-        covered = sum(part for item, part in zip(objects, fractions[second], strict=True) if second in item.sounding)
+        shown = [item for item in objects if item.visible]
+        covered = sum(part for item, part in zip(shown, fractions[second], strict=True) if second in item.sounding)
         mask = np.broadcast_to(np.asarray(covered) > 0.5, fractions.shape[2:])
         write_bytes(path, png_bytes(mask.astype(np.uint8) * 255))
     frames = (scene.frame(index / config.fps) for index in range(count))
-    write_video(video, frames, config.fps, mix_audio(objects, assets, rng), SYNTHESIS_RATE)
+    write_video(video, frames, config.fps, mix_audio(objects, assets, rng, level), SYNTHESIS_RATE)
     return False
 
 
-def write_meta(benchmark: BenchmarkName, specs: Sequence[ClipSpec], config: RenderConfig) -> None:
+def sounding_categories(spec: ClipSpec, config: RenderConfig, assets: AssetLibrary) -> str:
+    """The categories of what is seen to sound in a clip, joined by "_"."""
+    rng = clip_rng(config.seed, spec.benchmark, spec.index)  # the objects are what it draws first
+    objects = sample_objects(spec.benchmark, spec.target, assets.categories, rng, LEVELS[config.level])
+    return "_".join(sorted(item.category for item in objects if item.sounding and item.visible))
+
+
+def write_meta(benchmark: BenchmarkName, specs: Sequence[ClipSpec], config: RenderConfig, assets: AssetLibrary) -> None:
     """Write the meta CSV of a benchmark; called last, so that it lists only clips that exist."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(BENCHMARKS[benchmark].columns)
-    for clip in (spec.clip for spec in specs):
-        writer.writerow(
-            (clip.name, clip.start, clip.category, clip.split) if benchmark == "s4" else (clip.name, clip.split)
-        )
+    s4 = benchmark == "s4"
+    writer.writerow(BENCHMARKS[benchmark].columns if s4 else (*BENCHMARKS[benchmark].columns, "a_obj"))
+    for spec in specs:
+        clip = spec.clip
+        if s4:
+            writer.writerow((clip.name, clip.start, clip.category, clip.split))
+        else:
+            writer.writerow((clip.name, clip.split, sounding_categories(spec, config, assets)))
     write_text(config.path(benchmark, BENCHMARKS[benchmark].meta), text.getvalue())
 
 
@@ -107,6 +127,7 @@ def check_recipe(config: RenderConfig, assets: AssetLibrary, counts: dict[Benchm
         "fps": config.fps,
         "size": "{1}x{0}".format(*config.size),
         "clips": counts,
+        "level": config.level,
         "categories": list(assets.categories),
         "pictures": {path.name: sha256(path) for path in assets.object_files},
         "backgrounds": {path.name: sha256(path) for path in assets.photographs},
@@ -115,6 +136,7 @@ def check_recipe(config: RenderConfig, assets: AssetLibrary, counts: dict[Benchm
     if path.is_file():
         try:
             recorded = json.loads(path.read_text(encoding="utf-8"))
+            recorded.setdefault("level", "plain")  # of folders that were composed before there were levels
             differing = [key for key in recipe if recorded.get(key, {}) != recipe[key]]
         except (ValueError, AttributeError):
             raise InputError(f"{path}: unreadable; choose another --out, or delete {config.out} first") from None
@@ -150,6 +172,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--s4", type=NON_NEGATIVE_INT, default=280, metavar="N", help="single-source clips (default 280)"
     )
     parser.add_argument("--ms3", type=NON_NEGATIVE_INT, default=70, metavar="N", help="multi-source clips (default 70)")
+    parser.add_argument("--level", choices=tuple(LEVELS), default="plain", help="of difficulty (default plain)")
+    parser.add_argument("--split", choices=SPLITS, help="compose only the clips of this split, the same as among all")
     parser.add_argument("--seed", type=SEED_INT, default=0, help="default 0")
     parser.add_argument("--jobs", type=NUM_JOBS, default=-1, help="processes (default -1: one per core)")
     parser.add_argument(
@@ -160,6 +184,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.s4 + args.ms3 == 0:
         parser.error("--s4 and --ms3 are both 0; there is nothing to compose")
     return args
+
+
+def write_offscreen_sounds(folder: Path, seed: int) -> None:
+    """Write sounds of no drawing, five seconds each, for evaluations with --audio offscreen."""
+    for number, name in enumerate(OFFSCREEN_SOUNDS):
+        path = folder / f"{name}.wav"
+        if not path.is_file():
+            sound = synthesize(name, CLIP_SECONDS * SYNTHESIS_RATE, np.random.default_rng([seed, number]))
+            samples = np.rint(sound * (32767 * 0.6 / np.abs(sound).max())).astype(np.int16)
+            write_bytes(path, wav_bytes(samples, SYNTHESIS_RATE))
 
 
 def compose_clips(
@@ -183,7 +217,7 @@ def compose_clips(
             if lost := [spec.clip.name for spec, result in zip(specs, results, strict=True) if result is None]:
                 raise InputError(f"not composed: {', '.join(lost)}: {WORKER_LOST}")
             for name, plan in plans.items():
-                write_meta(name, plan, config)
+                write_meta(name, plan, config, assets)
     except OSError as error:
         raise InputError(f"cannot write into {config.out}: {error}; fix that and run the command again") from error
     return [bool(result) for result in results]
@@ -195,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     begin = time.perf_counter()
     assets = open_assets(args.pictures, args.backgrounds)
-    config = RenderConfig(args.out, args.seed, float(limit_frame_rate(args.fps)), args.size)
+    config = RenderConfig(args.out, args.seed, float(limit_frame_rate(args.fps)), args.size, args.level)
     requested: dict[BenchmarkName, int] = {"s4": args.s4, "ms3": args.ms3}
     counts = {name: count for name, count in requested.items() if count}
     for name in counts:
@@ -204,7 +238,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{args.pictures}: {len(assets.categories)} categories are too few; {name} needs {MIN_CATEGORIES[name]}"
             )
     plans = {name: plan_clips(name, count, assets.categories, args.seed) for name, count in counts.items()}
+    if args.split:
+        plans = {name: [spec for spec in plan if spec.clip.split == args.split] for name, plan in plans.items()}
     results = compose_clips(plans, config, assets, args.jobs)
+    if args.pictures is None:
+        write_offscreen_sounds(args.out / "offscreen_sounds", args.seed)
     existed = sum(results)
     new, seconds = len(results) - existed, time.perf_counter() - begin
     print(

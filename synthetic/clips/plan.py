@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -39,12 +40,14 @@ class RenderConfig:
         seed: of all random numbers.
         fps: frames per second.
         size: height and width of the videos.
+        level: of difficulty, see `sampling.LEVELS`.
     """
 
     out: Path
     seed: int
     fps: float
     size: tuple[int, int]
+    level: Literal["plain", "hard"] = "plain"
 
     def path(self, benchmark: BenchmarkName, template: str, clip: Clip | None = None, k: int = 0) -> Path:
         """A file of a benchmark, from one of the path templates of `utils.layout`."""

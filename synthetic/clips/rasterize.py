@@ -75,3 +75,18 @@ def render_background(height: int, width: int, rng: np.random.Generator) -> np.n
         image = image * (1 - blob) + muted_color() * blob
     image += rng.normal(0, rng.uniform(0, 5), (24, 32, 1))
     return np.clip(cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC), 0, 255)
+
+
+def add_clutter(image: np.ndarray, count: int, rng: np.random.Generator) -> None:
+    """Draw small colored ellipses, bars and triangles onto a background, float32 (H, W, 3), in place."""
+    height, width = image.shape[:2]
+    unit = min(height, width)
+    for _ in range(count):
+        color = [float(255 * c) for c in colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.8), rng.uniform(0.3, 1))]
+        center = rng.uniform(0, 1, 2) * (width, height)
+        size = rng.uniform(0.015, 0.07, 2) * unit
+        corners = int(rng.choice([3, 4, 24]))
+        turn = rng.uniform(0, 2 * np.pi) + np.linspace(0, 2 * np.pi, corners, endpoint=False)
+        outline = center + np.stack([np.cos(turn), np.sin(turn)], 1) * size
+        points = np.rint(outline * (1 << SUBPIXEL_BITS)).astype(np.int32)
+        cv2.fillPoly(image, [points], color, cv2.LINE_AA, SUBPIXEL_BITS)

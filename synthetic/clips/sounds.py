@@ -147,10 +147,34 @@ def frog(samples: int, rng: np.random.Generator) -> Waveform:
     return repeat_event(samples, rng, rng.uniform(2.5, 3.8), lambda: croak)
 
 
+def applause(samples: int, rng: np.random.Generator) -> Waveform:
+    """Many hands: short bursts of noise without rhythm. Of no drawing, as the following ones."""
+    n = int(0.03 * SYNTHESIS_RATE)
+    clap = lambda: colored_noise(n, rng, 0.2, 700, 5000) * exponential_decay(n, 0.006)  # noqa: E731
+    return repeat_event(samples, rng, rng.uniform(45, 70), clap, 1.0)
+
+
+def thunder(samples: int, rng: np.random.Generator) -> Waveform:
+    """A deep rumble."""
+    return colored_noise(samples, rng, 0.9, 25, 180) * (0.6 + 0.4 * slow_modulation(samples, rng, 1.5, 4))
+
+
+def telephone(samples: int, rng: np.random.Generator) -> Waveform:
+    """Two steady tones that are interrupted together."""
+    chord = tone(rng.uniform(430, 450), samples) + tone(rng.uniform(1180, 1220), samples)
+    return chord * (slow_modulation(samples, rng, 2, 2.5) > -0.3)
+
+
+def theremin(samples: int, rng: np.random.Generator) -> Waveform:
+    """A pure low tone that glides."""
+    return tone(rng.uniform(130, 170) * 2 ** (0.4 * slow_modulation(samples, rng, 0.4, 0.8)), samples)
+
+
 _CATEGORIES = (drum, bird, siren, shell, clock, panpipes, car, whistle, bell, cricket, bee, guitar, robot, frog)
 SOUNDS: dict[str, Callable[[int, np.random.Generator], Waveform]] = {make.__name__: make for make in _CATEGORIES}
+OFFSCREEN_SOUNDS = {make.__name__: make for make in (applause, thunder, telephone, theremin)}
 
 
 def synthesize(category: str, samples: int, rng: np.random.Generator) -> Waveform:
     """The sound of a built-in category: float32 (samples,) at 44.1 kHz, of unit power; KeyError if unknown."""
-    return normalize_power(SOUNDS[category](samples, rng))
+    return normalize_power({**SOUNDS, **OFFSCREEN_SOUNDS}[category](samples, rng))

@@ -1,6 +1,7 @@
 """Composed clips: layout, exact masks, reproducibility, sprites and sounds, and errors."""
 
 import csv
+import hashlib
 import json
 import shutil
 import tempfile
@@ -17,18 +18,20 @@ from hypothesis import strategies as st
 
 from synthetic import compose
 from synthetic.clips.assets import BuiltinLibrary, FolderLibrary
-from synthetic.clips.plan import RenderConfig, assign_splits, plan_clips
+from synthetic.clips.plan import RenderConfig, assign_splits, clip_rng, plan_clips
 from synthetic.clips.rasterize import render_background, render_sprite
-from synthetic.clips.sampling import SceneObject, mix_audio, sample_objects
+from synthetic.clips.sampling import LEVELS, SceneObject, mix_audio, sample_objects, sample_scene
 from synthetic.clips.scene import MovingSprite, Scene
-from synthetic.clips.sounds import SOUNDS, synthesize
+from synthetic.clips.sounds import OFFSCREEN_SOUNDS, SOUNDS, synthesize
 from synthetic.clips.sprites import DRAWINGS
 from synthetic.clips.synthesis import SYNTHESIS_RATE, loop
 from synthetic.compose import compose_clip, main
 from utils.layout import BENCHMARKS, SPLITS, AVSBench
+from utils.sound_conditions import clip_classes
 from utils.video import read_clip
 
 BOTH = ("s4", "ms3")
+PLAIN_DIGEST = "83a579ab84d3c3e3"  # of the objects and places of one clip, as they were before there were levels
 ARGUMENTS = ["--s4", "5", "--ms3", "3", "--seed", "3"]
 a_few = settings(max_examples=12, deadline=None)
 seeds, categories = st.integers(0, 2**32 - 1), st.sampled_from(sorted(DRAWINGS))
@@ -66,7 +69,7 @@ def test_layout(composed: Path, benchmark: str) -> None:
         expected |= {data.video(clip), *data.masks(clip)}
     assert {path for path in data.root.rglob("*") if path.is_file()} == expected
     rows = list(csv.reader((data.root / data.benchmark.meta).open(newline="")))
-    assert rows[0] == {"s4": ["name", "start", "category", "split"], "ms3": ["video_id", "split"]}[benchmark]
+    assert rows[0] == {"s4": ["name", "start", "category", "split"], "ms3": ["video_id", "split", "a_obj"]}[benchmark]
     assert {clip.split for clip in data.clips} == set(SPLITS)
     if benchmark == "s4":
         assert all(row[1] == "0" and row[0].startswith(row[2]) for row in rows[1:])
@@ -107,6 +110,70 @@ def test_running_again_resumes(composed: Path, tmp_path: Path, capsys: pytest.Ca
     assert contents(out) == whole
 
 
+# Levels of difficulty
+
+
+def test_the_hard_level_has_what_makes_clips_difficult() -> None:
+    """Counted over many clips: small, hidden and cut-off objects, pauses, sounds from outside, more objects."""
+    level, names, assets = LEVELS["hard"], sorted(DRAWINGS), BuiltinLibrary()
+    found = Counter[str]()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        objects = sample_objects("s4", names[seed % 14], names, rng, level)
+        shown = [item for item in objects if item.visible]
+        assert len({item.category for item in objects}) == len(objects) and 4 <= len(shown) <= 8
+        assert [item.category for item in shown if item.sounding] == [names[seed % 14]]
+        found["pauses"] += any(len(item.sounding) < 5 for item in shown if item.sounding)
+        found["outside"] += len(shown) < len(objects)
+        if seed < 8:
+            scene, fractions = sample_scene(objects, assets, (240, 320), [0.0, 4.0], rng, level)
+            areas = (fractions > 0.5).mean((2, 3))
+            target = next(place for place, item in enumerate(shown) if item.sounding)
+            assert fractions.shape[1] == len(shown) == len(scene.sprites) and (areas[:, target] >= 0.004).all()
+            found["small"] += int((areas < 0.02).sum())
+            edges = np.concatenate([fractions[..., [0, -1], :].ravel(), fractions[..., [0, -1]].ravel()])
+            found["cut off"] += bool((edges > 0.5).any())
+    assert 8 <= found["pauses"] <= 26 and 8 <= found["outside"] <= 26
+    assert found["small"] >= 4 and found["cut off"] >= 4
+
+
+def test_pauses_have_empty_masks_and_the_plain_level_is_unchanged(tmp_path: Path) -> None:
+    words = ["--s4", "12", "--ms3", "0", "--seed", "5", "--jobs", "1"]
+    assert main(["--out", str(tmp_path / "hard"), *words, "--level", "hard", "--split", "test"]) == 0
+    data = dataset(tmp_path / "hard", "s4")
+    assert {clip.split for clip in data.clips} == {"test"}
+    for clip in data.clips:
+        index = int(clip.name.rsplit("_", 1)[1])
+        objects = sample_objects("s4", clip.category, tuple(DRAWINGS), clip_rng(5, "s4", index), LEVELS["hard"])
+        (sounding,) = (item.sounding for item in objects if item.sounding and item.visible)
+        shown = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED).any() for path in data.masks(clip)]
+        assert [second for second, any_pixel in enumerate(shown) if any_pixel] == list(sounding)
+    recipe = json.loads((tmp_path / "hard" / "compose.json").read_text())
+    assert recipe["level"] == "hard"
+    digest = hashlib.sha256()
+    rng = np.random.default_rng(7)
+    objects = sample_objects("ms3", "drum", tuple(DRAWINGS), rng)
+    scene, _ = sample_scene(objects, BuiltinLibrary(), (240, 320), [0.0, 2.0], rng)
+    positions = [np.round(sprite.center(1.0), 6).tolist() for sprite in scene.sprites]
+    digest.update(json.dumps([[item.category, list(item.sounding)] for item in objects] + positions).encode())
+    assert digest.hexdigest()[:16] == PLAIN_DIGEST
+
+
+def test_sounds_from_outside_are_none_of_the_drawings(composed: Path) -> None:
+    files = sorted((composed / "offscreen_sounds").iterdir())
+    assert [path.stem for path in files] == sorted(OFFSCREEN_SOUNDS) and not set(OFFSCREEN_SOUNDS) & set(DRAWINGS)
+    for path in files:
+        samples, rate = soundfile.read(path)
+        assert rate == SYNTHESIS_RATE and len(samples) == 5 * rate and 0.5 < np.abs(samples).max() < 1
+
+
+@pytest.mark.parametrize("benchmark", BOTH)
+def test_the_classes_of_a_clip_are_known(composed: Path, benchmark: str) -> None:
+    data = dataset(composed, benchmark)
+    classes = [clip_classes(benchmark, clip) for clip in data.clips]
+    assert all(found <= set(DRAWINGS) and len(found) >= (1 if benchmark == "s4" else 2) for found in classes)
+
+
 # Exactness of the masks
 
 
@@ -134,7 +201,7 @@ def test_masks_match_the_labeled_frames(
     still = MovingSprite(disc((0, 255, 0), height // 8), middle, middle)
     scene = Scene(np.full((*size, 3), 128, np.float32), [fast, still])
 
-    def fixed_scene(objects, assets, size, times, rng):  # type: ignore[no-untyped-def]
+    def fixed_scene(objects, assets, size, times, rng, level):  # type: ignore[no-untyped-def]
         return scene, np.stack([scene.visible_fractions(time) for time in times])
 
     objects = [SceneObject("drum", range(0, 4)), SceneObject("bell", range(0))]
