@@ -21,14 +21,16 @@ setup: .venv/ready
 # The synthetic study: compose and preprocess clips, run the demo on one video, then all configurations, tables and a page.
 demo: .venv/ready
 	$(RUN) -m synthetic.compose --out $(MINI)
+	$(RUN) -m synthetic.compose --out $(MINI)_hard --level hard --split test --ms3 0
 	$(RUN) preprocess_s4.py --root $(MINI)/Single-source
+	$(RUN) preprocess_s4.py --root $(MINI)_hard/Single-source
 	$(RUN) preprocess_ms3.py --root $(MINI)/Multi-sources
 	$(SINGLE_THREAD) $(RUN) demo.py $(MINI)/Single-source/s4_data/raw_videos/test/guitar/guitar_0008.mp4
 	$(RUN) reproduce_tables.py --study mini --out runs/mini
 	@echo "Synthetic study: runs/mini/index.html. Demo on one video: runs/demo/guitar_0008/index.html"
 
 clean-demo:
-	rm -rf $(MINI) runs/mini runs/demo
+	rm -rf $(MINI) $(MINI)_hard runs/mini runs/demo
 
 # Train the small weights of pretrained/mini from scratch, into runs/pretrain: about half an hour on two cores.
 pretrain: .venv/ready

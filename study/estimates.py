@@ -6,20 +6,27 @@ from pathlib import Path
 from study.fingerprint import matches
 from study.job import Job, Study
 from study.results import read_record
-from study.study_file import Regime
+from study.study_file import DatasetName, Regime, benchmark_of
 from utils.cli import InputError
-from utils.layout import SPLITS, AVSBench, BenchmarkName
+from utils.layout import SPLITS, AVSBench
+from utils.robustness_report import condition_runs
 
 
 def guess(study: Study, job: Job, clips: Mapping[str, int]) -> float:
-    """The seconds of a job by the study's `seconds_per_clip`. clips: the size of each split of its benchmark."""
+    """The seconds of a job by the study's `seconds_per_clip`. clips: the size of each split of its data set."""
     if job.regime == "zero_shot":
         count = clips[job.options.data.split]
-        return study.startup_seconds + job.seconds_per_clip * min(count, job.options.data.max_clips or count)
+        clips_seen = min(count, job.options.data.max_clips or count)
+        return study.startup_seconds + job.seconds_per_clip * clips_seen * (1 + 0.5 * (_evaluations(job) - 1))
     options = job.options
     trained = options.train.epochs * options.data.fraction * clips["train"]
-    evaluated = options.train.epochs * clips["val"] + len(job.audio) * clips["test"]
+    evaluated = options.train.epochs * clips["val"] + _evaluations(job) * clips["test"]
     return study.startup_seconds + job.seconds_per_clip * (trained + evaluated / 3)  # evaluation has no backward pass
+
+
+def _evaluations(job: Job) -> int:
+    """How many times it is evaluated, under all conditions and seeds."""
+    return len(condition_runs(job.audio, job.audio_seeds))
 
 
 def estimate_seconds(study: Study, runs: Path) -> tuple[dict[str, float], int]:
@@ -28,8 +35,8 @@ def estimate_seconds(study: Study, runs: Path) -> tuple[dict[str, float], int]:
     Returns:
         Seconds by the job's name, and the number of finished jobs that they are based on.
     """
-    clips = {benchmark: _split_sizes(study, benchmark) for benchmark in study.data}
-    guesses = {job.name: guess(study, job, clips[job.benchmark]) for job in study.jobs}
+    clips = {dataset: _split_sizes(study, dataset) for dataset in study.data}
+    guesses = {job.name: guess(study, job, clips[job.dataset]) for job in study.jobs}
     measured: dict[Regime, list[tuple[float, float]]] = {"zero_shot": [], "supervised": []}
     for job in study.jobs:
         record = read_record(job, runs)
@@ -44,12 +51,12 @@ def estimate_seconds(study: Study, runs: Path) -> tuple[dict[str, float], int]:
     return seconds, sum(map(len, measured.values()))
 
 
-def _split_sizes(study: Study, benchmark: BenchmarkName) -> dict[str, int]:
+def _split_sizes(study: Study, dataset: DatasetName) -> dict[str, int]:
     """The number of clips in each split: by the data, or by the study's file where the data are missing."""
     try:
-        data = AVSBench(study.data[benchmark], benchmark)
+        data = AVSBench(study.data[dataset], benchmark_of(dataset))
     except InputError:
-        return {split: study.clips.get(benchmark, {}).get(split, 0) for split in SPLITS}
+        return {split: study.clips.get(dataset, {}).get(split, 0) for split in SPLITS}
     return {split: len(data.split(split)) for split in SPLITS}
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,20 @@ def checkpoint_files(regime: Regime, options: Any) -> list[Path]:
     return (options if regime == "zero_shot" else options.model).checkpoint_files()
 
 
-def compute_fingerprint(regime: Regime, options: Any, root: Path, benchmark: BenchmarkName) -> tuple[str, ...]:
-    """The digest of the options, however they are written, and of each file that the results depend on."""
-    described = json.dumps(drop_options(options, IGNORED_OPTIONS[regime]), sort_keys=True, default=str)
+def compute_fingerprint(
+    regime: Regime, options: Any, root: Path, benchmark: BenchmarkName, more: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
+    """The digest of the options, however they are written, and of each file that the results depend on.
+
+    Args:
+        regime: of the run.
+        options: of the run.
+        root: folder of the data.
+        benchmark: their layout.
+        more: what else the results depend on, if anything.
+    """
+    known = {**drop_options(options, IGNORED_OPTIONS[regime]), **(more or {})}
+    described = json.dumps(known, sort_keys=True, default=str)
     # Composed clips have the same names whatever they were composed of; their compose.json tells them apart.
     files = [*checkpoint_files(regime, options), *dataset_files(root, benchmark)]
     if regime == "zero_shot" and options.method == "box_prompt":

@@ -83,7 +83,7 @@ def gallery_runs(study: Study, runs: Path, benchmark: BenchmarkName) -> list[Gal
     """The runs whose images are shown: all but the baselines, with the first seed, corrected before published."""
     found: dict[tuple[str, str, str], GalleryRun] = {}
     for job in study.jobs:
-        if job.benchmark != benchmark or (job.regime == "zero_shot" and job.options.method in BASELINES):
+        if job.dataset != benchmark or (job.regime == "zero_shot" and job.options.method in BASELINES):
             continue
         if not result(job, runs) or not (job.run_dir(runs) / "per_frame.csv").is_file():
             continue

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from study.fingerprint import compute_fingerprint, parse_options
-from study.study_file import Regime
-from supervised.options import AudioCondition
+from study.study_file import DatasetName, Regime, benchmark_of
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName
+from utils.sound_conditions import AudioCondition
 
 
 class TableRow(NamedTuple):
@@ -21,17 +21,20 @@ class TableRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a row for one benchmark, fidelity, fraction of the training clips, and seed.
+    """One run: a row for one data set, fidelity, fraction of the training clips, and seed.
 
     Attributes:
         name: its run folder, relative to the study's.
         regime: zero_shot or supervised.
         rows: where the tables show its results.
+        dataset: a benchmark, or harder clips in its layout.
         seed: None for the configuration's.
         config: the YAML file of its options.
         overrides: options in place of the file's, as words of a command line.
         root: the folder of the data.
         audio: what it is evaluated with.
+        audio_seeds: of noise and of other sounds.
+        offscreen_sounds: folder of sounds for audio "offscreen".
         modified: whether the row changes the configuration, so that nobody else's results are of the same run.
         gallery_clips: test clips of which it keeps images.
         seconds_per_clip: its estimated time, see study.estimates.
@@ -41,17 +44,24 @@ class Job:
     name: str
     regime: Regime
     rows: tuple[TableRow, ...]
-    benchmark: BenchmarkName
+    dataset: DatasetName
     fidelity: Fidelity
     seed: int | None
     config: Path
     overrides: tuple[str, ...]
     root: Path
     audio: tuple[AudioCondition, ...] = ("original",)
+    audio_seeds: tuple[int, ...] = (0,)
+    offscreen_sounds: Path | None = None
     modified: bool = False
     gallery_clips: int = 0
     seconds_per_clip: float = 0.0
     preprocess_fidelity: Fidelity = "corrected"
+
+    @property
+    def benchmark(self) -> BenchmarkName:
+        """The benchmark whose layout and configurations it uses."""
+        return benchmark_of(self.dataset)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -70,7 +80,10 @@ class Job:
     @cached_property
     def fingerprint(self) -> tuple[str, ...]:
         """The digests of everything that its results depend on."""
-        return compute_fingerprint(self.regime, self.options, self.root, self.benchmark)
+        more: dict[str, Any] = {} if self.dataset == self.benchmark else {"dataset": self.dataset}
+        if len(self.audio) > 1 and self.audio_seeds != (0,):
+            more["audio_seeds"] = self.audio_seeds
+        return compute_fingerprint(self.regime, self.options, self.root, self.benchmark, more)
 
     @property
     def fraction(self) -> float:
@@ -84,13 +97,15 @@ class Job:
     def commands(self, runs: Path) -> list[list[str]]:
         """The commands that produce its results, in order."""
         python, folder = ["python", "-m"], str(self.run_dir(runs))
-        images = ["--strips", str(self.gallery_clips)] if self.gallery_clips else []
+        extra = ["--strips", str(self.gallery_clips)] if self.gallery_clips else []
+        if self.audio != ("original",):
+            extra += ["--audio", *self.audio, "--audio-seeds", *map(str, self.audio_seeds)]
+            extra += ["--offscreen-sounds", str(self.offscreen_sounds)] if self.offscreen_sounds else []
         if self.regime == "zero_shot":
-            return [[*python, "zero_shot.evaluate", *self.arguments, "--out", folder, *images]]
-        evaluate = [*python, "supervised.evaluate", "--run-dir", folder]
+            return [[*python, "zero_shot.evaluate", *self.arguments, "--out", folder, *extra]]
         return [
             [*python, "supervised.train", *self.arguments, "--out", folder],
-            *([*evaluate, *(images if audio == "original" else ["--audio", audio])] for audio in self.audio),
+            [*python, "supervised.evaluate", "--run-dir", folder, *extra],
         ]
 
 
@@ -101,18 +116,18 @@ class Study:
     Attributes:
         name: of its tables and run folders.
         title: heading of its tables and its page.
-        data: the folder of each benchmark.
+        data: the folder of each data set.
         tables: titles of the tables by key, in order.
         unavailable: rows that it cannot run, each with the reason.
-        clips: the number of clips in each split, by benchmark, as its file says.
+        clips: the number of clips in each split, by data set, as its file says.
         startup_seconds: estimated time before a job begins.
     """
 
     name: str
     title: str
-    data: dict[BenchmarkName, Path]
+    data: dict[DatasetName, Path]
     tables: dict[str, str]
     jobs: list[Job]
     unavailable: list[tuple[TableRow, str]] = field(default_factory=list)
-    clips: dict[BenchmarkName, dict[str, int]] = field(default_factory=dict)
+    clips: dict[DatasetName, dict[str, int]] = field(default_factory=dict)
     startup_seconds: float = 0.0

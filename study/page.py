@@ -10,7 +10,7 @@ import re
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,16 @@ from markupsafe import Markup
 
 from study.gallery import GalleryClip, build_gallery
 from study.job import Study
-from study.plots import Bar, bars, scaling
+from study.plots import Bar, bars, curves, scaling
 from study.results import FRACTION, collect_results, result
+from study.robustness import (
+    KEY,
+    RobustnessRun,
+    largest_in_silence,
+    robustness_curves,
+    robustness_runs,
+    robustness_tables,
+)
 from study.table_format import Table
 from study.tables import PROTOCOL, TITLES, UNKNOWN, build_tables
 from utils.files import write_text
@@ -41,6 +49,13 @@ class Section:
 
     table: Table
     plots: list[tuple[str, Markup]]
+
+
+@dataclass(frozen=True)
+class SoundSection(Section):
+    """The table and curves of sound conditions. silence: for each run, the clips that it segments most in silence."""
+
+    silence: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -79,12 +94,29 @@ def write_page(study: Study, runs: Path, path: Path, num_clips: int = 4) -> None
         title=study.title,
         facts=_facts(results, len(done), len(study.jobs)),
         sections=[Section(table, _plots(table, results)) for table in build_tables(study, results)],
+        sounds=_sound_sections(robustness_runs(study, runs)),
         protocol=PROTOCOL,
         unknown=UNKNOWN,
         gallery=[Gallery(title, build_gallery(study, runs, name, num_clips)) for name, title in GALLERIES.items()],
         commands=commands,
     )
     write_text(path, html)
+
+
+def _sound_sections(found: Sequence[RobustnessRun]) -> list[SoundSection]:
+    """The comparison of sound conditions for each data set."""
+    sections = []
+    for table in robustness_tables(found, TITLES):
+        dataset = table.key.removeprefix(f"{KEY}_")
+        plots = [
+            (
+                f"{each.y_label.capitalize()}: {each.title}",
+                Markup(curves(each.name, each.lines, each.x_label, each.y_label)),
+            )
+            for each in robustness_curves(found, dataset, TITLES[dataset])
+        ]
+        sections.append(SoundSection(table, plots, largest_in_silence(found, dataset)))
+    return sections
 
 
 def _facts(results: pd.DataFrame, done: int, planned: int) -> str:

@@ -8,13 +8,12 @@ from typing import Any
 import yaml
 
 from study.job import Job, Study, TableRow
-from study.study_file import RowEntry, StudyFile, read_study_file
+from study.study_file import DatasetName, RowEntry, StudyFile, benchmark_of, read_study_file
 from utils.cli import InputError
-from utils.layout import BenchmarkName
 from utils.paths import resolve_path
 
 
-def load_study(name_or_path: str | Path, data: Mapping[BenchmarkName, Path | None] | None = None) -> Study:
+def load_study(name_or_path: str | Path, data: Mapping[DatasetName, Path | None] | None = None) -> Study:
     """Read a study.
 
     Args:
@@ -28,9 +27,9 @@ def load_study(name_or_path: str | Path, data: Mapping[BenchmarkName, Path | Non
         InputError: naming the file and what is wrong with it.
     """
     path, content, entries = read_study_file(name_or_path)
-    folders: dict[BenchmarkName, str | Path] = {**content.data}
-    folders.update({benchmark: root for benchmark, root in (data or {}).items() if root})
-    roots = {benchmark: resolve_path(folder) for benchmark, folder in folders.items()}
+    folders: dict[DatasetName, str | Path] = {**content.data}
+    folders.update({dataset: root for dataset, root in (data or {}).items() if root})
+    roots = {dataset: resolve_path(folder) for dataset, folder in folders.items()}
     jobs, unavailable = [], []
     for entry in entries:
         rows = tuple(TableRow(*item) for item in entry.tables.items())
@@ -56,18 +55,21 @@ def load_study(name_or_path: str | Path, data: Mapping[BenchmarkName, Path | Non
 
 
 def _jobs(
-    study: StudyFile, roots: Mapping[BenchmarkName, Path], entry: RowEntry, rows: tuple[TableRow, ...]
+    study: StudyFile, roots: Mapping[DatasetName, Path], entry: RowEntry, rows: tuple[TableRow, ...]
 ) -> Iterator[Job]:
     """The jobs of one row."""
     fractions: Sequence[float | None] = entry.fractions or [None]
     seeds: Sequence[int | None] = entry.seeds or [None]
-    for benchmark, fidelity, fraction, seed in product(entry.benchmarks, entry.fidelities, fractions, seeds):
+    sounds = resolve_path(study.offscreen_sounds) if study.offscreen_sounds else None
+    audio = tuple(entry.audio or study.audio)
+    for dataset, fidelity, fraction, seed in product(entry.benchmarks, entry.fidelities, fractions, seeds):
+        benchmark = benchmark_of(dataset)
         changes = {**entry.options, **(entry.s4 if benchmark == "s4" else entry.ms3)}
         changes |= {"data.fraction": fraction} if fraction is not None else {}
         changes |= {"train.seed": seed} if seed is not None else {}
         options = {**study.options.get(entry.regime, {}), **changes, "fidelity": fidelity}
-        options["data.root"] = roots[benchmark]
-        parts = [benchmark, entry.name or entry.config]
+        options["data.root"] = roots[dataset]
+        parts = [dataset, entry.name or entry.config]
         parts += [f"{fraction * 100:g}_percent"] if fraction not in (None, 1) else []
         parts += ["published"] if fidelity == "published" else []
         parts += [f"seed{seed}"] if seed is not None else []
@@ -75,14 +77,16 @@ def _jobs(
             name=f"{entry.regime}/{'_'.join(parts)}",
             regime=entry.regime,
             rows=rows,
-            benchmark=benchmark,
+            dataset=dataset,
             fidelity=fidelity,
             seed=seed,
             config=resolve_path(Path(study.configs[entry.regime]) / f"{benchmark}_{entry.config}.yaml"),
             overrides=tuple(word for name, value in options.items() for word in (f"--{name}", _word(value))),
-            root=roots[benchmark],
-            audio=tuple(entry.audio),
-            modified=bool(changes),
+            root=roots[dataset],
+            audio=audio,
+            audio_seeds=tuple(study.audio_seeds),
+            offscreen_sounds=sounds if "offscreen" in audio else None,
+            modified=bool(changes) or dataset != benchmark,
             gallery_clips=study.gallery_clips,
             seconds_per_clip=_seconds_per_clip(study, entry),
             preprocess_fidelity=study.preprocess_fidelity,

@@ -119,6 +119,32 @@ def scaling(name: str, lines: Mapping[str, Mapping[float, Sequence[float]]]) -> 
         return _svg(figure)
 
 
+def curves(name: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> str:
+    """Plot lines over values from 0 to 1.
+
+    Args:
+        name: of the plot, unique on a page.
+        lines: the horizontal and the vertical values by label.
+        x_label: of the horizontal axis.
+        y_label: of the vertical axis.
+
+    Returns:
+        An <svg> element.
+    """
+    with default_style(**STYLE, **{"svg.hashsalt": name}):
+        figure, axes = _axes(3.4)
+        for place, (label, (x, y)) in enumerate(lines.items()):
+            color, style = COLORS[place % len(COLORS)], ("-", "--", ":")[place // len(COLORS) % 3]
+            axes.plot(x, y, style, color=color, marker=MARKERS[place % len(MARKERS)], markersize=3, label=label)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.05)
+        axes.set_xlabel(x_label, color=INK)
+        axes.set_ylabel(y_label, color=INK)
+        axes.grid(color=INK, alpha=0.15, linewidth=0.6)
+        _legend(figure, axes)
+        return _svg(figure)
+
+
 def _axes(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()

@@ -15,7 +15,10 @@ from utils.layout import BENCHMARKS, SPLITS, AVSBench, BenchmarkName, Clip
 from zero_shot.options import BASELINES
 
 OBTAIN = "see avsbench_data/README.md"
-COMPOSE = "python -m synthetic.compose --out avsbench_data/mini"
+COMPOSE = {  # the commands of the Makefile, by folder in avsbench_data
+    "mini": "python -m synthetic.compose --out avsbench_data/mini",
+    "mini_hard": "python -m synthetic.compose --out avsbench_data/mini_hard --level hard --split test --ms3 0",
+}
 
 
 class MissingRequirement(NamedTuple):
@@ -59,7 +62,8 @@ def audio_file(job: Job) -> str:
 def _missing_data(
     root: Path, benchmark: BenchmarkName, wanted: tuple[str, ...], audio: str, fidelity: Fidelity
 ) -> list[MissingRequirement]:
-    obtain = COMPOSE if root.parent.parts[-2:] == ("avsbench_data", "mini") else OBTAIN
+    folder = root.parent
+    obtain = COMPOSE.get(folder.name, OBTAIN) if folder.parent.name == "avsbench_data" else OBTAIN
     title = benchmark.upper()
     try:
         data = AVSBench(root, benchmark)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from study.fingerprint import matches
 from study.job import Job, Study, TableRow
 from study.reported import format_source, load_reported, reported_result
-from supervised.options import AudioCondition
 from utils.files import write_text
+from utils.sound_conditions import AudioCondition
 
 if TYPE_CHECKING:  # a dry run does without pandas
     import pandas as pd
@@ -68,7 +68,7 @@ def collect_results(study: Study, runs: Path) -> "pd.DataFrame":
     for job in study.jobs:
         found = {audio: result(job, runs, audio) for audio in job.audio}
         for row in job.rows:
-            keys = {"study": study.name, "table": row.table, "row": full_label(job, row), "benchmark": job.benchmark}
+            keys = {"study": study.name, "table": row.table, "row": full_label(job, row), "benchmark": job.dataset}
             keys |= {"fraction": f"{job.fraction:g}", "label": row.label}
             keys |= {"planned_metric_batch": job.options.metric_batch, "regime": job.regime}
             keys |= {"method": job.options.method} if job.regime == "zero_shot" else {}

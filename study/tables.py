@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from study.job import Study
 from study.results import COLUMNS, FRACTION, collect_results
+from study.robustness import robustness_runs, robustness_tables
 from study.table_format import NO_RESULT, NOT_PLANNED, Table, format_scores
 from utils.files import write_text
 
 if TYPE_CHECKING:  # a dry run does without pandas
     import pandas as pd
 
-TITLES = {"s4": "S4", "ms3": "MS3"}
+TITLES: dict[str, str] = {"s4": "S4", "s4_hard": "S4 hard", "ms3": "MS3", "ms3_hard": "MS3 hard"}
 PROTOCOL = (
     "Each cell is M_J / M_F on the test clips by AVSBench's rules; M_F uses the best threshold over every "
     "metric_batch videos. For several seeds: mean ± sample standard deviation, and their number n. "
@@ -104,7 +105,7 @@ def write_tables(study: Study, runs: Path, out: Path) -> list[Path]:
         The paths of the three files.
     """
     results = collect_results(study, runs)
-    tables = build_tables(study, results)
+    tables = [*build_tables(study, results), *robustness_tables(robustness_runs(study, runs), TITLES)]
     commits = sorted({str(commit)[:9] for commit in results["commit"].dropna()})
     made = f" from runs of commit {', '.join(commits)}" if commits else ""
     origin = f"Written by `python reproduce_tables.py --study {study.name}`{made}. {study.name}.csv has every result "

@@ -12,58 +12,76 @@ from tqdm import tqdm
 
 from models.audioclip_segmentor import AudioCLIPSegmentor
 from supervised.model import AVSModel, InputSpec
-from supervised.options import AudioCondition, DataOptions
-from utils.audio import LOG_OFFSET
+from supervised.options import DataOptions
 from utils.cache import Cache, content_hash, weights_hash
-from utils.cli import InputError, progress_bar_options
+from utils.cli import progress_bar_options
 from utils.dataloader import chunk, load_batches
 from utils.dataset import AVSDataset
 from utils.layout import AVSBench
+from utils.sound_conditions import AudioCondition
 
+NEGATIVE_KINDS: tuple[AudioCondition, ...] = ("silent", "noise", "shuffled")
+CONSTANT_NEGATIVES: tuple[AudioCondition, ...] = ("silent", "noise")  # whose features can be computed once
 FEATURES_VERSION = 1  # in the key of the cache: raise it when a change alters the features
 
 
 class SupervisedDataset(AVSDataset):
-    """A split with its original audio, with silence, or with the audio of another clip.
+    """A split whose audio may be replaced by precomputed features, and with negatives in training.
 
     Attributes:
-        condition: "original", "silent" or "shuffled".
         audio_features: (clips, 5, A) float32 on the CPU. If set, items hold `audio_features` (5, A) instead of
             `log_mel` or `waveform`.
+        negatives: the fraction of items with another sound and an empty mask.
+        negative_features: like `audio_features`, of the negatives whose sound is no other clip's.
     """
 
-    def __init__(self, data: AVSBench, split: str, condition: AudioCondition = "original", **kinds: Any):
+    def __init__(self, data: AVSBench, split: str, **kinds: Any):
         super().__init__(data, split, **kinds)
-        self.condition = condition
         self.audio_features: Tensor | None = None
+        self.negative_features: dict[AudioCondition, Tensor] = {}
+        self.negatives, self._seed, self._epoch = 0.0, 0, 0
+
+    def use_negatives(self, fraction: float, seed: int) -> None:
+        """Turn a fraction of the items into negatives, drawn by the seed, the epoch and the clip.
+
+        Raises:
+            InputError: No clip has a partner of another category.
+        """
+        self.negatives, self._seed = fraction, seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the negatives of an epoch, before its batches are loaded."""
+        self._epoch = epoch
+        if self.negatives:
+            seeds = {"shuffled": (self._seed * 100_003 + epoch) % 2**32}  # the others stay, so that features do too
+            self._sounds = {kind: self.make_sound(kind, seeds.get(kind, self._seed)) for kind in NEGATIVE_KINDS}
+
+    def condition_of(self, index: int) -> AudioCondition:
+        """Which sound an item has in this epoch."""
+        if not self.negatives:
+            return "original"
+        drawn = np.random.default_rng([self._seed, self._epoch, index]).random() / self.negatives
+        kind = NEGATIVE_KINDS[int(drawn * len(NEGATIVE_KINDS))] if drawn < 1 else "original"
+        return kind if kind == "original" or self._sounds[kind].applies(index) else "silent"
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = super().__getitem__(index)
+        if self.condition_of(index) != "original":
+            item["masks"] = torch.zeros_like(item["masks"])
+        return item
 
     def load_audio(self, index: int) -> dict[str, Tensor]:
-        """The audio of an item, by its key, under the condition."""
-        if self.audio_features is not None:
-            return {"audio_features": self.audio_features[index]}
-        if self.condition == "shuffled":
-            return super().load_audio(other_clip(self, index))
-        audio = super().load_audio(index)
-        if self.condition == "silent":
-            silence = {"log_mel": float(np.log(LOG_OFFSET)), "waveform": 0.0}
-            audio = {kind: torch.full_like(value, silence[kind]) for kind, value in audio.items()}
-        return audio
-
-
-def other_clip(dataset: AVSDataset, index: int) -> int:
-    """Index of the clip whose audio a clip gets under the condition "shuffled".
-
-    The first clip of another category (of any, where there is no other) from half the split further on.
-
-    Raises:
-        InputError: if the split has only one clip.
-    """
-    count = len(dataset.clips)
-    candidates = [i for step in range(count) if (i := (index + count // 2 + step) % count) != index]
-    if not candidates:
-        raise InputError("--audio shuffled needs at least two clips in the split")
-    category = dataset.clips[index].category
-    return next((i for i in candidates if dataset.clips[i].category != category), candidates[0])
+        """The audio of an item, by its key."""
+        condition = self.condition_of(index)
+        if self.audio_features is None:
+            sound = self.sound if condition == "original" else self._sounds[condition]
+            return super().load_audio(index) if sound is None else self.load_sound(sound, index)
+        if condition == "shuffled":
+            partner = self._sounds[condition].partners[index]
+            return {"audio_features": self.audio_features[partner]}
+        features = self.audio_features if condition == "original" else self.negative_features[condition]
+        return {"audio_features": features[index]}
 
 
 def open_dataset(
@@ -72,7 +90,6 @@ def open_dataset(
     split: str,
     *,
     root: Path | None = None,
-    condition: AudioCondition = "original",
 ) -> SupervisedDataset:
     """Open a split as the inputs of a model.
 
@@ -81,7 +98,6 @@ def open_dataset(
         inputs: of the model.
         split: "train", "val" or "test".
         root: replaces `options.root`.
-        condition: of the audio.
 
     Raises:
         InputError: if the data are missing.
@@ -93,7 +109,7 @@ def open_dataset(
         "image_size": options.image_size,
     }
     kinds |= {"fraction": options.fraction, "soft_masks": options.soft_masks}
-    return SupervisedDataset(data, split, condition, **kinds)
+    return SupervisedDataset(data, split, **kinds)
 
 
 class _AudioOnly(Dataset[dict[str, Any]]):

@@ -1,11 +1,12 @@
 """Evaluate a trained run: M_J and M_F on a split.
 
     python -m supervised.evaluate --run-dir runs/supervised/s4_tpavi_resnet50
-    python -m supervised.evaluate --run-dir DIR --audio shuffled     each clip with the audio of another one
+    python -m supervised.evaluate --run-dir DIR --audio silent noise shuffled      robustness to other sounds
     python -m supervised.evaluate --run-dir DIR --sheets 8 --masks   images: frames, ground truth, prediction
 
 Writes metrics.json and per_frame.csv into the run folder, and on request sheets/, strips/ and masks/. For other splits
-than test, or other audio than the original, their names end in _SPLIT_AUDIO. Under torchrun the numbers are the same.
+than test, or other audio than the original, their names end in _SPLIT_AUDIO. With other audio also robustness.json and
+robustness_per_frame.csv, which compare it with the original. Under torchrun the numbers are the same.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -17,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
 
 import torch
 from accelerate import Accelerator
@@ -28,7 +28,7 @@ from models.checkpoints import load_checkpoint
 from supervised.data import open_dataset
 from supervised.losses import resize_logits
 from supervised.model import AVSModel
-from supervised.options import AudioCondition, Options
+from supervised.options import Options
 from supervised.state import check_architecture
 from utils.accelerator import make_accelerator
 from utils.cli import Parser, cli_entry, progress_bar_options
@@ -42,6 +42,7 @@ from utils.metrics import Metrics
 from utils.option_ranges import NON_NEGATIVE_INT, POSITIVE_INT
 from utils.paths import resolve_path
 from utils.results import (
+    call_all,
     evenly_spaced,
     format_metrics,
     write_grid_image,
@@ -50,6 +51,7 @@ from utils.results import (
     write_per_frame,
     write_row_images,
 )
+from utils.robustness_report import RobustnessRecorder, Run, add_audio_arguments, evaluate_conditions
 
 ClipCallback = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
 
@@ -81,7 +83,7 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
+    mine = dataset.with_sound(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     pin_memory = accelerator.device.type == "cuda"
     metrics = Metrics()
     with tqdm(
@@ -165,12 +167,6 @@ def build_parser() -> Parser:
     parser.add_argument("--root", type=resolve_path, help="root of the data, if they have moved since training")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument(
-        "--audio",
-        choices=get_args(AudioCondition),
-        default="original",
-        help="audio of the clips: their own, silence, or that of other clips",
-    )
-    parser.add_argument(
         "--metric-batch", type=POSITIVE_INT, help="videos that share a threshold in M_F (default: as in the run)"
     )
     parser.add_argument("--batch-size", type=POSITIVE_INT, default=4, help="videos per batch; metrics do not change")
@@ -179,48 +175,64 @@ def build_parser() -> Parser:
         "--strips", type=NON_NEGATIVE_INT, default=0, metavar="N", help="write images of N clips for the study's page"
     )
     parser.add_argument("--masks", action="store_true", help="write every predicted mask as PNG")
+    add_audio_arguments(parser)
     return parser
+
+
+def recorder_callback(recorder: RobustnessRecorder, run: Run) -> ClipCallback:
+    """A callback for `evaluate` that records what robustness.json needs."""
+
+    def on_clip(index: int, logits: Tensor, ground_truth: Tensor) -> None:
+        probabilities = logits.sigmoid().numpy()
+        recorder.add(run, index, probabilities > 0.5, ground_truth.numpy() > 0.5, probabilities)
+
+    return on_clip
 
 
 @cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = build_parser().parse_args(argv)
-    suffix = "" if (args.split, args.audio) == ("test", "original") else f"_{args.split}_{args.audio}"
     model, options, digest = load_run(args.run_dir)
-    dataset = open_dataset(options.data, model.inputs, args.split, root=args.root, condition=args.audio)
+    dataset = open_dataset(options.data, model.inputs, args.split, root=args.root)
     if args.split == "train" and options.data.benchmark == "s4":
         print("note: S4 training clips have one labeled frame, the first; only its prediction is evaluated")
     accelerator = build_accelerator(options)
     model.to(accelerator.device)
-    images = (args.sheets, args.strips, args.masks)
-    on_clip = image_writer(dataset, args.run_dir, suffix, *images) if any(images) else None
-    begin = time.perf_counter()
-    metrics = evaluate(
-        model,
-        dataset,
-        accelerator,
-        batch_size=args.batch_size,
-        num_workers=options.data.num_workers,
-        on_clip=on_clip,
-        title=args.split,
-    )
-    if not accelerator.is_main_process:
-        return 0
-    numbers = metrics.result(args.metric_batch or options.metric_batch)
-    write_per_frame(args.run_dir / f"per_frame{suffix}.csv", metrics, dataset.clips)
-    write_metrics(
-        args.run_dir / f"metrics{suffix}.json",
-        numbers,
-        split=args.split,
-        audio=args.audio,
-        seconds=round(time.perf_counter() - begin, 3),
-        fidelity=options.fidelity,
-        image_size=options.data.image_size,
-        seed=options.train.seed,
-        checkpoints={"best.safetensors": digest},
-    )
-    print(f"{args.run_dir} · {args.split}, {args.audio} audio, {format_metrics(numbers)}")
+
+    def evaluate_run(run: Run, suffix: str, recorder: RobustnessRecorder | None) -> None:
+        original, begin = run[0] == "original", time.perf_counter()
+        images = (args.sheets, args.strips if original else 0, args.masks)
+        callbacks = [image_writer(dataset, args.run_dir, suffix, *images)] if any(images) else []
+        callbacks += [recorder_callback(recorder, run)] if recorder else []
+        metrics = evaluate(
+            model,
+            dataset,
+            accelerator,
+            batch_size=args.batch_size,
+            num_workers=options.data.num_workers,
+            on_clip=call_all(callbacks),
+            title=args.split if original else f"{args.split}, {run[0]} audio",
+        )
+        if not accelerator.is_main_process:
+            return
+        numbers = metrics.result(args.metric_batch or options.metric_batch)
+        write_per_frame(args.run_dir / f"per_frame{suffix}.csv", metrics, dataset.clips)
+        write_metrics(
+            args.run_dir / f"metrics{suffix}.json",
+            numbers,
+            split=args.split,
+            audio=run[0],
+            audio_seed=run[1],
+            seconds=round(time.perf_counter() - begin, 3),
+            fidelity=options.fidelity,
+            image_size=options.data.image_size,
+            seed=options.train.seed,
+            checkpoints={"best.safetensors": digest},
+        )
+        print(f"{args.run_dir} · {args.split}, {run[0]} audio, {format_metrics(numbers)}")
+
+    evaluate_conditions(dataset, args, args.split, args.run_dir, accelerator, evaluate_run)
     return 0
 
 

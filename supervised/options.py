@@ -13,7 +13,6 @@ from utils.layout import BenchmarkName, SoftMasks
 from utils.option_ranges import MAX_CHANNELS, MAX_IMAGE_SIZE, MAX_SEED, MAX_WORKERS, DeviceName, bounded, check_ranges
 
 Tower = Literal["audio", "visual"]
-AudioCondition = Literal["original", "silent", "shuffled"]  # what a model is evaluated with
 
 # Options that change no number and may change when a run is resumed.
 RUNTIME_ONLY = (
@@ -180,6 +179,9 @@ class TrainOptions:
         precision: fp32 is float32 throughout; tf32 rounds factors to 10 bits of fraction on a GPU; bf16 and fp16 are
             mixed precision.
         channels_last: use the channels-last memory format, which suits GPU tensor cores.
+        negatives: fraction of the training clips that get another sound in an epoch (silence, noise, or the sound of
+            a clip of another category, a third each) and an empty mask, so that the model learns to segment nothing
+            when nothing in the picture sounds. They are drawn anew in every epoch.
         grad_checkpointing: recompute the activations of the image tower in the backward pass: the same numbers with
             less memory and more time. Not together with compile.
         compile: use torch.compile; the first steps then take minutes.
@@ -200,6 +202,7 @@ class TrainOptions:
     max_grad_norm: float = bounded(0.0, 0)
     ema_decay: float = bounded(0.0, 0, 1, exclude_maximum=True)
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    negatives: float = bounded(0.0, 0, 1, exclude_maximum=True)
     channels_last: bool = False
     grad_checkpointing: bool = False
     compile: bool = False
@@ -236,6 +239,9 @@ def check_options(options: Options) -> None:
     model, train, loss = options.model, options.train, options.loss
     if train.grad_checkpointing and train.compile:
         raise InputError("train.grad_checkpointing and train.compile cannot be combined")
+    silent_model = model.attention == "vv" if model.segmentor == "tpavi" else model.fpn.fusion == "none"
+    if train.negatives and (silent_model or loss.distance != "none"):
+        raise InputError("train.negatives needs a model with audio, and loss.distance none")
     if loss.distance == "none":
         return
     if model.segmentor == "fpn":

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from models.checkpoints import is_finite
 from supervised import optim, state
-from supervised.data import extract_audio_features, open_dataset
+from supervised.data import CONSTANT_NEGATIVES, extract_audio_features, open_dataset
 from supervised.distributed import convert_sync_batchnorm, loss_scale, rank_slice, set_num_videos, shuffled_batches
 from supervised.evaluate import build_accelerator, evaluate
 from supervised.grad_checkpointing import enable_grad_checkpointing
@@ -32,6 +32,7 @@ from utils.figures import plot_curves
 from utils.files import remove_partials, write_bytes, write_text
 from utils.run_identity import record_data
 from utils.safetensors_io import safetensors_bytes
+from utils.sound_conditions import AudioCondition
 
 
 class Trainer:
@@ -56,6 +57,8 @@ class Trainer:
         resuming = (out / "state.pt").is_file()
         self.initial_weights = [] if resuming else self.model.load_pretrained()
         self.datasets = {split: open_dataset(options.data, inputs, split) for split in ("train", "val")}
+        if options.train.negatives:
+            self.datasets["train"].use_negatives(options.train.negatives, options.train.seed)
         convert_sync_batchnorm(self.model)
         if options.train.channels_last:
             to_channels_last(self.model)
@@ -85,14 +88,21 @@ class Trainer:
     def precompute_audio_features(self) -> None:
         """Store the features of the frozen audio tower in the data sets."""
         for split, dataset in self.datasets.items():
-            dataset.audio_features = extract_audio_features(
-                self.model,
-                dataset,
-                self.accelerator,
-                num_workers=self.options.data.num_workers,
-                cache=self.options.data.cache,
-                title=f"audio features, {split}",
-            )
+            fraction, dataset.negatives = dataset.negatives, 0.0
+            features: dict[AudioCondition, Tensor] = {}
+            for sound in ("original", *(CONSTANT_NEGATIVES if fraction else ())):
+                dataset.set_sound(sound, self.options.train.seed)
+                features[sound] = extract_audio_features(
+                    self.model,
+                    dataset,
+                    self.accelerator,
+                    num_workers=self.options.data.num_workers,
+                    cache=self.options.data.cache,
+                    title=f"audio features, {split}" + ("" if sound == "original" else f", {sound}"),
+                )
+            dataset.set_sound("original")
+            dataset.audio_features, dataset.negative_features = features.pop("original"), features
+            dataset.negatives = fraction
 
     def resume(self) -> None:
         """Load state.pt.
@@ -166,6 +176,7 @@ class Trainer:
         """Train one epoch, or the rest of it; returns its mean losses over videos."""
         train, progress, begin = self.options.train, self.progress, time.perf_counter()
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        self.datasets["train"].set_epoch(epoch)
         # The order depends on seed and epoch only, so it is the same when resuming and for any number of processes.
         schedule = shuffled_batches(len(self.datasets["train"]), train.batch_size, train.seed * 100_003 + epoch)
         remaining = schedule[progress.step :]

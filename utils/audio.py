@@ -131,16 +131,45 @@ def resample(
     return librosa.resample(samples, orig_sr=orig_sr, target_sr=target_sr, res_type=res_type, fix=fix, axis=axis)
 
 
+def read_mono(path: Path) -> np.ndarray:
+    """Read an audio file as float32 (samples,) in [-1, 1] at 16 kHz, with its channels averaged.
+
+    Raises:
+        InputError: As of `read_wav`.
+    """
+    samples, rate = _read(path, dtype="float32", always_2d=True)
+    return resample(samples.mean(axis=1), rate, SAMPLE_RATE)
+
+
 def load_clip_waveform(
     path: Path, sample_rate: int, *, audio_repeats: int = 1, int16_round_trip: bool = False
 ) -> np.ndarray:
-    """Read the waveform of a clip, split into five seconds.
+    """Read the waveform of a clip, split into five seconds by `split_seconds`.
 
-    Channels are averaged. An incomplete last second of a clip shorter than five seconds is dropped, and the missing
-    seconds are filled with copies of its last `sample_rate` samples.
+    Raises:
+        InputError: As of `read_wav`, and for less than one second of audio, for which the original returns rows that
+            cannot be batched.
+    """
+    samples, file_rate = _read(path, dtype="float32", always_2d=True)
+    try:
+        return split_seconds(
+            samples.mean(axis=1), file_rate, sample_rate, audio_repeats=audio_repeats, int16_round_trip=int16_round_trip
+        )
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def split_seconds(
+    waveform: np.ndarray, file_rate: int, sample_rate: int, *, audio_repeats: int = 1, int16_round_trip: bool = False
+) -> np.ndarray:
+    """Resample a waveform and split it into five seconds.
+
+    An incomplete last second of a clip shorter than five seconds is dropped, and the missing seconds are filled with
+    copies of its last `sample_rate` samples.
 
     Args:
-        path: A wav file.
+        waveform: float32 (samples,).
+        file_rate: Its sample rate in Hz.
         sample_rate: Hz, of the result.
         audio_repeats: How often each second is repeated in time; the original gives AudioCLIP five copies.
         int16_round_trip: Quantize to 16 bits, as the original does for No-Prompt and Box-Prompt.
@@ -149,15 +178,13 @@ def load_clip_waveform(
         float32 (5, audio_repeats · sample_rate) in [-1, 1].
 
     Raises:
-        InputError: As of `read_wav`, and for less than one second of audio, for which the original returns rows that
-            cannot be batched.
+        ValueError: There is less than one second of audio.
 
     Source: Sam4AVS, `avs_scripts/*/dataloader.py` and `zero_shot/*/dataloader.py`.
     """
-    samples, file_rate = _read(path, dtype="float32", always_2d=True)
-    waveform = resample(samples.mean(axis=1), file_rate, sample_rate)
+    waveform = resample(waveform, file_rate, sample_rate)
     if len(waveform) < sample_rate:
-        raise InputError(f"{path}: {len(waveform) / sample_rate:.2f} s of audio; at least one second is needed")
+        raise ValueError(f"{len(waveform) / sample_rate:.2f} s of audio; at least one second is needed")
     full_seconds = min(len(waveform) // sample_rate, CLIP_SECONDS)
     parts = [waveform[: full_seconds * sample_rate]] + [waveform[-sample_rate:]] * (CLIP_SECONDS - full_seconds)
     waveform = np.concatenate(parts)

@@ -29,12 +29,14 @@ class Clip:
         split: train, val or test.
         category: Of the object; S4 only.
         start: Seconds at which the clip starts in its ten-second source; S4 only.
+        objects: The classes of what sounds in an MS3 clip, joined by "_", if the meta CSV has a column `a_obj`.
     """
 
     name: str
     split: str
     category: str = ""
     start: int = 0
+    objects: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def read_metadata(path: Path, benchmark: Benchmark) -> list[Clip]:
     """Read a meta CSV.
 
     As in AVSBench, the id is the first column and the start the second, whatever their names; `category` and `split`
-    are found by name.
+    are found by name. In MS3 a column `a_obj`, which is not in AVSBench's file, may name the classes of what sounds.
 
     Raises:
         InputError: The file is missing or malformed, a value is invalid, or a clip is listed twice.
@@ -182,7 +184,7 @@ def _clip(path: Path, number: int, benchmark: Benchmark, header: Sequence[str], 
     if not _is_file_name(row[0]):
         raise InputError(f"{location}: {row[0]!r} cannot be a file name")
     if "category" not in benchmark.columns:
-        return Clip(row[0], split)
+        return Clip(row[0], split, objects=values.get("a_obj") or "")
     category = values.get("category", "")
     if not _is_file_name(category):
         raise InputError(f"{location}: {category!r} cannot be a category: it must be usable as a folder name")

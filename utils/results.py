@@ -14,7 +14,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,18 @@ def format_metrics(metrics: dict[str, Any]) -> str:
         f"{metrics['metric_batch']}), whole set M_F {metrics['m_f_whole_set']:.4f}, "
         f"data-set IoU {metrics['iou_dataset']:.4f}"
     )
+
+
+def call_all(callbacks: Sequence[Callable[..., None]]) -> Callable[..., None] | None:
+    """A function that calls all of these with its arguments; None if there are none."""
+    if not callbacks:
+        return None
+
+    def call(*arguments: Any) -> None:
+        for callback in callbacks:
+            callback(*arguments)
+
+    return call
 
 
 def evenly_spaced(count: int, total: int) -> set[int]:

@@ -3,11 +3,14 @@
     python -m zero_shot.evaluate --config zero_shot/configs/s4_point_local.yaml [--fidelity published] [--data.root DIR]
     python -m zero_shot.evaluate --config zero_shot/configs/mini/s4_point_local.yaml     synthetic clips, no download
     python -m zero_shot.evaluate --config FILE --sheets 8 --masks     images: frames, ground truth, heatmap, prediction
+    python -m zero_shot.evaluate --config FILE --audio silent noise shuffled        robustness to other sounds
     torchrun --nproc_per_node 4 -m zero_shot.evaluate --config FILE   several processes, same results
 
 The run folder (default runs/zero_shot/NAME-OF-THE-CONFIG, plus _published for that fidelity) gets config.yaml,
-metrics.json, per_frame.csv and the requested images. Embeddings and proposals are cached in run.cache, so running an
-interrupted command again resumes it, and another threshold takes little time.
+metrics.json, per_frame.csv and the requested images; with other audio also these files with names that end in
+_SPLIT_AUDIO, and robustness.json and robustness_per_frame.csv, which compare it with the original. Embeddings and
+proposals are cached in run.cache, so running an interrupted command again resumes it, and another threshold takes
+little time.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -37,6 +40,7 @@ from utils.metrics import Metrics
 from utils.option_ranges import NON_NEGATIVE_INT
 from utils.paths import expand_user
 from utils.results import (
+    call_all,
     evenly_spaced,
     format_metrics,
     write_grid_image,
@@ -45,6 +49,7 @@ from utils.results import (
     write_per_frame,
     write_row_images,
 )
+from utils.robustness_report import RobustnessRecorder, Run, add_audio_arguments, evaluate_conditions
 from utils.run_identity import check_same_data, check_same_options, differing_options, files_match, record_data
 from zero_shot.figures import prediction_rows
 from zero_shot.methods import Prediction, ZeroShotMethod, build_method
@@ -91,7 +96,7 @@ def evaluate(
     Returns:
         The metrics of the whole split, in every process.
     """
-    indices = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
+    indices = dataset.with_sound(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     metrics = Metrics()
     with tqdm(
         total=len(indices), desc="clips", unit="clip", disable=not accelerator.is_main_process, **progress_bar_options()
@@ -114,12 +119,13 @@ def evaluate(
     return metrics
 
 
-def image_writer(dataset: AVSDataset, out: Path, sheets: int, strips: int, masks: bool) -> ClipCallback:
+def image_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, strips: int, masks: bool) -> ClipCallback:
     """A callback that saves images.
 
     Args:
         dataset: by `open_split`.
         out: run folder.
+        suffix: of the folders' names.
         sheets: number of clips, evenly spaced over the split, with one image of all rows each.
         strips: the same with one image per row and the audio, for the study's page.
         masks: whether to save the masks of every clip.
@@ -129,14 +135,24 @@ def image_writer(dataset: AVSDataset, out: Path, sheets: int, strips: int, masks
     def save_clip(index: int, frames: np.ndarray, predictions: list[Prediction], ground_truth: np.ndarray) -> None:
         clip = dataset.clips[index]
         if masks:
-            write_masks(out / "masks", clip, [prediction.mask for prediction in predictions])
+            write_masks(out / f"masks{suffix}", clip, [prediction.mask for prediction in predictions])
         rows = prediction_rows(list(frames), predictions, ground_truth) if index in in_sheets | in_strips else {}
         if index in in_sheets:
-            write_grid_image(out / "sheets", clip, rows)
+            write_grid_image(out / f"sheets{suffix}", clip, rows)
         if index in in_strips:
-            write_row_images(out / "strips", dataset.data, clip, rows)
+            write_row_images(out / f"strips{suffix}", dataset.data, clip, rows)
 
     return save_clip
+
+
+def recorder_callback(recorder: RobustnessRecorder, run: Run) -> ClipCallback:
+    """A callback for `evaluate` that records what robustness.json needs; masks have no probabilities."""
+
+    def on_clip(index: int, frames: np.ndarray, predictions: list[Prediction], ground_truth: np.ndarray) -> None:
+        masks = np.stack([prediction.mask for prediction in predictions[: len(ground_truth)]])
+        recorder.add(run, index, masks, ground_truth)
+
+    return on_clip
 
 
 def prepare_folder(out: Path, options: Options) -> None:
@@ -171,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--strips", type=NON_NEGATIVE_INT, default=0, metavar="N", help="save images of N clips for the study's page"
     )
     parser.add_argument("--masks", action="store_true", help="save every predicted mask as PNG")
+    add_audio_arguments(parser)
     options, namespace = parse_options(parser, Options, argv)
     stem = Path(str(namespace.config[-1])).stem if namespace.config else f"{options.data.benchmark}_{options.method}"
     published = "_published" if options.fidelity == "published" else ""
@@ -180,25 +197,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = open_split(options, method)
     if accelerator.is_main_process:
         prepare_folder(out, options)
-    images = (namespace.sheets, namespace.strips, namespace.masks)
-    on_clip = image_writer(dataset, out, *images) if any(images) else None
-    begin = time.perf_counter()
-    metrics = evaluate(method, dataset, accelerator, options.run.batch_size, options.data.num_workers, on_clip)
-    if not accelerator.is_main_process:
-        return 0
-    result = metrics.result(options.metric_batch)
-    write_per_frame(out / "per_frame.csv", metrics, dataset.clips)
-    write_metrics(
-        out / "metrics.json",
-        result,
-        method=options.method,
-        fidelity=options.fidelity,
-        split=options.data.split,
-        audio="original",
-        seconds=round(time.perf_counter() - begin, 3),
-        checkpoints={str(path): sha256(path) for path in options.checkpoint_files()},
-    )
-    print(f"{out} · {options.method}, {options.fidelity}, {options.data.split}, {format_metrics(result)}")
+    checkpoints = {str(path): sha256(path) for path in options.checkpoint_files()}
+
+    def evaluate_run(run: Run, suffix: str, recorder: RobustnessRecorder | None) -> None:
+        original, begin = run[0] == "original", time.perf_counter()
+        suffix = "" if original else suffix
+        images = (namespace.sheets, namespace.strips if original else 0, namespace.masks)
+        callbacks = [image_writer(dataset, out, suffix, *images)] if any(images) else []
+        callbacks += [recorder_callback(recorder, run)] if recorder else []
+        metrics = evaluate(
+            method, dataset, accelerator, options.run.batch_size, options.data.num_workers, call_all(callbacks)
+        )
+        if not accelerator.is_main_process:
+            return
+        result = metrics.result(options.metric_batch)
+        write_per_frame(out / f"per_frame{suffix}.csv", metrics, dataset.clips)
+        write_metrics(
+            out / f"metrics{suffix}.json",
+            result,
+            method=options.method,
+            fidelity=options.fidelity,
+            split=options.data.split,
+            audio=run[0],
+            audio_seed=run[1],
+            seconds=round(time.perf_counter() - begin, 3),
+            checkpoints=checkpoints,
+        )
+        title = ", ".join((options.method, options.fidelity, options.data.split, *(() if original else (run[0],))))
+        print(f"{out} · {title}, {format_metrics(result)}")
+
+    evaluate_conditions(dataset, namespace, options.data.split, out, accelerator, evaluate_run)
     return 0
 
 

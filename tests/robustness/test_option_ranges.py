@@ -18,7 +18,18 @@ from utils.option_ranges import MAX_INT, Range, bounded_number, range_of
 from zero_shot.options import Options as ZeroShot
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = (".", "avsbench_data", "benchmarks", "pretrained", "study", "supervised", "synthetic", "utils", "zero_shot")
+PACKAGES = (
+    ".",
+    "avsbench_data",
+    "benchmarks",
+    "pretrained",
+    "scoring",
+    "study",
+    "supervised",
+    "synthetic",
+    "utils",
+    "zero_shot",
+)
 FILES = [path for package in PACKAGES for path in sorted((REPOSITORY / package).glob("*.py"))]
 COMMANDS = [
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)

@@ -93,10 +93,10 @@ def test_a_row_stands_for_several_jobs(tmp_path: Path) -> None:
     assert (train.epochs, train.batch_size, train.lr, train.seed) == (4, 3, 0.001, 0)
     assert first.options.data.fraction == first.fraction == 0.2
     assert [row.table for row in first.rows] == ["fusion", "fraction"]
-    training, original, shuffled = first.commands(Path("R"))
+    training, evaluation = first.commands(Path("R"))
     assert training[:3] == ["python", "-m", "supervised.train"] and training[-2:] == ["--out", "R/" + first.name]
-    assert original[-2:] == ["--strips", "2"] and shuffled[-2:] == ["--audio", "shuffled"]
-    assert original[3:5] == ["--run-dir", "R/" + first.name]  # torchrun claims --run
+    assert evaluation[3:5] == ["--run-dir", "R/" + first.name]  # torchrun claims --run
+    assert evaluation[5:] == ["--strips", "2", "--audio", "original", "shuffled", "--audio-seeds", "0"]
 
 
 def test_data_of_the_command_line_replace_the_files(tmp_path: Path) -> None:
@@ -124,7 +124,9 @@ def test_long_options_survive_the_command_line(tmp_path: Path) -> None:
         ({"rows": [{**FPN, "tables": {"fusions": "x"}}]}, "tables: no table 'fusions'; choose from zero_shot, tpavi"),
         ({"rows": [{**HEAT, "fidelities": ["true"]}]}, "field fidelities"),
         ({"rows": [{**HEAT, "benchmarks": ["s5"]}]}, "field benchmarks"),
-        ({"rows": [{**HEAT, "audio": ["shuffled"]}]}, "seeds, fractions and audio are of supervised rows"),
+        ({"rows": [{**HEAT, "seeds": [1]}]}, "seeds and fractions are of supervised rows"),
+        ({"audio": []}, "audio and audio_seeds must not be empty"),
+        ({"rows": [{**HEAT, "audio": ["quiet"]}]}, "field audio"),
         ({"rows": [{**FPN, "audio": ["real"]}]}, "field audio"),
         ({"rows": [{**FPN, "fractions": [0]}]}, "fractions is 0"),
         ({"rows": [HEAT, HEAT]}, "give one of them another `name`"),

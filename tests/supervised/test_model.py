@@ -16,14 +16,12 @@ from timm.layers import DropPath
 from torch import nn
 
 from supervised import evaluate, train, trainer
-from supervised.data import SupervisedDataset, other_clip
 from supervised.distributed import StochasticDepth, loss_scale, rank_slice, set_num_videos, shuffled_batches
 from supervised.model import AVSModel
 from supervised.options import Options
 from utils import results
 from utils.config import from_yaml, to_yaml
 from utils.files import sha256
-from utils.layout import AVSBench
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "supervised" / "configs"
@@ -78,22 +76,44 @@ def test_train_then_evaluate(
 
 
 def test_audio_conditions(composed: Path, tmp_path: Path) -> None:
-    data = AVSBench(composed / "Single-source", "s4")
-    original = SupervisedDataset(data, "test", "original")
-    silent = SupervisedDataset(data, "test", "silent")
-    shuffled = SupervisedDataset(data, "test", "shuffled")
-    log_mels = [original[i]["log_mel"] for i in range(len(original))]
-    sources = [other_clip(shuffled, i) for i in range(len(shuffled))]
-    assert all(original.clips[a].category != original.clips[b].category for a, b in enumerate(sources))
-    for i, source in enumerate(sources):
-        assert torch.equal(shuffled[i]["log_mel"], log_mels[source])
-        assert torch.equal(shuffled[i]["frames"], original[i]["frames"])
-        assert (silent[i]["log_mel"] == torch.tensor(np.log(0.01)).float()).all()
     run = tmp_path / "run"
     assert train.main(arguments(composed, run, "--train.epochs", "1")) == 0
-    for audio in ("silent", "shuffled"):
-        assert evaluate.main(["--run-dir", str(run), "--audio", audio]) == 0
+    words = ["--audio", "silent", "noise", "shuffled", "mixed", "--audio-seeds", "0", "1"]
+    assert evaluate.main(["--run-dir", str(run), *words]) == 0
+    original = read(run)
+    for audio in ("silent", "noise", "shuffled", "mixed"):
         assert read(run, f"metrics_test_{audio}.json")["audio"] == audio
+    assert read(run, "metrics_test_noise_seed1.json")["audio_seed"] == 1
+    content = read(run, "robustness.json")
+    assert content["m_j"] == pytest.approx(original["m_j"], abs=1e-6)
+    conditions = content["conditions"]
+    assert list(conditions) == ["original", "silent", "noise", "shuffled", "mixed"]
+    for name, values in conditions.items():
+        if name != "original":
+            same = read(run, f"metrics_test_{name}.json")["m_j"]
+            low, high = values["range"]["MJ_same"]
+            assert low - 1e-6 <= same <= high + 1e-6
+            assert values["seeds"] == ([0] if name == "silent" else [0, 1]) and values["dropped_clips"][0] == 0
+            assert values["mean"]["drop"] == pytest.approx(content["m_j"] - values["mean"]["MJ_same"], abs=1e-6)
+            assert ("FPR" in values["mean"]) == (name != "mixed")
+        assert values["sweep"] == sorted(values["sweep"], reverse=True) and len(values["sweep"]) == 9
+    areas = [conditions[name]["mean"]["pIA"] for name in ("silent", "noise", "shuffled")]
+    quiet, m_j = 1 - np.mean(areas), content["m_j"]
+    assert content["H"] == pytest.approx(2 * m_j * quiet / (m_j + quiet))
+    frames = pd.read_csv(run / "robustness_per_frame.csv")
+    assert len(frames) == original["frames"] * (1 + 1 + 2 + 2 + 2)
+    assert (frames[frames["audio"] == "original"]["agree"] == 1).all()
+
+
+def test_a_model_without_audio_is_the_same_under_every_condition(composed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["--train.epochs", "1", "--model.attention", "vv"]
+    assert train.main(arguments(composed, run, *words)) == 0
+    assert evaluate.main(["--run-dir", str(run), "--audio", "silent", "noise", "shuffled"]) == 0
+    content = read(run, "robustness.json")
+    for name in ("silent", "noise", "shuffled"):
+        mean = content["conditions"][name]["mean"]
+        assert (mean["agree"], mean["keep"], mean["drop"]) == (1, 1, 0) and mean["pIA"] == content["pIA"]
 
 
 def test_random_vggish_depends_on_its_input() -> None:

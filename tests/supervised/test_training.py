@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from models.audioclip_segmentor import AudioCLIPSegmentor
 from supervised import optim, train
-from supervised.data import AudioCondition, extract_audio_features, open_dataset
+from supervised.data import NEGATIVE_KINDS, extract_audio_features, open_dataset
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
 from supervised.options import ModelOptions, Options, TrainOptions, VGGishOptions
 from tests.helpers.tiny_checkpoints import SIZES, arguments, clip, folder, options
 from utils.cli import InputError
 from utils.config import from_yaml
+from utils.sound_conditions import AudioCondition
 
 __all__ = ["folder"]  # a fixture
 
@@ -378,7 +379,8 @@ def test_precomputed_features_are_those_of_the_tower(composed: Path, folder: Pat
     assert torch.equal(clips[1]["audio_features"], features[1]) and "waveform" not in clips[1]
     conditions: tuple[AudioCondition, ...] = ("silent", "shuffled")
     for condition in conditions:
-        other_clips = open_dataset(asked.data, model.inputs, "val", condition=condition)
+        other_clips = open_dataset(asked.data, model.inputs, "val")
+        other_clips.set_sound(condition)
         other = extract_audio_features(model, other_clips, Accelerator(cpu=True), cache=tmp_path)
         assert not torch.equal(other, features)
         same = torch.equal(other.flatten(1).sort(0)[0].sum(0), features.flatten(1).sort(0)[0].sum(0))
@@ -387,3 +389,49 @@ def test_precomputed_features_are_those_of_the_tower(composed: Path, folder: Pat
     assert not trained.audio_is_static and not AVSModel(options(folder), "published").audio_is_static
     assert AVSModel(options(folder, audio="vggish"), "published").audio_is_static
     assert not AVSModel(options(folder, fusion="none")).audio_is_static
+
+
+def test_negatives_have_another_sound_and_an_empty_mask(composed: Path, folder: Path) -> None:
+    """The same ones with and without precomputed features, in any order, and others in the next epoch."""
+    model = AVSModel(options(folder))
+    model.load_pretrained()
+    asked = Options()
+    asked.data.root, asked.data.audio_repeats, asked.data.image_size = composed / "Single-source", 1, 32
+    clips, plain = (open_dataset(asked.data, model.inputs, "train") for _ in range(2))
+    clips.use_negatives(0.6, seed=3)
+    kinds = {}
+    for epoch in range(12):
+        clips.set_epoch(epoch)
+        kinds[epoch] = [clips.condition_of(index) for index in range(len(clips))]
+    drawn = list(itertools.chain(*kinds.values()))
+    assert {*NEGATIVE_KINDS, "original"} == set(drawn) and kinds[0] != kinds[1]
+    assert 1 - drawn.count("original") / len(drawn) == pytest.approx(0.6, abs=0.15)
+    clips.set_epoch(0)
+    assert [clips.condition_of(index) for index in reversed(range(len(clips)))] == kinds[0][::-1]
+    for index, kind in enumerate(kinds[0]):
+        item, before = clips[index], plain[index]
+        assert torch.equal(item["frames"], before["frames"])
+        assert torch.equal(item["waveform"], before["waveform"]) == (kind == "original")
+        assert item["masks"].any() == (kind == "original") and before["masks"].any()
+        if kind == "silent":
+            assert not item["waveform"].any()
+
+
+def test_training_with_negatives_is_the_same_with_precomputed_features(
+    composed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--train.negatives", "0.5", "--train.epochs", "2"]
+    assert train.main(arguments(composed, folder, tmp_path / "one", *words)) == 0
+    monkeypatch.setattr(AVSModel, "audio_is_static", property(lambda self: False))
+    assert train.main(arguments(composed, folder, tmp_path / "two", *words)) == 0
+    ones, others = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
+    for name, value in ones.items():
+        torch.testing.assert_close(others[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("more", ["--model.fpn.fusion none", "--model.segmentor tpavi --loss.distance kl"])
+def test_negatives_need_audio_and_no_avm_loss(
+    composed: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str
+) -> None:
+    assert train.main(arguments(composed, folder, tmp_path / "run", "--train.negatives", "0.5", *more.split())) == 1
+    assert "train.negatives needs a model with audio" in capsys.readouterr().err

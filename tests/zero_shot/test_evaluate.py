@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+import score
 from models.audioclip import AudioCLIP
 from models.registry import create_model
 from synthetic.random_grounding import save_clap, save_detector
@@ -263,3 +264,33 @@ def test_a_clip_without_audio_is_named(benchmark_copy: Path, tmp_path: Path, cap
     root = ["--data.root", str(data.root), "--data.num_workers", "0", "--run.use_cache", "false"]
     assert evaluate.main([*root, *MINI, "--method", "heatmap", "--out", str(tmp_path / "run")]) == 1
     assert data.split("test")[0].name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["foreground", "heatmap"])
+def test_sound_conditions(composed: Path, tmp_path: Path, method: str) -> None:
+    """The whole frame is a fixed point; a similarity map follows the sound."""
+    words = ["--method", method, "--audio", "silent", "noise", "shuffled", "--audio-seeds", "0", "1", "--masks"]
+    found = run(composed, tmp_path / "run", *words)
+    content = json.loads((tmp_path / "run" / "robustness.json").read_text())
+    assert content["m_j"] == pytest.approx(found["m_j"], abs=1e-6)
+    for name, values in content["conditions"].items():
+        suffix = "" if name == "original" else f"_test_{name}"
+        metrics = json.loads((tmp_path / "run" / f"metrics{suffix}.json").read_text())
+        assert metrics["audio"] == name and values["sweep"] is None
+        assert len(list((tmp_path / "run" / f"masks{suffix}").rglob("*.png"))) == found["frames"]
+        if name == "original":
+            continue
+        mean = values["mean"]
+        assert values["seeds"] == ([0] if name == "silent" else [0, 1])
+        if method == "foreground":
+            assert (mean["pIA"], mean["agree"], mean["drop"], mean["S_null"]) == (1, 1, 0, 1)
+            assert mean["AUC_N"] == pytest.approx(0.025)
+        else:
+            assert mean["agree"] < 0.9 and mean["pIA"] < 1
+    # And score.py measures the same from the masks that were saved.
+    words = ["--benchmark", "s4", "--root", str(composed / "Single-source"), "--out", str(tmp_path / "score")]
+    masks = ["--masks", str(tmp_path / "run" / "masks_test_silent"), "--original", str(tmp_path / "run" / "masks")]
+    assert score.main([*words, *masks, "--audio-condition", "silent", "--names", "ours"]) == 0
+    (ours,) = json.loads((tmp_path / "score" / "scores.json").read_text())["models"].values()
+    for name, value in content["conditions"]["silent"]["mean"].items():
+        assert ours[name] == pytest.approx(value, abs=1e-9), name
