@@ -24,9 +24,9 @@ from supervised.optim import build_optimizer
 from supervised.options import FPNOptions, ModelOptions, TrainOptions, VGGishOptions
 from utils.device import to_channels_last
 from zero_shot.options import ProposalOptions
+from zero_shot.segmenters.proposals import generate_proposals
 from zero_shot.segmenters.sam import SamSegmenter
 from zero_shot.segmenters.sam_encoder import compiled_block, encode, encode_block
-from zero_shot.segmenters.sam_proposals import generate_proposals
 
 Step = Callable[[], Tensor]  # does the work once; what it gives must not depend on the form
 EVERYTHING = ProposalOptions(8, -1e9, 0.0, 1.0, 1.0)

@@ -26,6 +26,7 @@ MODULES = [
     "benchmarks.attention",
     "benchmarks.data",
     "benchmarks.scoring",
+    "benchmarks.segmenters",
     "benchmarks.segmentors",
     "benchmarks.studies",
     "benchmarks.zero_shot",

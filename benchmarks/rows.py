@@ -6,6 +6,7 @@ from benchmarks.harness import Row
 
 DATA, SEGMENTORS = "benchmarks.data:", "benchmarks.segmentors:"
 ATTENTION = "benchmarks.attention:"
+SEGMENTERS = "benchmarks.segmenters:"
 ZERO_SHOT, STUDIES = "benchmarks.zero_shot:", "benchmarks.studies:"
 CLIPS, TINY_CLIPS = {"count": 48}, {"count": 4}
 
@@ -88,6 +89,35 @@ def _proposals(model: str, side: int, **more: Any) -> Row:
         prepare=ZERO_SHOT + "iou_threshold",
         **{"tolerance": 1e-3, "optimized_calls": 1, **more},
     )
+
+
+def _encode(network: str, name: str, cached: str) -> list[Row]:
+    """Rows of encoding and prompting a frame. cached: what the cache keeps of a frame."""
+    options, tiny = {"network": network}, {"network": network, "tiny": True}
+    size = f"a frame and a box, {name}, {cached} a frame in the cache"
+    common: dict[str, Any] = {"optimized_calls": 1, "slow": True}
+    bf16 = Row(
+        "segmenter in bf16",
+        size,
+        "the same in float32",
+        SEGMENTERS + "segment",
+        SEGMENTERS + "segment_bf16",
+        options,
+        tiny,
+        tolerance=0.2,
+        **common,
+    )
+    other = Row(
+        "segmenter, compared with SAM",
+        size,
+        "SAM ViT-B, 4.2 MB in the cache; outputs not compared",
+        SEGMENTERS + "segment_sam",
+        SEGMENTERS + "segment_cost",
+        options,
+        tiny,
+        **common,
+    )
+    return [bf16] if network == "vit_b" else [other, bf16]
 
 
 def _study(method: str, name: str, videos: int) -> list[Row]:
@@ -199,6 +229,20 @@ ROWS = [
     _proposals("mini", 32),
     _proposals("vit_b", 8, slow=True, reference_calls=0, optimized_calls=0),
     _proposals("vit_h", 32, slow=True, device="cuda"),
+    *_encode("vit_b", "SAM ViT-B", "4.2 MB"),
+    *_encode("sam2.1-hiera-tiny", "SAM 2.1 tiny", "8.4 MB"),
+    *_encode("edgetam", "EdgeTAM", "8.4 MB"),
+    Row(
+        "proposals without the encoder",
+        "a frame, SAM 2.1 tiny, 8 points per side",
+        "transformers' mask decoder, in batches",
+        SEGMENTERS + "proposals_batched",
+        SEGMENTERS + "proposals_fast",
+        {"network": "sam2.1-hiera-tiny"},
+        {"network": "sam2.1-hiera-tiny", "tiny": True},
+        tolerance=1e-3,
+        slow=True,
+    ),
     *_study("no_prompt", "No-Prompt", 1),
     *_study("point", "Point-Prompt local", 2),
 ]

@@ -15,8 +15,8 @@ from reference.random_sam import MINI, random_sam
 from zero_shot.encoders.audioclip import SAMPLE_RATE
 from zero_shot.options import ProposalOptions
 from zero_shot.prompts import peak_points
+from zero_shot.segmenters.proposals import generate_proposals
 from zero_shot.segmenters.sam import SamSegmenter
-from zero_shot.segmenters.sam_proposals import generate_proposals
 from zero_shot.similarity import similarity_map
 
 STABILITY = 0.5  # stability_score_thresh: masks of random weights are less stable than those of trained ones
@@ -138,6 +138,6 @@ def proposals_reference(model: str, side: int, threshold: float, device: str = "
 
 
 def proposals_optimized(model: str, side: int, threshold: float, device: str = "cpu") -> Work:
-    """zero_shot.segmenters.sam_proposals, without a cache."""
+    """zero_shot.segmenters.proposals, without a cache."""
     segmenter = SamSegmenter(_sam(model, device))
     return lambda: _records(generate_proposals(segmenter, [_frame(1)], _proposals(side, threshold))[0])

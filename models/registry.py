@@ -37,6 +37,9 @@ class Checkpoint:
     name: str
     file: str | None
     url: str | None
+    hub: str = ""
+    revision: str = ""
+    gated: bool = False
     instructions: str = ""
     size: int | None = None
     sha256: str = ""
@@ -83,7 +86,7 @@ def find_weights(weights: str | Path, small: str = "") -> Path | None:
     """The path of a checkpoint given by name or path, whether it exists or not; None for "random".
 
     Args:
-        weights: a name in pretrained/checkpoints.yaml, "mini", "random", or a path.
+        weights: a name in pretrained/checkpoints.yaml or its repository on the hub, "mini", "random", or a path.
         small: name of the network in a folder of small weights ("audioclip" or "sam"), to which "mini" and the path of
             such a folder refer.
 
@@ -97,7 +100,7 @@ def find_weights(weights: str | Path, small: str = "") -> Path | None:
             raise InputError("mini: this network has no small weights")
         return MINI_DIR / f"{small}.safetensors"
     for checkpoint in list_checkpoints():
-        if checkpoint.name == str(weights) and checkpoint.file:
+        if str(weights) in (checkpoint.name, checkpoint.hub) and checkpoint.file:
             return weights_dir() / checkpoint.file
     path = Path(weights).expanduser()
     if small and (path.is_dir() or (path / f"{small}.json").is_file()):
@@ -127,13 +130,17 @@ def require_weights(path: Path) -> None:
 
 
 def command_for(path: Path) -> str:
-    """The command that downloads a public checkpoint, or trains small weights; empty if there is none."""
+    """The command that downloads a public checkpoint (a file, or a folder or a file in it), or trains small weights.
+
+    Empty if there is none.
+    """
     if is_small_weights(path):
         return f"python -m synthetic.train {path.stem} --out {path.parent}"
     for checkpoint in list_checkpoints():
-        if checkpoint.file == path.name and checkpoint.url:
-            folder = "" if path.parent.resolve() == weights_dir().resolve() else f" --to {path.parent}"
-            return f"python -m pretrained.download {checkpoint.name}{folder}"
+        for found in (path, path.parent) if checkpoint.hub else (path,):  # a folder, or a file in it
+            if checkpoint.file == found.name and (checkpoint.url or checkpoint.hub):
+                folder = "" if found.parent.resolve() == weights_dir().resolve() else f" --to {found.parent}"
+                return f"python -m pretrained.download {checkpoint.name}{folder}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Download the public checkpoints of the study, or check those that were obtained otherwise.
+"""Download public checkpoints, or check those that were obtained otherwise.
 
     python -m pretrained.download NAME ...         these files, by the names that --list shows, or by file name
     python -m pretrained.download --all            every file that a configuration of the study needs
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.registry import Checkpoint, list_checkpoints, weights_dir
+from pretrained.hub import check_repository, download_repository
 from utils.cli import InputError, Parser, cli_entry
 from utils.files import sha256
 from utils.http_download import download_url
@@ -71,10 +72,10 @@ def check_file(checkpoint: Checkpoint, folder: Path) -> DownloadResult:
         return DownloadResult("manual", checkpoint.instructions)
     path = folder / checkpoint.file
     if path.is_dir():
-        return DownloadResult("unverified", "a folder, for which no checksums are published")
+        return DownloadResult(*check_repository(checkpoint, path))
     if not path.is_file():
         command = f"python -m pretrained.download {checkpoint.name}"
-        return DownloadResult("missing", checkpoint.instructions if checkpoint.url is None else command)
+        return DownloadResult("missing", command if checkpoint.url or checkpoint.hub else checkpoint.instructions)
     if reason := validation_error(checkpoint, path):
         return DownloadResult("wrong", f"{reason}; delete it and download it again")
     if not checkpoint.digest:
@@ -84,17 +85,21 @@ def check_file(checkpoint: Checkpoint, folder: Path) -> DownloadResult:
 
 
 def download_file(checkpoint: Checkpoint, folder: Path) -> DownloadResult:
-    """Download a file into `folder` unless it exists; an existing file is checked.
+    """Download a file, or a folder from the hub, into `folder` unless it exists; what exists is checked.
 
     Raises:
         InputError: if it cannot be downloaded or what arrived is not the published file.
         OSError: if the server cannot be reached or the file cannot be written.
     """
-    if checkpoint.url is None or checkpoint.file is None:
+    if checkpoint.file is None or not (checkpoint.url or checkpoint.hub):
         raise InputError(f"cannot be downloaded by a program: {checkpoint.instructions}")
     path = folder / checkpoint.file
     if path.exists():
         return check_file(checkpoint, folder)
+    if checkpoint.url is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(path.with_name(f".{path.name}.lock"), f"downloads {path.name}"):
+            return DownloadResult("downloaded", download_repository(checkpoint, path))
     partial = path.with_name(f"{path.name}.partial")
     with exclusive_lock(path.with_name(f".{path.name}.lock"), f"downloads {path.name}"):
         if not checkpoint.digest:
@@ -125,6 +130,7 @@ def format_list(checkpoints: Sequence[Checkpoint]) -> str:
     def line(checkpoint: Checkpoint) -> str:
         size = "" if checkpoint.size is None else f"{checkpoint.size / 1e6:.1f} MB"
         used_by = "; ".join(checkpoint.used_by) or "not needed"
+        used_by += " (gated)" if checkpoint.gated else ""
         return f"{checkpoint.name:20} {checkpoint.file or '(folder)':33} {size:>9}  {used_by}"
 
     return "\n".join(map(line, checkpoints))

@@ -103,7 +103,8 @@ def _how_to_get(path: Path) -> MissingRequirement:
     """A checkpoint file that does not exist."""
     command = command_for(path)
     if command and not is_small_weights(path):
-        return MissingRequirement(checkpoint_name(path), command)
+        of_folder = checkpoint_name(path) == str(path)  # a file of a folder, which has the name
+        return MissingRequirement(path.parent.name if of_folder else checkpoint_name(path), command)
     if path.parent.parent.name == "tiny":
         return MissingRequirement(f"tiny {path.parent.name}", "python -m synthetic.random_grounding")
     if path.parent.name == "mini":

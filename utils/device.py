@@ -9,6 +9,7 @@ from utils.cli import InputError
 from utils.option_ranges import DeviceName
 
 Precision = Literal["fp32", "tf32", "bf16"]
+CPU_BATCH_BYTES = 128 * 2**20  # larger batches are no faster on a CPU, because they exceed its caches
 CPU_MEMORY = 2 * 2**30  # bytes that one step may use on a CPU
 FREE_MEMORY_FRACTION = 0.5  # of a GPU: estimates of a batch's memory do not include the kernels' workspace
 
@@ -42,6 +43,12 @@ def free_memory(device: torch.device) -> int:
     # PyTorch reuses the memory that it has freed.
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(FREE_MEMORY_FRACTION * (free + cached))
+
+
+def items_per_batch(device: torch.device, memory: int, floats_per_item: int) -> int:
+    """How many items of so many float32 numbers fit into three quarters of `memory` bytes, at least one."""
+    budget = min(memory, CPU_BATCH_BYTES) if device.type == "cpu" else memory
+    return max(1, budget * 3 // 4 // (4 * floats_per_item))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -1,15 +1,11 @@
 """The networks of a zero-shot method, each built from the options on request."""
 
-from pathlib import Path
-
 import torch
 
-from models.registry import find_weights
-from utils.cli import InputError
 from zero_shot.detectors.grounding_dino import GroundingDinoDetector
 from zero_shot.encoders import ENCODERS, AudioVisualEncoder
 from zero_shot.encoders.clap import ClapClassifier
-from zero_shot.options import Options
+from zero_shot.options import Options, find_folder
 from zero_shot.segmenters import SEGMENTERS, Segmenter
 
 
@@ -34,19 +30,8 @@ class Components:
     def classifier(self) -> ClapClassifier:
         """The network that assigns labels to audio."""
         options = self.options.grounding
-        return ClapClassifier(_folder(options.clap), options.labels, self.device)
+        return ClapClassifier(find_folder(options.clap), options.labels, self.device)
 
     def detector(self) -> GroundingDinoDetector:
         """The network that detects boxes for labels."""
-        return GroundingDinoDetector(_folder(self.options.grounding.detector), self.device)
-
-
-def _folder(weights: str) -> Path:
-    """The folder that a name or a path stands for."""
-    folder = find_weights(weights)
-    if folder is None:
-        raise InputError(
-            "random: grounding.clap and grounding.detector name folders; python -m "
-            "synthetic.random_grounding makes random ones"
-        )
-    return folder
+        return GroundingDinoDetector(find_folder(self.options.grounding.detector), self.device)

@@ -33,7 +33,15 @@ from zero_shot.demo_folder import (
     resume,
     write_record,
 )
-from zero_shot.demo_notes import SMALL_WEIGHTS_NOTE, card_stride, collect_notes, summary, uses_small_weights
+from zero_shot.demo_notes import (
+    SMALL_WEIGHTS_NOTE,
+    card_stride,
+    collect_notes,
+    describe_certainty,
+    models_used,
+    summary,
+    uses_small_weights,
+)
 from zero_shot.figures import heatmap_image, prompt_image, resize_mask
 from zero_shot.methods import Prediction, ZeroShotMethod
 from zero_shot.options import Options
@@ -86,16 +94,25 @@ def run(
     with exclusive_lock(out / ".lock", "makes a demo here"):
         check_folder(out, video, digest)  # again: another process may have changed it in the meantime
         total = video.num_frames if outputs.mask_rate == "frame" else video.num_seconds
-        records = resume(out, description, options.run.batch_size, total)
+        records = resume(out, description, options.window, total)
         notes = finished_notes(out) if len(records) == total else None
         if notes is None:
             write_text(out / "config.yaml", to_yaml(options))
             if len(records) < total:
-                add_masks(method, video, out, records, outputs, options.run.batch_size)
+                add_masks(method, video, out, records, outputs, options)
             write_overlay(video, out, outputs)
             notes = collect_notes(video, options, outputs, records, out)
             page = out / "index.html"
-            write_page(page, video, records, notes, outputs, configuration=to_yaml(options), small_weights=small)
+            write_page(
+                page,
+                video,
+                records,
+                notes,
+                outputs,
+                models=models_used(options),
+                configuration=to_yaml(options),
+                small_weights=small,
+            )
             write_record(out, description, duration=video.duration, masks=len(records), notes=notes)
     print(summary(video, records, notes, outputs, out / "index.html"))
 
@@ -106,7 +123,7 @@ def add_masks(
     out: Path,
     records: list[MaskRecord],
     outputs: DemoOutputs,
-    batch_size: int,
+    options: Options,
 ) -> None:
     """Predict and save the masks that `records` lacks, and append them to it and to the list on disk."""
     stride = card_stride(video)
@@ -116,7 +133,7 @@ def add_masks(
         tqdm(total=total, initial=len(records), desc="masks", unit="mask", **progress_bar_options()) as bar,
         (out / MASK_LIST).open("a", encoding="utf-8") as mask_list,
     ):
-        for frame, prediction in predict_batches(method, frames, batch_size):
+        for frame, prediction in predict_windows(method, frames, options.run.batch_size, options.window):
             record = save_mask(out, video, frame, prediction)
             save_requested_images(out, frame, prediction, outputs)
             if frame.on_page and frame.second % stride == 0:
@@ -145,16 +162,26 @@ def iterate_frames(
             yield DemoFrame(index + 1, second, on_page, resize_frame(rgb), image, audio)
 
 
-def predict_batches(
-    method: ZeroShotMethod, frames: Iterator[DemoFrame], batch_size: int
+def predict_windows(
+    method: ZeroShotMethod, frames: Iterator[DemoFrame], batch_size: int, window: int
 ) -> Iterator[tuple[DemoFrame, Prediction | None]]:
-    """Each frame with its prediction; None if its second is silent."""
-    while batch := list(islice(frames, batch_size)):
-        audio = [frame.audio for frame in batch if frame.audio is not None]
-        images = [frame.frame for frame in batch if frame.audio is not None]
-        predictions = iter(method.predict(images, torch.from_numpy(np.stack(audio))) if audio else [])
-        for frame in batch:
-            yield frame, None if frame.audio is None else next(predictions)
+    """Each frame with its prediction; None if its second is silent.
+
+    Args:
+        method: predicts, and tracks within a window.
+        frames: in order.
+        batch_size: frames predicted at once.
+        window: frames held at once.
+    """
+    while part := list(islice(frames, window)):
+        predictions: list[Prediction | None] = []
+        for start in range(0, len(part), batch_size):
+            batch = part[start : start + batch_size]
+            audio = [frame.audio for frame in batch if frame.audio is not None]
+            images = [frame.frame for frame in batch if frame.audio is not None]
+            found = iter(method.predict(images, torch.from_numpy(np.stack(audio))) if audio else [])
+            predictions += [None if frame.audio is None else next(found) for frame in batch]
+        yield from zip(part, method.track([frame.frame for frame in part], predictions), strict=True)
 
 
 def save_mask(out: Path, video: VideoInfo, frame: DemoFrame, prediction: Prediction | None) -> MaskRecord:
@@ -162,8 +189,11 @@ def save_mask(out: Path, video: VideoInfo, frame: DemoFrame, prediction: Predict
     size = (video.height, video.width)
     mask = np.zeros(size, bool) if prediction is None else resize_mask(prediction.mask, size)
     write_bytes(out / "masks" / f"{frame.number:06d}.png", png_bytes(mask.astype(np.uint8) * 255))
-    labels = prediction.labels if prediction else ()
-    return MaskRecord(frame.number, frame.second, prediction is None, float(mask.mean()), labels)
+    record = MaskRecord(frame.number, frame.second, prediction is None, float(mask.mean()))
+    if prediction:
+        record.labels = prediction.labels
+        record.certain = describe_certainty(prediction)
+    return record
 
 
 def save_requested_images(out: Path, frame: DemoFrame, prediction: Prediction | None, outputs: DemoOutputs) -> None:

@@ -55,7 +55,8 @@ class MaskRecord:
         second: of the frame, from 0.
         silent: whether this second is silent, so that the mask is empty.
         area: fraction of the frame that the mask covers, 0 to 1.
-        labels: what box_prompt classified the audio as.
+        labels: what the method classified the audio as.
+        certain: how certain the mask is, in words; empty if nothing is known.
         images: paths relative to the page by view (frame, heatmap, mask); empty if the page does not show this frame.
     """
 
@@ -64,6 +65,7 @@ class MaskRecord:
     silent: bool
     area: float
     labels: Sequence[str] = ()
+    certain: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -124,7 +126,7 @@ def check_folder(out: Path, video: VideoInfo, digest: str) -> None:
         raise InputError(f"{out}: contains the demo of another video ({owner[0]}); choose another --out")
 
 
-def resume(out: Path, description: Mapping[str, Any], batch_size: int, total: int) -> list[MaskRecord]:
+def resume(out: Path, description: Mapping[str, Any], window: int, total: int) -> list[MaskRecord]:
     """Prepare a folder that `check_folder` accepts.
 
     If the description differs, everything in the folder is removed, with a message. If masks are missing, the page and
@@ -133,7 +135,8 @@ def resume(out: Path, description: Mapping[str, Any], batch_size: int, total: in
     Args:
         out: the folder.
         description: by `describe`.
-        batch_size: frames in a batch; incomplete batches are predicted again, because rounding depends on the batch.
+        window: masks that are predicted together; incomplete windows are predicted again, because masks depend on their
+            window by tracking, or by rounding.
         total: number of masks of the complete demo.
 
     Returns:
@@ -145,7 +148,7 @@ def resume(out: Path, description: Mapping[str, Any], batch_size: int, total: in
     if differing and before:
         print(f"{printable(out)} contains a demo of this video with another {', '.join(differing)}; it is overwritten")
     kept = [] if differing else _read_mask_list(out)
-    kept = kept if len(kept) == total else kept[: len(kept) // batch_size * batch_size]
+    kept = kept if len(kept) == total else kept[: len(kept) // window * window]
     if differing:
         # In this order: a mask without its line does not count, so an interruption between the steps does no harm.
         (out / MASK_LIST).unlink(missing_ok=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 from models.registry import MINI_DIR
 from utils.video_info import VideoInfo
 from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable
-from zero_shot.options import RECOMMENDED_CONFIG, Options
+from zero_shot.methods import Prediction
+from zero_shot.options import BASELINES, RECOMMENDED_CONFIG, Options
 
 MAX_CARDS = 600  # seconds shown on the page; of longer videos every n-th second is shown
 SMALL_WEIGHTS_NOTE = (
@@ -26,6 +27,34 @@ def card_stride(video: VideoInfo) -> int:
     return -(-video.num_seconds // MAX_CARDS)
 
 
+def models_used(options: Options) -> list[str]:
+    """The networks that speak in a demo: what each of them does, and the name or path of its weights."""
+    found = []
+    if options.method == "box_prompt":
+        found += [f"labels of the audio: CLAP ({options.grounding.clap})"]
+        found += [f"boxes: GroundingDINO ({options.grounding.detector})"]
+    elif options.method not in BASELINES:
+        found += [f"audio and image: {options.encoder} ({options.audioclip.weights})"]
+    if options.method not in ("foreground", "heatmap"):
+        weights = options.sam.checkpoint if options.segmenter == "sam" else options.sam2.name(options.segmenter)
+        found += [f"masks: {options.segmenter} ({weights})"]
+    if options.track != "none":
+        weights = options.tracking.weights or options.sam2.name(options.segmenter)
+        found += [f"tracking, {options.track}: {weights}"]
+    return found
+
+
+def describe_certainty(prediction: Prediction) -> str:
+    """How certain a mask is, in words; empty if the method does not say."""
+    if not prediction.objects:
+        return ""
+    best = max(prediction.objects, key=lambda each: each.certainty)
+    name = f"“{best.label}”: " if best.label else ""
+    more = f", and {len(prediction.objects) - 1} more objects" if len(prediction.objects) > 1 else ""
+    carried = "" if prediction.pivot is None else ", carried here by tracking"
+    return f"{name}predicted IoU {best.predicted_iou:.2f} × audio {best.audio_score:.2f}{more}{carried}"
+
+
 def collect_notes(
     video: VideoInfo, options: Options, outputs: DemoOutputs, records: Sequence[MaskRecord], out: Path
 ) -> list[str]:
@@ -43,6 +72,8 @@ def collect_notes(
     empty = sum(not record.silent and record.area == 0 for record in records)
     if empty:
         reason = "no proposal was similar enough" if options.method == "no_prompt" else "there was no prompt for SAM"
+        if options.track != "none":
+            reason += ", or the audio does not agree with the object that was tracked"
         notes.append(f"{empty} of {len(records)} masks are empty although there is audio: {reason}.")
     for requested, folder, content in (
         (outputs.heatmaps, "heatmaps", "similarity map"),

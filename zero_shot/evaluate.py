@@ -108,7 +108,8 @@ def evaluate(
             predictions = method.predict(frames, audio)
             for video in range(videos):
                 index, masks = int(items["index"][video]), items["masks"][video]
-                of_video = predictions[video * seconds : (video + 1) * seconds]
+                clip = slice(video * seconds, (video + 1) * seconds)
+                of_video = method.track(frames[clip], predictions[clip])
                 predicted = torch.from_numpy(np.stack([prediction.mask for prediction in of_video])).float()
                 # S4 training clips are labeled in their first frame only.
                 metrics.add(index, predicted[: len(masks)], masks)
@@ -216,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             out / f"metrics{suffix}.json",
             result,
             method=options.method,
+            track=options.track,
             fidelity=options.fidelity,
             split=options.data.split,
             audio=run[0],

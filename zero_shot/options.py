@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.registry import find_weights, list_weights
+from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BenchmarkName, SoftMasks
 from utils.option_ranges import MAX_IMAGE_SIZE, MAX_WORKERS, DeviceName, bounded
@@ -14,7 +15,7 @@ MethodName = Literal[
     "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
 ]
 EncoderName = Literal["audioclip"]
-SegmenterName = Literal["sam"]
+SegmenterName = Literal["sam", "sam2", "edgetam", "sam3_tracker"]
 
 # Recommended with the public weights: No-Prompt compares audio and image embeddings, which is what AudioCLIP was
 # trained for, and needs no threshold on a similarity map.
@@ -22,7 +23,34 @@ RECOMMENDED_CONFIG = "zero_shot/configs/s4_no_prompt.yaml"
 BASELINES = ("foreground", "largest_proposal", "random_proposal")  # methods that use no audio
 
 RUNTIME_ONLY = ("data.num_workers", "run.batch_size", "run.memory_mib", "run.cache", "run.use_cache", "run.device")
-WEIGHTS = ("audioclip.weights", "sam.weights", "grounding.clap", "grounding.detector")  # compared by file content
+WEIGHTS = (
+    "audioclip.weights",
+    "sam.weights",
+    "sam2.weights",
+    "tracking.weights",
+    "grounding.clap",
+    "grounding.detector",
+)  # compared by file content
+
+
+SAM2_WEIGHTS = {"sam2": "sam2.1-hiera-tiny", "edgetam": "edgetam", "sam3_tracker": "sam3"}  # by segmenter
+
+
+def find_folder(weights: str) -> Path:
+    """The folder of a network of transformers, given by name or path, whether it exists or not.
+
+    Raises:
+        InputError: for "random", or a name of no checkpoint.
+    """
+    folder = find_weights(weights)
+    if folder is None:
+        raise InputError("random: networks of the transformers package are folders; name one, or a checkpoint")
+    return folder
+
+
+def folder_weights(folder: Path) -> list[Path]:
+    """The weights in a folder of transformers; model.safetensors if there are none."""
+    return sorted(folder.glob("*.safetensors")) or [folder / "model.safetensors"]
 
 
 @dataclass
@@ -76,10 +104,10 @@ class AudioCLIPOptions:
 
 @dataclass
 class SamOptions:
-    """Segment Anything.
+    """Segment Anything, and how every segmenter is prompted.
 
     Args:
-        model: vit_h is the study's; mini is the small SAM in this repository.
+        model: of segmenter sam; vit_h is the study's, mini is the small SAM in this repository.
         weights: a name in pretrained/checkpoints.yaml, "mini", "random", or the path of a checkpoint or of a folder of
             small weights (sam.json and sam.safetensors); default: the public checkpoint of the model.
         multimask: predict three masks for a point prompt and select one of them.
@@ -95,6 +123,27 @@ class SamOptions:
     def checkpoint(self) -> str:
         """The checkpoint's name or path: `weights`, or the public one of the model."""
         return self.weights or list_weights(f"sam_{self.model}")[0]
+
+
+@dataclass
+class Sam2Options:
+    """SAM 2.1, EdgeTAM or SAM 3's tracker, by the transformers package.
+
+    Args:
+        weights: a name in pretrained/checkpoints.yaml or its repository on the hub (once pretrained.download has
+            fetched it), or a folder that transformers' save_pretrained wrote; default: sam2.1-hiera-tiny, edgetam or
+            sam3, by the segmenter.
+    """
+
+    weights: str | None = None
+
+    def name(self, segmenter: str) -> str:
+        """The name or path of a segmenter's weights: `weights`, or its default."""
+        return self.weights or SAM2_WEIGHTS[segmenter]
+
+    def folder(self, segmenter: str) -> Path:
+        """The folder of a segmenter's network, whether it exists or not. Raises InputError for a name of none."""
+        return find_folder(self.name(segmenter))
 
 
 @dataclass
@@ -176,6 +225,23 @@ class GroundingOptions:
 
 
 @dataclass
+class TrackingOptions:
+    """How masks are carried through a clip, with --track forward or both.
+
+    Args:
+        weights: of the network that tracks, as of sam2.weights; default: the segmenter's own network. Segmenter sam
+            cannot track and needs one to be named.
+        threshold: minimum agreement of a second's audio with an object that is carried into it: the mean similarity
+            (or probability, of no_prompt) over its mask, or the score of its label. Below it the object is left out.
+        window: masks that are tracked together in demo.py and in Python, which cut longer videos into such windows.
+    """
+
+    weights: str | None = None
+    threshold: float = bounded(0.5, 0, 1)
+    window: int = bounded(20, 2, 1000)
+
+
+@dataclass
 class RunOptions:
     """How the method runs; results change by rounding only.
 
@@ -210,15 +276,20 @@ class Options:
         method: no_prompt, point, heatmap_box and box_prompt are the study's. heatmap thresholds the similarity map
             without SAM; foreground, largest_proposal and random_proposal are trivial baselines, which use no audio.
         encoder: the audio-visual encoder.
-        segmenter: the promptable segmenter.
+        segmenter: the promptable segmenter: Segment Anything, or SAM 2.1, EdgeTAM or SAM 3's tracker, which the
+            transformers package runs (pip install -e .[grounding]).
         fidelity: published repeats the original's errors, corrected fixes them (docs/deviations.md).
         data: which clips are evaluated.
         audioclip: AudioCLIP and its similarity maps.
-        sam: Segment Anything.
+        sam: Segment Anything, and how every segmenter is prompted.
+        sam2: SAM 2.1, EdgeTAM or SAM 3's tracker.
         prompt: how the similarity map becomes a prompt.
         retrieval: how no_prompt selects proposals.
         proposals: which masks SAM proposes.
         grounding: how box_prompt finds boxes.
+        track: carry the masks of the most certain second (by predicted IoU × audio score) through the clip: forward
+            into the seconds after it, or into both directions; the other seconds keep their own masks.
+        tracking: how masks are carried.
         run: how the method runs.
         metric_batch: videos that share one threshold in M_F.
     """
@@ -230,12 +301,33 @@ class Options:
     data: DataOptions = field(default_factory=DataOptions)
     audioclip: AudioCLIPOptions = field(default_factory=AudioCLIPOptions)
     sam: SamOptions = field(default_factory=SamOptions)
+    sam2: Sam2Options = field(default_factory=Sam2Options)
     prompt: PromptOptions = field(default_factory=PromptOptions)
     retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
     proposals: ProposalOptions = field(default_factory=ProposalOptions)
     grounding: GroundingOptions = field(default_factory=GroundingOptions)
+    track: Literal["none", "forward", "both"] = "none"
+    tracking: TrackingOptions = field(default_factory=TrackingOptions)
     run: RunOptions = field(default_factory=RunOptions)
     metric_batch: int = bounded(1, 1)
+
+    @property
+    def window(self) -> int:
+        """Masks of a video that depend on each other: those tracked together, or those of a batch."""
+        return self.run.batch_size if self.track == "none" else self.tracking.window
+
+    def tracker_folder(self) -> Path:
+        """The folder of the network that tracks, whether it exists or not.
+
+        Raises:
+            InputError: if none is named.
+        """
+        if self.tracking.weights is None and self.segmenter == "sam":
+            raise InputError(
+                "segmenter sam cannot track; name a network that can, such as --tracking.weights sam2.1-hiera-tiny, "
+                "or use --segmenter sam2"
+            )
+        return find_folder(self.tracking.weights) if self.tracking.weights else self.sam2.folder(self.segmenter)
 
     def checkpoint_files(self) -> list[Path]:
         """The checkpoints that the results depend on, whether they exist or not."""
@@ -243,9 +335,13 @@ class Options:
         if self.method not in (*BASELINES, "box_prompt"):
             found.append(find_weights(self.audioclip.weights, "audioclip"))
         if self.method not in ("foreground", "heatmap"):
-            found.append(find_weights(self.sam.checkpoint, "sam"))
+            if self.segmenter == "sam":
+                found.append(find_weights(self.sam.checkpoint, "sam"))
+            else:
+                found += folder_weights(self.sam2.folder(self.segmenter))
         if self.method == "box_prompt":
-            for folder in (find_weights(self.grounding.clap), find_weights(self.grounding.detector)):
-                if folder is not None:
-                    found += sorted(folder.glob("*.safetensors")) or [folder / "model.safetensors"]
-        return [path for path in found if path is not None]
+            found += folder_weights(find_folder(self.grounding.clap))
+            found += folder_weights(find_folder(self.grounding.detector))
+        if self.track != "none":
+            found += folder_weights(self.tracker_folder())
+        return list(dict.fromkeys(path for path in found if path is not None))

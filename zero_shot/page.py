@@ -25,6 +25,7 @@ def write_page(
     notes: Sequence[str],
     outputs: DemoOutputs,
     *,
+    models: Sequence[str],
     configuration: str,
     small_weights: bool,
 ) -> None:
@@ -36,6 +37,7 @@ def write_page(
         records: the masks, of which those with images are shown.
         notes: sentences shown above the video, the most important first.
         outputs: what the demo consists of.
+        models: the networks that were used, by `demo_notes.models_used`.
         configuration: the options as YAML.
         small_weights: state in the headline that the networks know fourteen drawings only.
     """
@@ -50,6 +52,7 @@ def write_page(
         mask_rate=outputs.mask_rate,
         views=[caption for view, caption in VIEWS.items() if view in shown],
         cards=cards,
+        models=models,
         configuration=configuration,
     )
     write_text(path, html)
@@ -74,5 +77,7 @@ def _card(record: MaskRecord) -> _Card:
         summary = f"{100 * record.area:.1f} % of the frame"
     if record.labels:
         summary += f" · labels “{'”, “'.join(record.labels)}”"
+    if record.certain:
+        summary += f" · {record.certain}"
     images = [(view, record.images[view]) for view in VIEWS if view in record.images]
     return _Card(record.second, format_time(record.second), summary, images)

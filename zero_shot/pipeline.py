@@ -52,7 +52,7 @@ class Pipeline:
         self.method, self.options = method, options
 
     def __call__(self, frames: Sequence[np.ndarray], audio: np.ndarray, sample_rate: int) -> PipelineResult:
-        """Segment the source of the sound.
+        """Segment the source of the sound. With option `track`, masks are tracked in windows of `tracking.window`.
 
         Args:
             frames: N frames (H, W, 3) uint8 RGB of one size, one per second. As in the study, the networks get them at
@@ -70,10 +70,13 @@ class Pipeline:
         _validate(frames, audio, sample_rate)
         seconds = self._split_audio(np.asarray(audio), sample_rate, len(frames))
         size, predictions = frames[0].shape[:2], list[Prediction]()
-        batch = CLIP_SECONDS * self.options.run.batch_size
+        batch, window = CLIP_SECONDS * self.options.run.batch_size, self.options.tracking.window
+        resized = [resize_frame(np.ascontiguousarray(frame)) for frame in frames]
         for start in range(0, len(frames), batch):
-            part = [resize_frame(np.ascontiguousarray(frame)) for frame in frames[start : start + batch]]
-            predictions += self.method.predict(part, seconds[start : start + batch])
+            predictions += self.method.predict(resized[start : start + batch], seconds[start : start + batch])
+        for start in range(0, len(frames), window):
+            part = slice(start, start + window)
+            predictions[part] = self.method.track(resized[part], predictions[part])
         maps = [prediction.similarity_map for prediction in predictions if prediction.similarity_map is not None]
         return PipelineResult(
             masks=np.stack([resize_mask(prediction.mask, size) for prediction in predictions]),

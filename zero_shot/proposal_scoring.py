@@ -137,6 +137,22 @@ def select_proposals(
     raise ValueError(f"rule must be 'threshold' or 'top1', got {rule!r}")
 
 
+def paint_probabilities(
+    proposals: Sequence[Mapping[str, Any]], probabilities: Mapping[int, float], size: tuple[int, int]
+) -> np.ndarray:
+    """A map (H, W) float32 of the highest probability of the proposals at each pixel; 0 where there is none.
+
+    Args:
+        proposals: records with a `segmentation` (H, W) bool.
+        probabilities: by index of the proposal.
+        size: (H, W).
+    """
+    painted = np.zeros(size, np.float32)
+    for index, probability in probabilities.items():
+        np.maximum(painted, np.float32(probability), out=painted, where=proposals[index]["segmentation"])
+    return painted
+
+
 def union_masks(masks: Sequence[ArrayLike] | Tensor, size: tuple[int, int] = FRAME_SIZE) -> np.ndarray:
     """The union (H, W) bool of masks (H, W).
 

@@ -1,34 +1,71 @@
 """Load a network of the `transformers` package (an optional extra) from a local folder; nothing is downloaded.
 
-The folder contains what transformers' save_pretrained writes: config.json, safetensors, the processor's configuration
-and the tokenizer's files.
+The folder contains what transformers' save_pretrained writes, and `pretrained.download` fetches: config.json,
+safetensors, the processor's configuration and, for networks that read text, the tokenizer's files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from models.registry import command_for
 from utils.cli import InputError
 from utils.files import read_json
 
 MISSING_PACKAGE = "this method needs the transformers package: pip install -e .[grounding]"
-REQUIRED_FILES = ("config.json", "*.safetensors", "*processor_config.json", "tokenizer_config.json")
-SOURCES = {"clap": "laion/clap-htsat-unfused", "grounding-dino": "IDEA-Research/grounding-dino-base"}
+REQUIRED_FILES = ("config.json", "*.safetensors", "*processor_config.json")
+TOKENIZER_FILE = "tokenizer_config.json"
+SOURCES = {  # a repository of the hub for each model_type
+    "clap": "laion/clap-htsat-unfused",
+    "grounding-dino": "IDEA-Research/grounding-dino-base",
+    "sam2": "facebook/sam2.1-hiera-tiny",
+    "edgetam": "yonigozlan/EdgeTAM-hf",
+    "sam3_tracker": "facebook/sam3",
+}
 DOWNLOADING_KEYS = ("auto_map", "backbone", "use_pretrained_backbone", "use_timm_backbone")  # of config.json
 
 
+def read_model_type(folder: Path, expected: str) -> str:
+    """The model_type in the config.json of a folder.
+
+    Args:
+        folder: as save_pretrained writes it.
+        expected: a key of SOURCES, for the message.
+
+    Raises:
+        InputError: if the folder or the entry is missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: not a {expected} folder (missing config.json); {remedy(folder, expected)}")
+    try:
+        return str(read_json(folder / "config.json")["model_type"])
+    except (InputError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}/config.json: states no model_type; {remedy(folder, expected)}") from error
+
+
+def remedy(folder: Path, model_type: str) -> str:
+    """How to obtain a folder, for messages."""
+    command = command_for(folder)
+    return f"{command} gets it" if command else f"save {SOURCES[model_type]} there by transformers' save_pretrained"
+
+
 def load_folder(
-    folder: Path, model_type: str, network: str, parts: Mapping[str, dict[str, str]]
+    folder: Path,
+    model_type: str,
+    network: str,
+    parts: Mapping[str, dict[str, str]],
+    other_types: Sequence[str] = (),
 ) -> tuple[Any, list[Any]]:
     """Load a network and its processors.
 
     Args:
         folder: as save_pretrained writes it.
-        model_type: "clap" or "grounding-dino", as in config.json.
+        model_type: as in config.json, a key of SOURCES.
         network: class of transformers.
         parts: classes of processors, with the options of their from_pretrained.
+        other_types: further values of model_type that the class of the network reads.
 
     Returns:
         The network in eval mode, and the processors in order.
@@ -40,18 +77,19 @@ def load_folder(
         import transformers
     except ImportError as error:
         raise InputError(MISSING_PACKAGE) from error
-    remedy = f"save {SOURCES[model_type]} there by transformers' save_pretrained"
-    if missing := [name for name in REQUIRED_FILES if not any(folder.glob(name))]:
-        raise InputError(f"{folder}: not a {model_type} folder (missing {', '.join(missing)}); {remedy}")
-    try:
-        config = read_json(folder / "config.json")
-        found = config["model_type"]
-    except (InputError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}/config.json: states no model_type; {remedy}") from error
-    if found != model_type:
-        raise InputError(f"{folder}: contains a model of type {found!r}, not {model_type!r}; {remedy}")
+    hint = remedy(folder, model_type)
+    required = [*REQUIRED_FILES, *([TOKENIZER_FILE] if any("Tokenizer" in name for name in parts) else [])]
+    if missing := [name for name in required if not any(folder.glob(name))]:
+        raise InputError(f"{folder}: not a {model_type} folder (missing {', '.join(missing)}); {hint}")
+    found = read_model_type(folder, model_type)
+    if found not in (model_type, *other_types):
+        raise InputError(f"{folder}: contains a model of type {found!r}, not {model_type!r}; {hint}")
+    config = read_json(folder / "config.json")
     if downloading := [name for name in DOWNLOADING_KEYS if config.get(name)]:
-        raise InputError(f"{folder}/config.json: {downloading[0]} would be downloaded, which is not done; {remedy}")
+        raise InputError(f"{folder}/config.json: {downloading[0]} would be downloaded, which is not done; {hint}")
+    verbosity, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()  # it warns that an image network is read from a video network's folder
+    transformers.logging.disable_progress_bar()
     try:
         model, report = getattr(transformers, network).from_pretrained(
             folder,
@@ -68,8 +106,12 @@ def load_folder(
             for name, options in parts.items()
         ]
     except Exception as error:  # of many types, for files that are damaged, missing or do not fit each other
-        raise InputError(f"{folder}: {' '.join(str(error).split())[:200]}; {remedy}") from error
+        raise InputError(f"{folder}: {' '.join(str(error).split())[:200]}; {hint}") from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.logging.enable_progress_bar()
     # Unexpected keys are allowed: older conversions contain tables that are now computed.
     if missing_keys := sorted(str(key) for key in report["missing_keys"]):
-        raise InputError(f"{folder}: {len(missing_keys)} weights are missing: {missing_keys[0]} ...; {remedy}")
+        raise InputError(f"{folder}: {len(missing_keys)} weights are missing: {missing_keys[0]} ...; {hint}")
     return model.eval().requires_grad_(False), others

@@ -245,7 +245,7 @@ def test_checkpoints_yaml(capsys: pytest.CaptureFixture[str]) -> None:
         given = [getattr(entry, field) for entry in known if getattr(entry, field)]
         assert len(set(given)) == len(given)
     for entry in known:
-        assert entry.url or entry.instructions, entry.name
+        assert entry.url or entry.hub or entry.instructions, entry.name
         assert len(entry.sha256) in (0, 64) and len(entry.sha256_prefix) in (0, 8)
         assert set(entry.digest) <= set("0123456789abcdef")
         assert entry.sha256_prefix in (entry.file or ""), "the prefix is what the file's name says"

@@ -40,9 +40,9 @@ from zero_shot.options import AudioCLIPOptions, ProposalOptions
 from zero_shot.proposal_scoring import prepare_crops
 from zero_shot.segmenters import sam as segmenter
 from zero_shot.segmenters import sam_encoder as fast_encoder
+from zero_shot.segmenters.proposals import generate_proposals, pack_bits, pack_bits_with_torch
 from zero_shot.segmenters.sam import SamSegmenter
 from zero_shot.segmenters.sam_encoder import BIAS_ALIGNMENT, compiled_block, encode, relative_position_bias
-from zero_shot.segmenters.sam_proposals import generate_proposals, pack_bits, pack_bits_with_torch
 
 __all__ = ["folder"]  # a fixture
 

@@ -14,9 +14,9 @@ from segment_anything.modeling import Sam
 
 from models.sam import SamConfig
 from reference.random_sam import MINI, random_sam
+from zero_shot.segmenters.proposals import ProposalOptions, generate_proposals
 from zero_shot.segmenters.sam import SamSegmenter
 from zero_shot.segmenters.sam_decoder import PROMPTS_PER_CHUNK, FastDecoder
-from zero_shot.segmenters.sam_proposals import ProposalOptions, generate_proposals
 
 Records = list[dict[str, Any]]
 EVERYTHING = ProposalOptions(9, -1e9, 0.0, 1.0, 1.0)
@@ -142,7 +142,7 @@ def test_cached_proposals_are_identical(tmp_path: Path, monkeypatch: pytest.Monk
     first = generate_proposals(segmenter, frames, EVERYTHING)
     entries = sorted(tmp_path.rglob("*.safetensors"))
     assert [path.relative_to(tmp_path).parts[0] for path in entries] == ["embedding"] * 3 + ["proposals"] * 3
-    monkeypatch.setattr("zero_shot.segmenters.sam_proposals._propose", None)  # whoever calls it now fails
+    monkeypatch.setattr("zero_shot.segmenters.proposals._propose", None)  # whoever calls it now fails
     again = generate_proposals(SamSegmenter(random_sam(seed=2), cache=tmp_path), frames, EVERYTHING)
     for one, other in zip(chain(*first), chain(*again), strict=True):
         assert (one.pop("segmentation") == other.pop("segmentation")).all()

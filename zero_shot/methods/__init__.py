@@ -16,14 +16,15 @@ import torch
 
 from utils.device import set_matmul_precision
 from zero_shot.components import Components
-from zero_shot.methods.base import Prediction, ZeroShotMethod
+from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod
 from zero_shot.methods.baselines import Foreground, ProposalBaseline
 from zero_shot.methods.box_prompt import BoxPrompt
 from zero_shot.methods.no_prompt import NoPrompt
 from zero_shot.methods.prompted import HeatmapBox, PointPrompt, SimilarityThreshold
+from zero_shot.methods.tracking import build_tracker
 from zero_shot.options import Options
 
-__all__ = ["METHODS", "Prediction", "ZeroShotMethod", "build_method"]
+__all__ = ["METHODS", "ObjectMask", "Prediction", "ZeroShotMethod", "build_method"]
 
 METHODS: dict[str, Callable[[Options, Components], ZeroShotMethod]] = {
     "no_prompt": lambda options, parts: NoPrompt(options, parts.encoder(), parts.segmenter()),
@@ -38,10 +39,12 @@ METHODS: dict[str, Callable[[Options, Components], ZeroShotMethod]] = {
 
 
 def build_method(options: Options, device: torch.device | str = "cpu") -> ZeroShotMethod:
-    """Build the method that the options name, with the networks that it needs.
+    """Build the method that the options name, with the networks that it needs and the tracker.
 
     Raises:
-        InputError: for a checkpoint that is missing or does not fit.
+        InputError: for a checkpoint that is missing or does not fit, and for a method that cannot be tracked.
     """
     set_matmul_precision(options.run.precision)
-    return METHODS[options.method](options, Components(options, device))
+    method = METHODS[options.method](options, Components(options, device))
+    method.tracker = build_tracker(options, device, getattr(method, "segmenter", None))
+    return method

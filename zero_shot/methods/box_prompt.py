@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zero_shot.detectors.grounding_dino import GroundingDinoDetector
 from zero_shot.encoders.clap import SAMPLE_RATE, ClapClassifier
-from zero_shot.methods.base import Prediction, ZeroShotMethod
+from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod
 from zero_shot.options import Options
 from zero_shot.prompts import Prompt
 from zero_shot.segmenters import Segmenter
@@ -34,9 +34,16 @@ class BoxPrompt(ZeroShotMethod):
         for frame, labels, embedding in zip(frames, classified, self.segmenter.embed(frames), strict=True):
             boxes = [self.detector.detect(frame, label, options.threshold) for label in labels]
             prompt = Prompt(boxes=np.concatenate(boxes))
-            mask = np.zeros(frame.shape[:2], bool)
-            if not prompt.empty:
-                masks, _ = self.segmenter.prompt(embedding, boxes=prompt.boxes, multimask=False)
-                mask = masks[:, 0].any(dim=0).cpu().numpy()
-            predictions.append(Prediction(mask, prompt=prompt, labels=labels))
+            masks, scores = self.segmenter.prompt(embedding, boxes=prompt.boxes, multimask=False)
+            of_boxes = masks[:, 0].cpu().numpy()
+            names = [label for label, found in zip(labels, boxes, strict=True) for _ in found]
+            objects = [
+                ObjectMask(mask, score, 1.0, name)
+                for mask, score, name in zip(of_boxes, scores[:, 0].tolist(), names, strict=True)
+                if mask.any()
+            ]
+            heard = dict.fromkeys(labels, 1.0)
+            predictions.append(
+                Prediction(np.logical_or.reduce(of_boxes, axis=0), None, prompt, labels, objects, label_scores=heard)
+            )
         return predictions

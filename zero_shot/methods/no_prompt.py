@@ -12,10 +12,11 @@ from torch import Tensor
 
 from utils.cache import content_hash
 from zero_shot.encoders import AudioVisualEncoder
-from zero_shot.methods.base import Prediction, ZeroShotMethod
+from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod
 from zero_shot.options import Options
 from zero_shot.proposal_scoring import (
     crop_proposal,
+    paint_probabilities,
     prepare_crops,
     proposal_probabilities,
     select_proposals,
@@ -57,7 +58,14 @@ class NoPrompt(ZeroShotMethod):
                 scores, kept, len(proposals), options.threshold, options.rule, self.options.fidelity
             )
             mask = union_masks([proposals[i]["segmentation"] for i in selected], size)
-            predictions.append(Prediction(mask, None if maps is None else maps[index].numpy()))
+            probabilities = dict(zip(kept, scores.tolist(), strict=True))
+            objects = [
+                ObjectMask(proposals[i]["segmentation"], proposals[i]["predicted_iou"], probabilities.get(i, 0.0))
+                for i in selected
+            ]
+            heatmap = None if maps is None else maps[index].numpy()
+            audio_map = paint_probabilities(proposals, probabilities, size)
+            predictions.append(Prediction(mask, heatmap, objects=objects, audio_map=audio_map))
         return predictions
 
     def _encode_crops(self, frame: np.ndarray, proposals: Sequence[dict[str, Any]]) -> tuple[Tensor, list[int]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zero_shot.encoders import AudioVisualEncoder
-from zero_shot.methods.base import Prediction, ZeroShotMethod
+from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod, mean_over_mask
 from zero_shot.options import Options
 from zero_shot.prompts import Prompt, choose_mask, component_boxes, dense_points, peak_points, top_points
 from zero_shot.segmenters import Segmenter
@@ -32,7 +32,8 @@ class SimilarityThreshold(ZeroShotMethod):
     def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
         """Implements ZeroShotMethod.predict."""
         threshold = np.float32(self.options.prompt.threshold)
-        return [Prediction(heatmap >= threshold, heatmap) for heatmap in self.similarity_maps(frames, audio).numpy()]
+        maps = self.similarity_maps(frames, audio).numpy()
+        return [_predict_objects((heatmap >= threshold)[None], [1.0], heatmap) for heatmap in maps]
 
 
 class PromptedMethod(SimilarityThreshold):
@@ -46,21 +47,27 @@ class PromptedMethod(SimilarityThreshold):
         """Implements ZeroShotMethod.predict."""
         maps = self.similarity_maps(frames, audio)
         prompts = [self.make_prompt(heatmap) for heatmap in maps]
-        empty = torch.zeros(frames[0].shape[:2], dtype=torch.bool, device=self.segmenter.device)
-        masks = [
-            empty if prompt.empty else self.predict_mask(embedding, prompt)
+        device = self.segmenter.device
+        nothing = torch.zeros(0, *frames[0].shape[:2], dtype=torch.bool, device=device), torch.zeros(0, device=device)
+        found = [
+            nothing if prompt.empty else self.predict_masks(embedding, prompt)
             for embedding, prompt in zip(self.segmenter.embed(frames), prompts, strict=True)
         ]
-        on_cpu = torch.stack(masks).cpu().numpy()  # in one transfer: each makes a GPU wait
-        return [Prediction(*parts) for parts in zip(on_cpu, maps.numpy(), prompts, strict=True)]
+        counts = [len(scores) for _, scores in found]
+        # In one transfer: each makes a GPU wait.
+        masks, scores = (torch.cat([pair[part] for pair in found]).cpu().split(counts) for part in (0, 1))
+        return [
+            _predict_objects(of_frame.numpy(), scores_of_frame.tolist(), heatmap, prompt)
+            for of_frame, scores_of_frame, heatmap, prompt in zip(masks, scores, maps.numpy(), prompts, strict=True)
+        ]
 
     @abstractmethod
     def make_prompt(self, similarity_map: Tensor) -> Prompt:
         """The prompt that one map (H, W) gives."""
 
     @abstractmethod
-    def predict_mask(self, embedding: object, prompt: Prompt) -> Tensor:
-        """SAM's mask (H, W) bool for a prompt, on its device."""
+    def predict_masks(self, embedding: object, prompt: Prompt) -> tuple[Tensor, Tensor]:
+        """SAM's masks (K, H, W) bool for a prompt, whose union is the answer, and their predicted IoU (K,)."""
 
 
 class PointPrompt(PromptedMethod):
@@ -75,13 +82,14 @@ class PointPrompt(PromptedMethod):
             return dense_points(similarity_map, options.threshold)
         return peak_points(similarity_map, options.threshold, self.options.fidelity)
 
-    def predict_mask(self, embedding: object, prompt: Prompt) -> Tensor:
-        """Implements PromptedMethod.predict_mask, by `sam.multimask` and `sam.mask_selection`."""
+    def predict_masks(self, embedding: object, prompt: Prompt) -> tuple[Tensor, Tensor]:
+        """Implements PromptedMethod.predict_masks, by `sam.multimask` and `sam.mask_selection`."""
         options = self.options.sam
         masks, scores = self.segmenter.prompt(
             embedding, points=prompt.points, labels=prompt.labels, multimask=options.multimask
         )
-        return masks[0, choose_mask(masks[0], scores[0], options.mask_selection)]
+        chosen = [choose_mask(masks[0], scores[0], options.mask_selection)]
+        return masks[0, chosen], scores[0, chosen]
 
 
 class HeatmapBox(PromptedMethod):
@@ -91,8 +99,20 @@ class HeatmapBox(PromptedMethod):
         """Implements PromptedMethod.make_prompt."""
         return component_boxes(similarity_map, self.options.prompt.threshold, self.options.prompt.boxes)
 
-    def predict_mask(self, embedding: object, prompt: Prompt) -> Tensor:
-        """The union of each box's mask of highest predicted IoU."""
+    def predict_masks(self, embedding: object, prompt: Prompt) -> tuple[Tensor, Tensor]:
+        """Each box's mask of highest predicted IoU."""
         masks, scores = self.segmenter.prompt(embedding, boxes=prompt.boxes)
-        best = masks[torch.arange(len(masks), device=masks.device), scores.argmax(dim=1)]
-        return best.any(dim=0)
+        best = torch.arange(len(masks), device=masks.device), scores.argmax(dim=1)
+        return masks[best], scores[best]
+
+
+def _predict_objects(
+    masks: np.ndarray, scores: Sequence[float], heatmap: np.ndarray, prompt: Prompt | None = None
+) -> Prediction:
+    """The union of masks (K, H, W), each an object with its predicted IoU and its mean similarity."""
+    objects = [
+        ObjectMask(mask, score, mean_over_mask(heatmap, mask))
+        for mask, score in zip(masks, scores, strict=True)
+        if mask.any()
+    ]
+    return Prediction(np.logical_or.reduce(masks, axis=0), heatmap, prompt, objects=objects)

@@ -70,3 +70,22 @@ class Segmenter(Protocol):
             [[x, y]]; stability_score; crop_box, the whole frame. By descending predicted IoU; none is an empty list.
         """
         ...
+
+
+def validate_frame(frame: np.ndarray) -> np.ndarray:
+    """The frame itself. Raises ValueError unless it is (H, W, 3) uint8."""
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"expected a frame (H, W, 3) of uint8, got {frame.shape} of {frame.dtype}")
+    return frame
+
+
+def validate_prompt(points: np.ndarray | None, labels: np.ndarray | None, boxes: np.ndarray | None) -> None:
+    """Raise ValueError for points without as many labels, or if there is no prompt at all."""
+    counts = [0 if part is None else len(part) for part in (points, labels)]
+    if (points is None and boxes is None) or counts[0] != counts[1]:
+        raise ValueError("a prompt consists of points with one label each, of boxes, or of both")
+
+
+def frame_size(frame: np.ndarray) -> tuple[int, int]:
+    """Height and width in pixels."""
+    return frame.shape[0], frame.shape[1]

@@ -4,11 +4,11 @@ Frames are encoded in batches, and their embeddings are cached.
 Source: segment-anything, `predictor.py` and `modeling/sam.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ from torch.nn import functional as F
 
 from models.registry import create_model
 from utils.cache import Cache, content_hash, get_or_compute, weights_hash
-from utils.device import Precision, free_memory, to_device
+from utils.device import Precision, free_memory, items_per_batch, to_device
 from zero_shot.options import Options, ProposalOptions
+from zero_shot.segmenters.base import frame_size, validate_frame, validate_prompt
+from zero_shot.segmenters.proposals import DecodedPoints, generate_proposals
+from zero_shot.segmenters.sam_decoder import Decoded, FastDecoder
 from zero_shot.segmenters.sam_encoder import compiled_block, encode, encode_block
-from zero_shot.segmenters.sam_proposals import generate_proposals
 
 CACHE_VERSION = 1  # increase when a change here alters the numbers in the cache
-CPU_BATCH_BYTES = 128 * 2**20  # larger batches are no faster on a CPU, because they exceed its caches
+POINT_TOKENS = 2  # tokens of a point prompt: the point and its padding
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class SamSegmenter:
     @torch.no_grad()
     def embed(self, frames: Sequence[np.ndarray]) -> list[ImageEmbedding]:
         """Implements Segmenter.embed. Equal frames are encoded once."""
-        contents = [content_hash(_validate_frame(frame)) for frame in frames]
+        contents = [content_hash(validate_frame(frame)) for frame in frames]
 
         def features(indices: list[int]) -> list[dict[str, Tensor]]:
             images = self._preprocess([frames[index] for index in indices])
@@ -100,7 +102,9 @@ class SamSegmenter:
 
         found = get_or_compute(self.embeddings, contents, features, self.images_per_batch)
         return [
-            ImageEmbedding(to_device(entry["features"], self.device), _size(frame), self._scaled(_size(frame)), content)
+            ImageEmbedding(
+                to_device(entry["features"], self.device), frame_size(frame), self._scaled(frame_size(frame)), content
+            )
             for entry, frame, content in zip(found, frames, contents, strict=True)
         ]
 
@@ -115,10 +119,7 @@ class SamSegmenter:
         multimask: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Implements Segmenter.prompt."""
-        if (points is None and boxes is None) or (0 if points is None else len(points)) != (
-            0 if labels is None else len(labels)
-        ):
-            raise ValueError("a prompt consists of points with one label each, of boxes, or of both")
+        validate_prompt(points, labels, boxes)
         corners = None if boxes is None else self._tensor(self.transform.apply_boxes(boxes, embedding.size))
         count = 1 if corners is None else len(corners)
         if not count:
@@ -144,6 +145,21 @@ class SamSegmenter:
     def propose(self, frames: Sequence[np.ndarray], options: ProposalOptions) -> list[list[dict[str, Any]]]:
         """Implements Segmenter.propose."""
         return generate_proposals(self, frames, options)
+
+    def decode_points(self, embedding: ImageEmbedding, points: np.ndarray) -> Iterator[DecodedPoints]:
+        """Implements PointDecoder.decode_points, by `FastDecoder`."""
+        encoder, decoder = self.sam.prompt_encoder, FastDecoder(self.sam.mask_decoder, self.autocast)
+        # In float64 up to the positional encoding, as in SamAutomaticMaskGenerator.
+        coordinates = torch.as_tensor(self.transform.apply_coords(points, embedding.size), device=self.device)
+        labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)
+        sparse, _ = encoder(points=(coordinates[:, None], labels), boxes=None, masks=None)
+        image = decoder.share(embedding.features, encoder.no_mask_embed.weight[0], encoder.get_dense_pe())
+
+        def logits(decoded: Decoded, prompts: Tensor, outputs: Tensor) -> Tensor:
+            return self.upscale(decoder.masks(image, decoded, prompts, outputs + 1), embedding)
+
+        for decoded in decoder.decode(image, sparse, self.prompts_per_batch(POINT_TOKENS, embedding.size)):
+            yield DecodedPoints(decoded.first, decoded.iou[:, 1:], partial(logits, decoded))
 
     def upscale(self, logits: Tensor, embedding: ImageEmbedding) -> Tensor:
         """Low-resolution logits (..., h, w) at the frame's size, (..., H, W): `Sam.postprocess_masks` in one step.
@@ -176,7 +192,7 @@ class SamSegmenter:
         """Frames encoded at once, by the activations of a block. Attention may use the last quarter of the budget."""
         encoder = self.sam.image_encoder
         tokens, width = encoder.pos_embed.shape[1] * encoder.pos_embed.shape[2], encoder.pos_embed.shape[3]
-        return self._batch_size(16 * tokens * width)
+        return items_per_batch(self.device, self.memory, 16 * tokens * width)
 
     def prompts_per_batch(self, tokens: int, size: tuple[int, int] = (0, 0)) -> int:
         """Prompts decoded at once, by image tokens, attention, upscaled channels and three masks of `size`.
@@ -189,12 +205,8 @@ class SamSegmenter:
         channels = self.sam.prompt_encoder.embed_dim
         heads = self.sam.mask_decoder.transformer.num_heads
         attention = 3 * heads * (1 + self.sam.mask_decoder.num_mask_tokens + tokens)
-        return self._batch_size(h * w * (14 * channels + attention) + 6 * size[0] * size[1])
-
-    def _batch_size(self, floats_per_item: int) -> int:
-        """How many items of so many numbers fit into the memory budget, at least one."""
-        memory = min(self.memory, CPU_BATCH_BYTES) if self.device.type == "cpu" else self.memory
-        return max(1, memory * 3 // 4 // (4 * floats_per_item))
+        floats = h * w * (14 * channels + attention) + 6 * size[0] * size[1]
+        return items_per_batch(self.device, self.memory, floats)
 
 
 def build_sam_segmenter(options: Options, device: torch.device, cache: Path | None) -> SamSegmenter:
@@ -214,16 +226,6 @@ def upscale_matrix(logits: int, padded: int, scaled: int, size: int, device: tor
     identity = torch.eye(logits)[None]
     fine = F.interpolate(identity, padded, mode="linear", align_corners=False)[..., :scaled]
     return F.interpolate(fine, size, mode="linear", align_corners=False)[0].T.contiguous().to(device)
-
-
-def _validate_frame(frame: np.ndarray) -> np.ndarray:
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise ValueError(f"expected a frame (H, W, 3) of uint8, got {frame.shape} of {frame.dtype}")
-    return frame
-
-
-def _size(frame: np.ndarray) -> tuple[int, int]:
-    return frame.shape[0], frame.shape[1]
 
 
 def _cache_parameters(sam: Sam, precision: Precision, compiled: bool) -> dict[str, Any]:

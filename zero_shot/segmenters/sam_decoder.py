@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from segment_anything.modeling import MaskDecoder
+from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 from segment_anything.modeling.transformer import Attention, TwoWayAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,6 +45,7 @@ class SharedImage:
         head_values: (H, T, d), of the same.
         head_queries: (H, T, d), of the attention of image tokens to prompt tokens.
         grid: rows and columns of the T tokens.
+        fine: what the upscaling adds, in SAM 2: (4 T, C / 4) and (16 T, C / 8).
     """
 
     keys: Tensor
@@ -53,6 +54,7 @@ class SharedImage:
     head_values: Tensor
     head_queries: Tensor
     grid: tuple[int, int]
+    fine: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,19 @@ class FastDecoder:
         autocast: makes the context in which it runs, for bf16.
     """
 
+    num_leading_tokens = 0  # output tokens before that of the predicted IoU
+
     def __init__(self, decoder: MaskDecoder, autocast: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
-        self.decoder = decoder
-        self.autocast = autocast
-        layers: list[TwoWayAttentionBlock] = list(decoder.transformer.layers)
+        self._connect(decoder, decoder.transformer, autocast)
+        self.output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+
+    def _connect(
+        self, decoder: Any, transformer: TwoWayTransformer, autocast: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        self.decoder, self.transformer, self.autocast = decoder, transformer, autocast
+        layers: list[TwoWayAttentionBlock] = list(transformer.layers)
         self.first, self.second = layers
-        self.last: Attention = decoder.transformer.final_attn_token_to_image
+        self.last: Attention = transformer.final_attn_token_to_image
 
     def share(self, image: Tensor, no_mask: Tensor, positions: Tensor) -> SharedImage:
         """Compute what all prompts of an image share.
@@ -118,9 +127,8 @@ class FastDecoder:
             sparse: encoded points or boxes (P, n, C).
             batch: prompts at a time.
         """
-        outputs = torch.cat([self.decoder.iou_token.weight, self.decoder.mask_tokens.weight])
         for start, few in zip(range(0, len(sparse), PROMPTS_PER_CHUNK), sparse.split(PROMPTS_PER_CHUNK), strict=True):
-            prompts = torch.cat([outputs.expand(len(few), -1, -1), few], dim=1)
+            prompts = torch.cat([self.output_tokens.expand(len(few), -1, -1), few], dim=1)
             with self.autocast():
                 one, two = self._own_tokens(image, prompts)
             for first in range(0, len(few), batch):
@@ -162,7 +170,8 @@ class FastDecoder:
         weights = scores.unflatten(1, (back.num_heads, -1)).softmax(2).flatten(1, 2)
         keys = self.second.norm4(attend_to_tokens(keys, back, weights, queries))
 
-        iou = self._last(image, queries[:, :1], prompts[:, :1], keys)[:, 0]
+        token = slice(self.num_leading_tokens, self.num_leading_tokens + 1)
+        iou = self._last(image, queries[:, token], prompts[:, token], keys)[:, 0]
         return self.decoder.iou_prediction_head(iou), queries, keys
 
     def masks(self, image: SharedImage, decoded: Decoded, prompts: Tensor, outputs: Tensor) -> Tensor:
@@ -178,20 +187,25 @@ class FastDecoder:
             Low-resolution logits (M, 4h, 4w) float32.
         """
         chosen, inverse = torch.unique_consecutive(prompts, return_inverse=True)
-        tokens = slice(1, 1 + self.decoder.num_mask_tokens)
+        first = self.num_leading_tokens + 1
+        tokens = slice(first, first + self.decoder.num_mask_tokens)
         keys, mlps = decoded.keys[chosen], self.decoder.output_hypernetworks_mlps
         with self.autocast():
             queries = self._last(image, decoded.queries[chosen, tokens], decoded.prompts[chosen, tokens], keys)
             weights = torch.stack([mlp(queries[:, i]) for i, mlp in enumerate(mlps)], dim=1)  # (S, 4, C / 8)
-            first, norm, activate, second, activate_again = self.decoder.output_upscaling
-            fine = F.layer_norm(upsample_tokens(first, keys), norm.weight.shape, norm.weight, norm.bias, norm.eps)
-            fine = activate_again(upsample_tokens(second, activate(fine)))  # (S, 16 T, C / 8)
-            logits = (weights @ fine.transpose(1, 2))[inverse, outputs].float()
+            logits = (weights @ self.upscale(image, keys).transpose(1, 2))[inverse, outputs].float()
         # The 16 pixels of a token are 2×2 blocks of 2×2 pixels.
         h, w = image.grid
         return logits.view(-1, h, w, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 4 * h, 4 * w)
 
+    def upscale(self, image: SharedImage, keys: Tensor) -> Tensor:
+        """Image tokens (S, T, C) as pixels (S, 16 T, C / 8)."""
+        first, norm, activate, second, activate_again = self.decoder.output_upscaling
+        fine = F.layer_norm(upsample_tokens(first, keys), norm.weight.shape, norm.weight, norm.bias, norm.eps)
+        result: Tensor = activate_again(upsample_tokens(second, activate(fine)))
+        return result
+
     def _last(self, image: SharedImage, queries: Tensor, prompts: Tensor, keys: Tensor) -> Tensor:
         attended = attend_to_image(self.last, queries + prompts, keys, image.positions)
-        norm: nn.LayerNorm = self.decoder.transformer.norm_final_attn
+        norm: nn.LayerNorm = self.transformer.norm_final_attn
         return norm(queries + attended)

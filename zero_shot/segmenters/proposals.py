@@ -1,17 +1,17 @@
-"""Mask proposals: the records of `SamAutomaticMaskGenerator`, computed faster.
+"""Mask proposals: the records of `SamAutomaticMaskGenerator`, computed faster, by any promptable segmenter.
 
-SAM is prompted with a grid of points; masks are filtered by predicted IoU, by stability and by non-maximum suppression
-of their boxes. Here the predicted IoU is checked before a mask is computed.
+The segmenter is prompted with a grid of points; masks are filtered by predicted IoU, by stability and by non-maximum
+suppression of their boxes. Here the predicted IoU is checked before a mask is computed at the frame's size.
 Source: segment-anything, `automatic_mask_generator.py`, with one crop and no removal of small regions.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from segment_anything.modeling import Sam
 from segment_anything.utils.amg import batched_mask_to_box, build_point_grid, calculate_stability_score
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,16 +19,56 @@ from torchvision.ops import batched_nms
 
 from utils.cache import Cache, content_hash, get_or_compute
 from zero_shot.options import ProposalOptions
-from zero_shot.segmenters.sam_decoder import FastDecoder
 
-if TYPE_CHECKING:
-    from zero_shot.segmenters.sam import ImageEmbedding, SamSegmenter
+MASK_THRESHOLD = 0.0  # of SAM's and SAM 2's logits
 
-POINT_TOKENS = 2  # tokens of a point prompt: the point and its padding
+
+@dataclass(frozen=True)
+class DecodedPoints:
+    """A batch of point prompts, decoded up to the predicted IoU.
+
+    Attributes:
+        first: index of the first point.
+        scores: predicted IoU (P, 3) float32.
+        logits: gives the logits (M, H, W) at the frame's size of the masks at (prompts (M,), outputs (M,)), with
+            ascending prompts from 0 to P - 1 and outputs from 0 to 2.
+    """
+
+    first: int
+    scores: Tensor
+    logits: Callable[[Tensor, Tensor], Tensor]
+
+
+class PointDecoder(Protocol):
+    """What `generate_proposals` needs of a segmenter.
+
+    Attributes:
+        device: where it computes.
+        cache: folder of cached proposals; None caches nothing.
+        parameters: what proposals depend on besides the frame and the options.
+        images_per_batch: frames encoded at once.
+    """
+
+    cache: Path | None
+    parameters: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def images_per_batch(self) -> int: ...
+
+    def embed(self, frames: Sequence[np.ndarray]) -> Sequence[Any]:
+        """As of Segmenter.embed; an embedding has the attribute `size`, (H, W) of the frame."""
+        ...
+
+    def decode_points(self, embedding: Any, points: np.ndarray) -> Iterator[DecodedPoints]:
+        """Decode each of the points (P, 2), x and y in pixels of the frame, as a prompt of its own."""
+        ...
 
 
 def generate_proposals(
-    segmenter: "SamSegmenter", frames: Sequence[np.ndarray], options: ProposalOptions
+    segmenter: PointDecoder, frames: Sequence[np.ndarray], options: ProposalOptions
 ) -> list[list[dict[str, Any]]]:
     """Propose masks for everything in each frame; arguments and records as of Segmenter.propose."""
     cache = None
@@ -44,25 +84,18 @@ def generate_proposals(
 
 
 @torch.no_grad()
-def _propose(segmenter: "SamSegmenter", embedding: "ImageEmbedding", options: ProposalOptions) -> dict[str, Tensor]:
+def _propose(segmenter: PointDecoder, embedding: Any, options: ProposalOptions) -> dict[str, Tensor]:
     """The proposals of a frame, on the CPU, as they are cached."""
     height, width = embedding.size
-    device, points = segmenter.device, build_point_grid(options.points_per_side) * np.array([[width, height]])
-    encoder, decoder = segmenter.sam.prompt_encoder, FastDecoder(segmenter.sam.mask_decoder, segmenter.autocast)
-    # In float64 up to the positional encoding, as in SamAutomaticMaskGenerator.
-    coordinates = torch.as_tensor(segmenter.transform.apply_coords(points, embedding.size), device=device)
-    labels = torch.ones(len(points), 1, dtype=torch.int, device=device)
-    sparse, _ = encoder(points=(coordinates[:, None], labels), boxes=None, masks=None)
-    image = decoder.share(embedding.features, encoder.no_mask_embed.weight[0], encoder.get_dense_pe())
-    batch = segmenter.prompts_per_batch(POINT_TOKENS, embedding.size)
-    empty = torch.empty(0, device=device)
+    points = build_point_grid(options.points_per_side) * np.array([[width, height]])
+    empty = torch.empty(0, device=segmenter.device)
     parts = [_filter_masks(empty.view(0, height, width), empty, empty.long(), options)]
-    for decoded in decoder.decode(image, sparse, batch):
-        scores = decoded.iou[:, 1:]
+    for decoded in segmenter.decode_points(embedding, points):
+        scores = decoded.scores
         good = scores > options.pred_iou_thresh if options.pred_iou_thresh > 0 else torch.ones_like(scores)
         chosen = good.nonzero()
-        for prompts, outputs in (part.unbind(1) for part in chosen.split(batch) if len(chosen)):
-            logits = segmenter.upscale(decoder.masks(image, decoded, prompts, outputs + 1), embedding)
+        for prompts, outputs in (part.unbind(1) for part in chosen.split(len(scores)) if len(chosen)):
+            logits = decoded.logits(prompts, outputs)
             parts.append(_filter_masks(logits, scores[prompts, outputs], decoded.first + prompts, options))
     # One transfer to the CPU at the end: each would make a GPU wait.
     found = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
@@ -80,11 +113,11 @@ def _filter_masks(logits: Tensor, score: Tensor, point: Tensor, options: Proposa
         point: index of the point in the grid (K,).
         options: the thresholds.
     """
-    stability = calculate_stability_score(logits, Sam.mask_threshold, options.stability_score_offset)
+    stability = calculate_stability_score(logits, MASK_THRESHOLD, options.stability_score_offset)
     if options.stability_score_thresh > 0:
         stable = (stability >= options.stability_score_thresh).nonzero()[:, 0]  # once, because it makes a GPU wait
         logits, score, stability, point = logits[stable], score[stable], stability[stable], point[stable]
-    masks = logits > Sam.mask_threshold
+    masks = logits > MASK_THRESHOLD
     return {
         "mask": pack_bits(masks.flatten(1)),
         "area": masks.sum((1, 2)),
