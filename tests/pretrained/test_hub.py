@@ -83,6 +83,8 @@ class Hub:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("no_proxy", "*")
+    # The library asks the public hub for a list of programs that may be using it.
+    monkeypatch.setattr("huggingface_hub.utils._detect_agent._fetch_registry", lambda: None)
     running = Hub()
     yield running
     running.http.shutdown()
@@ -152,6 +154,7 @@ def test_refusals_are_one_line(hub: Hub, tmp_path: Path, repository: str, gated:
 def test_without_network_the_command_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._detect_agent._fetch_registry", lambda: None)
     monkeypatch.setattr("pretrained.download.download_repository", _unreachable)
     assert download.main(["sam2.1-hiera-tiny", "--to", str(tmp_path)]) == 1
     lines = capsys.readouterr().out.splitlines()
