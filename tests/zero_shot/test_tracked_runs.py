@@ -16,6 +16,7 @@ from utils.video_writer import write_video
 from zero_shot import load_pipeline
 
 POINTS = ["--method", "point", "--prompt.points", "global"]
+FEW_CLIPS = ["--data.max_clips", "2"]
 FAST = ["--audioclip.weights", "mini", "--sam.model", "mini", "--audioclip.reverse", "false", "--run.device", "cpu"]
 
 
@@ -46,8 +47,8 @@ def clip_masks(out: Path) -> dict[str, np.ndarray]:
 
 
 def test_clips_are_tracked_each_for_itself(composed: Path, folder: Path, tmp_path: Path) -> None:
-    own = run(composed, tmp_path / "own", *POINTS, "--masks")
-    numbers = run(composed, tmp_path / "tracked", *POINTS, "--masks", *tracked(folder))
+    own = run(composed, tmp_path / "own", *POINTS, *FEW_CLIPS, "--masks")
+    numbers = run(composed, tmp_path / "tracked", *POINTS, *FEW_CLIPS, "--masks", *tracked(folder))
     assert own["track"] == "none" and numbers["track"] == "both" and numbers["frames"] == own["frames"]
     assert str(folder / "model.safetensors") in numbers["checkpoints"]
     before, after = clip_masks(tmp_path / "own"), clip_masks(tmp_path / "tracked")
@@ -55,14 +56,14 @@ def test_clips_are_tracked_each_for_itself(composed: Path, folder: Path, tmp_pat
         kept = [index for index in range(5) if (masks[index] == before[name][index]).all()]
         assert kept, "the pivot keeps its own mask"
         assert len(kept) < 5
-    alone = run(composed, tmp_path / "alone", *POINTS, "--masks", *tracked(folder), "--run.batch_size", "1")
+    alone = run(composed, tmp_path / "alone", *POINTS, *FEW_CLIPS, "--masks", *tracked(folder), "--run.batch_size", "1")
     for name, masks in clip_masks(tmp_path / "alone").items():
         assert (masks != after[name]).mean() < 1e-3
     assert alone["m_j"] == pytest.approx(numbers["m_j"], abs=1e-3)
 
 
 def test_the_segmenters_own_network_prompts_and_tracks(composed: Path, folder: Path, tmp_path: Path) -> None:
-    own = ["--segmenter", "sam2", "--sam2.weights", str(folder), "--track", "forward"]
+    own = [*FEW_CLIPS, "--segmenter", "sam2", "--sam2.weights", str(folder), "--track", "forward"]
     numbers = run(composed, tmp_path / "run", *POINTS, *own, "--run.cache", str(tmp_path / "cache"))
     assert list(numbers["checkpoints"])[1:] == [str(folder / "model.safetensors")]
     assert len(list((tmp_path / "cache" / "embedding").rglob("*.safetensors"))) == numbers["frames"]
