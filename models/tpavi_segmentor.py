@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from models.backbones import WIDTHS, build_backbone, rename_pvt_key
+from models.checkpoints import load_strict
 from models.decoder import Atrous, Decoder
 from models.tpavi import TPAVI
 
@@ -127,10 +128,9 @@ class TPAVISegmentor(nn.Module):
             The model itself.
 
         Raises:
-            RuntimeError: naming missing, unexpected and misshapen keys.
+            RuntimeError: naming missing, unexpected and misshapen keys. Nothing is changed then.
         """
-        renamed = {_rename(key): value for key, value in state.items() if not _UNUSED.match(key)}
-        self.load_state_dict(renamed, strict=True)
+        load_strict(self, {_rename(key): value for key, value in state.items() if not _UNUSED.match(key)})
         return self
 
 

@@ -1,12 +1,16 @@
-"""Evaluate a trained run: M_J and M_F on a split.
+"""Evaluate a trained segmentor: M_J and M_F on a split.
 
     python -m supervised.evaluate --run-dir runs/supervised/s4_tpavi_resnet50
     python -m supervised.evaluate --run-dir DIR --audio silent noise shuffled      robustness to other sounds
     python -m supervised.evaluate --run-dir DIR --sheets 8 --masks   images: frames, ground truth, prediction
+    python -m supervised.evaluate --reference FILE.pth --config supervised/configs/s4_tpavi_resnet50.yaml
+        a checkpoint that the original's or AVSBench's code has saved, as the row that it was trained as (always under
+        fidelity published); any option of the row can be added, such as --data.root DIR
 
-Writes metrics.json and per_frame.csv into the run folder, and on request sheets/, strips/ and masks/. For other splits
-than test, or other audio than the original, their names end in _SPLIT_AUDIO. With other audio also robustness.json and
-robustness_per_frame.csv, which compare it with the original. Under torchrun the numbers are the same.
+Writes metrics.json and per_frame.csv into the run folder (with --reference: runs/supervised/CONFIG-NAME_FILE-NAME), and
+on request sheets/, strips/ and masks/. For other splits than test, or other audio than the original, their names end in
+_SPLIT_AUDIO. With other audio also robustness.json and robustness_per_frame.csv, which compare it with the original.
+Under torchrun the numbers are the same.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -24,23 +28,17 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from models.checkpoints import load_checkpoint
 from supervised.data import open_dataset
+from supervised.evaluate_arguments import open_model
 from supervised.losses import resize_logits
-from supervised.model import AVSModel
 from supervised.options import Options
-from supervised.state import check_architecture
 from utils.accelerator import make_accelerator
-from utils.cli import Parser, cli_entry, progress_bar_options
-from utils.config import from_yaml
+from utils.cli import cli_entry, progress_bar_options
 from utils.dataloader import chunk, load_batches
 from utils.dataset import AVSDataset, read_frame
 from utils.device import set_matmul_precision, to_device
 from utils.figures import GROUND_TRUTH_COLOR, PREDICTION_COLOR, overlay_masks
-from utils.files import sha256
 from utils.metrics import Metrics
-from utils.option_ranges import NON_NEGATIVE_INT, POSITIVE_INT
-from utils.paths import resolve_path
 from utils.results import (
     call_all,
     evenly_spaced,
@@ -51,7 +49,7 @@ from utils.results import (
     write_per_frame,
     write_row_images,
 )
-from utils.robustness_report import RobustnessRecorder, Run, add_audio_arguments, evaluate_conditions
+from utils.robustness_report import RobustnessRecorder, Run, evaluate_conditions
 
 ClipCallback = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
 
@@ -146,39 +144,6 @@ def build_accelerator(options: Options) -> Accelerator:
     return make_accelerator(options.train.device, mixed_precision)
 
 
-def load_run(run_dir: Path) -> tuple[AVSModel, Options, str]:
-    """The model that a run has kept, its options, and the sha256 of its weights.
-
-    Raises:
-        InputError: if the folder does not hold a trained run, or its files do not fit each other.
-    """
-    options = from_yaml(Options, run_dir / "config.yaml")
-    checkpoint = run_dir / "best.safetensors"
-    model = AVSModel(options.model, options.fidelity)
-    check_architecture(checkpoint, options.model)
-    load_checkpoint(model, checkpoint)
-    return model, options, sha256(checkpoint)  # now: training may replace the file during the evaluation
-
-
-def build_parser() -> Parser:
-    """The command line."""
-    parser = Parser(__doc__)
-    parser.add_argument("--run-dir", type=resolve_path, required=True, help="run folder of supervised.train")
-    parser.add_argument("--root", type=resolve_path, help="root of the data, if they have moved since training")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
-    parser.add_argument(
-        "--metric-batch", type=POSITIVE_INT, help="videos that share a threshold in M_F (default: as in the run)"
-    )
-    parser.add_argument("--batch-size", type=POSITIVE_INT, default=4, help="videos per batch; metrics do not change")
-    parser.add_argument("--sheets", type=NON_NEGATIVE_INT, default=0, metavar="N", help="write image sheets of N clips")
-    parser.add_argument(
-        "--strips", type=NON_NEGATIVE_INT, default=0, metavar="N", help="write images of N clips for the study's page"
-    )
-    parser.add_argument("--masks", action="store_true", help="write every predicted mask as PNG")
-    add_audio_arguments(parser)
-    return parser
-
-
 def recorder_callback(recorder: RobustnessRecorder, run: Run) -> ClipCallback:
     """A callback for `evaluate` that records what robustness.json needs."""
 
@@ -192,8 +157,7 @@ def recorder_callback(recorder: RobustnessRecorder, run: Run) -> ClipCallback:
 @cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    model, options, digest = load_run(args.run_dir)
+    args, model, options, digests = open_model(__doc__, argv)
     dataset = open_dataset(options.data, model.inputs, args.split, root=args.root)
     if args.split == "train" and options.data.benchmark == "s4":
         print("note: S4 training clips have one labeled frame, the first; only its prediction is evaluated")
@@ -228,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             fidelity=options.fidelity,
             image_size=options.data.image_size,
             seed=options.train.seed,
-            checkpoints={"best.safetensors": digest},
+            checkpoints=digests,
         )
         print(f"{args.run_dir} · {args.split}, {run[0]} audio, {format_metrics(numbers)}")
 

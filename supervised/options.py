@@ -24,7 +24,7 @@ RUNTIME_ONLY = (
     "train.device",
 )
 # Checkpoints of whole networks. A run is identified by the content of these files, not by their paths.
-WEIGHTS = ("model.weights", "model.vggish.weights")
+WEIGHTS = ("model.weights", "model.vggish.weights", "model.init_from")
 
 
 @dataclass
@@ -107,6 +107,8 @@ class ModelOptions:
         stages: stages of tpavi's backbone that get a TPAVI block, 0 (finest) to 3.
         attention: keys of TPAVI: audio (va), the frames themselves without any audio (vv), or the mean of both.
         fpn: options of the fpn segmentor.
+        init_from: start from a whole model instead of a checkpoint for each tower, such as MS3 from S4: a run folder,
+            its best.safetensors, or a state dict of the original's or AVSBench's code. Every parameter must fit.
     """
 
     segmentor: Literal["tpavi", "fpn"] = "tpavi"
@@ -118,15 +120,25 @@ class ModelOptions:
     stages: Sequence[int] = bounded([0, 1, 2, 3], 0, 3)
     attention: Literal["va", "vv", "both"] = "va"
     fpn: FPNOptions = field(default_factory=FPNOptions)
+    init_from: Path | None = None
+
+    @property
+    def init_file(self) -> Path | None:
+        """The file that `init_from` stands for, whether it exists or not."""
+        path = self.init_from
+        return path / "best.safetensors" if path is not None and path.is_dir() else path
 
     def checkpoint_files(self) -> list[Path]:
         """Paths of the checkpoints that a run starts from, whether they exist or not."""
+        init = self.init_file
+        found: list[Path | None] = [init]
         if self.segmentor == "tpavi":
-            found = [find_weights(self.weights)]
-            found += [find_weights(self.vggish.weights)] if self.attention != "vv" else []
-        else:
+            found += [find_weights(self.weights)] if init is None else []
+            holds_vggish = init is not None and init.suffix == ".safetensors"  # of a run; reference files do not
+            found += [find_weights(self.vggish.weights)] if self.attention != "vv" and not holds_vggish else []
+        elif init is None:
             towers = [self.fpn.visual] + ([self.fpn.audio] if self.fpn.fusion != "none" else [])
-            found = [find_weights(name, "audioclip") for name in towers if checkpoint_name(name) != "vggish"]
+            found += [find_weights(name, "audioclip") for name in towers if checkpoint_name(name) != "vggish"]
             if "vggish" in map(checkpoint_name, towers):
                 found.append(find_weights(self.vggish.weights))
             if self.fpn.variant != "published":
@@ -217,7 +229,7 @@ class Options:
 
     Args:
         fidelity: published reproduces the original program with its defects; corrected fixes them
-            (docs/deviations.md).
+            (docs/deviations.md). How they compare is known of small weights only.
         data: the data.
         model: the segmentor.
         loss: the audio-visual mapping (AVM) loss of the tpavi segmentor.

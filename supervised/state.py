@@ -124,8 +124,9 @@ def check_same_run(config: Path, options: Options) -> None:
 
 def _weight_sources(model: ModelOptions) -> dict[str, str]:
     """What each option's checkpoint is, wherever it lies: its registered name, "random", or "file"."""
-    given = (model.weights, model.vggish.weights, model.fpn.visual, model.fpn.audio, model.fpn.variant)
-    known = {*list_weights(), *(checkpoint.name for checkpoint in list_checkpoints()), "published"}
+    fpn = model.fpn
+    given = (model.weights, model.vggish.weights, str(model.init_from), fpn.visual, fpn.audio, fpn.variant)
+    known = {*list_weights(), *(checkpoint.name for checkpoint in list_checkpoints()), "published", str(None)}
     names = map(checkpoint_name, given)
     return dict(zip((*WEIGHTS, *TOWERS), (name if name in known else "file" for name in names), strict=True))
 

@@ -3,6 +3,8 @@
     python -m supervised.train --config supervised/configs/s4_tpavi_resnet50.yaml [--out DIR]
     python -m supervised.train --config FILE --data.root DIR --train.epochs 3      any option by name
     python -m supervised.train --config FILE --config supervised/configs/recipes/modern.yaml
+    python -m supervised.train --config FILE --init-from RUN|FILE     from the weights of a run of this code (MS3 from
+                                                                      S4), or a file of the original's or AVSBench's
     torchrun --nproc_per_node 2 -m supervised.train --config FILE                 several processes, same numbers
     torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:PORT -m supervised.train ...
                                                                                   on each of two machines
@@ -24,6 +26,7 @@ if __name__ == "__main__":  # before imports that take seconds
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from supervised.options import Options
@@ -31,7 +34,7 @@ from supervised.trainer import Trainer
 from utils.cli import cli_entry
 from utils.config import option_parser, parse_options
 from utils.lock import exclusive_lock
-from utils.paths import expand_user
+from utils.paths import expand_user, resolve_path
 
 
 @cli_entry
@@ -41,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path | None, default=None, metavar="DIR", help="run folder (default: runs/supervised/CONFIG-NAME)"
     )
+    parser.add_argument(
+        "--init-from", type=Path | None, default=None, metavar="RUN|FILE", help="short for --model.init_from"
+    )
     options, namespace = parse_options(parser, Options, argv)
+    if namespace.init_from is not None:
+        options = replace(options, model=replace(options.model, init_from=resolve_path(namespace.init_from)))
     config = Path(str(namespace.config[0])) if namespace.config else None
     published = "_published" if options.fidelity == "published" else ""
     name = f"{config.stem if config else options.data.benchmark}{published}"

@@ -24,6 +24,7 @@ from supervised.grad_checkpointing import enable_grad_checkpointing
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel, architecture
 from supervised.options import Options, check_options
+from supervised.weights import load_initial_weights
 from utils.cli import InputError, progress_bar_options
 from utils.config import to_yaml
 from utils.dataloader import load_batches
@@ -55,7 +56,7 @@ class Trainer:
         self.model = AVSModel(options.model, options.fidelity)
         inputs = self.model.inputs
         resuming = (out / "state.pt").is_file()
-        self.initial_weights = [] if resuming else self.model.load_pretrained()
+        self.initial_weights = [] if resuming else load_initial_weights(self.model)
         self.datasets = {split: open_dataset(options.data, inputs, split) for split in ("train", "val")}
         if options.train.negatives:
             self.datasets["train"].use_negatives(options.train.negatives, options.train.seed)

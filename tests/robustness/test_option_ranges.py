@@ -120,7 +120,7 @@ def test_commands(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         raise Captured(parser)
 
     with monkeypatch.context() as patched:
-        patched.setattr(argparse.ArgumentParser, "parse_args", capture)
+        patched.setattr(argparse.ArgumentParser, "parse_known_args", capture)  # which parse_args calls
         patched.setattr(jsonargparse.ArgumentParser, "parse_args", capture)
         with pytest.raises(Captured) as caught:
             command(["x.mp4"] if module == "demo" else [])
