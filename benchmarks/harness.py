@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,6 +29,7 @@ MODULES = [
     "benchmarks.segmenters",
     "benchmarks.segmentors",
     "benchmarks.studies",
+    "benchmarks.tuning",
     "benchmarks.zero_shot",
 ]
 Output = dict[str, np.ndarray]
@@ -55,6 +56,7 @@ class Row:
         slow: Left out by --quick.
         prepare: A function, "module:function", that is called first, in a process of its own, and returns more options.
         device: "cpu" or "cuda".
+        reference_scale: Factor of the reference's time, where only a part of its work is done.
     """
 
     component: str
@@ -73,6 +75,7 @@ class Row:
     slow: bool = False
     prepare: str = ""
     device: str = "cpu"
+    reference_scale: float = 1.0
 
 
 @dataclass
@@ -145,7 +148,9 @@ class BenchmarkRunner:
             if not measured_before:
                 reference.append(self._in_subprocess(measure, row.reference, options, row.reference_calls, row.device))
             optimized.append(self._in_subprocess(measure, row.optimized, options, row.optimized_calls, row.device))
-        result = Result(row, median_cost(reference), median_cost(optimized), 0.0)
+        whole = median_cost(reference)
+        whole = replace(whole, wall_s=whole.wall_s * row.reference_scale, cpu_s=whole.cpu_s * row.reference_scale)
+        result = Result(row, whole, median_cost(optimized), 0.0)
         result.difference = relative_difference(result.reference.output, result.optimized.output)
         assert result.difference <= row.tolerance, (
             f"{row.component}, {row.size}: outputs differ by {result.difference:.1e}"

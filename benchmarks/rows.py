@@ -7,7 +7,7 @@ from benchmarks.harness import Row
 DATA, SEGMENTORS = "benchmarks.data:", "benchmarks.segmentors:"
 ATTENTION = "benchmarks.attention:"
 SEGMENTERS = "benchmarks.segmenters:"
-ZERO_SHOT, STUDIES = "benchmarks.zero_shot:", "benchmarks.studies:"
+ZERO_SHOT, STUDIES, TUNING = "benchmarks.zero_shot:", "benchmarks.studies:", "benchmarks.tuning:"
 CLIPS, TINY_CLIPS = {"count": 48}, {"count": 4}
 
 
@@ -138,6 +138,35 @@ def _study(method: str, name: str, videos: int) -> list[Row]:
     ]
 
 
+def _tuning(method: str, name: str) -> list[Row]:
+    """A search over 200 option sets, beside 200 evaluations (10 of them measured) and beside a single one."""
+    options = {"method": method, "count": 0, "composed": 48, "side": 16, "sets": 200}
+    tiny = {"method": "point", "count": 1, "composed": 4, "side": 2, "sets": 4, "compared": 2, "cold": True}
+    size = "200 option sets, 7 validation videos, small weights"
+    comparisons = [
+        (f"zero_shot.tune, {name}, warm cache", "200 times zero_shot.evaluate (10 measured)", 10, False, 20.0),
+        (f"zero_shot.tune, {name}, cold cache", "zero_shot.evaluate once", 1, True, 1.0),
+    ]
+    return [
+        Row(
+            component,
+            size,
+            compared_with,
+            TUNING + "one_by_one",
+            TUNING + "search",
+            {**options, "compared": compared, "cold": cold},
+            tiny,
+            reference_calls=0 if cold else 1,
+            optimized_calls=0 if cold else 1,
+            tolerance=0.0,
+            memory=False,
+            slow=True,
+            reference_scale=scale,
+        )
+        for component, compared_with, compared, cold, scale in comparisons
+    ]
+
+
 ROWS = [
     _preprocess(1),
     _preprocess(2),
@@ -245,4 +274,6 @@ ROWS = [
     ),
     *_study("no_prompt", "No-Prompt", 1),
     *_study("point", "Point-Prompt local", 2),
+    *_tuning("no_prompt", "No-Prompt"),
+    *_tuning("point", "Point-Prompt"),
 ]

@@ -62,6 +62,28 @@ class FrameCounts:
         names = FrameCounts.__dataclass_fields__
         return FrameCounts(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
+    @staticmethod
+    def of_masks(counts: np.ndarray) -> "FrameCounts":
+        """The counts of masks without probabilities: those of `count_frames` for the sigmoids of 0 and 1.
+
+        Args:
+            counts: (N, 4) pixels of the predicted mask, of the predicted mask in the ground truth, of the ground truth,
+                and of the frame.
+        """
+        predicted, hits, positives, pixels = np.asarray(counts).astype(np.float64).T
+        # The sigmoid of 0 is 0.5 and reaches the lower half of the thresholds; that of 1 reaches some more.
+        by_all, by_mask = (
+            (probability >= thresholds()).astype(np.float64) for probability in (0.5, 1 / (1 + np.exp(-1)))
+        )
+        union, empty = predicted + positives - hits, positives == 0
+        return FrameCounts(
+            np.where(empty, pixels - union, hits),
+            np.where(empty, pixels, union),
+            positives,
+            predicted[:, None] * by_mask + (pixels - predicted)[:, None] * by_all,
+            hits[:, None] * by_mask + (positives - hits)[:, None] * by_all,
+        )
+
     def iou(self) -> np.ndarray:
         """(N,) intersection over union of each frame."""
         return self.intersection / (self.union + 1e-7)

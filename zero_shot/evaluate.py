@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -178,6 +179,27 @@ def prepare_folder(out: Path, options: Options) -> None:
         record_data(out, options.data.root, options.data.benchmark)
 
 
+def write_result(
+    out: Path, suffix: str, options: Options, dataset: AVSDataset, metrics: Metrics, run: Run, seconds: float
+) -> dict[str, Any]:
+    """Write metrics.json and per_frame.csv, their names with the suffix; returns the metrics."""
+    result = metrics.result(options.metric_batch)
+    write_per_frame(out / f"per_frame{suffix}.csv", metrics, dataset.clips)
+    write_metrics(
+        out / f"metrics{suffix}.json",
+        result,
+        method=options.method,
+        track=options.track,
+        fidelity=options.fidelity,
+        split=options.data.split,
+        audio=run[0],
+        audio_seed=run[1],
+        seconds=round(seconds, 3),
+        checkpoints={str(path): sha256(path) for path in options.checkpoint_files()},
+    )
+    return result
+
+
 @cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
@@ -198,7 +220,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = open_split(options, method)
     if accelerator.is_main_process:
         prepare_folder(out, options)
-    checkpoints = {str(path): sha256(path) for path in options.checkpoint_files()}
 
     def evaluate_run(run: Run, suffix: str, recorder: RobustnessRecorder | None) -> None:
         original, begin = run[0] == "original", time.perf_counter()
@@ -211,20 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if not accelerator.is_main_process:
             return
-        result = metrics.result(options.metric_batch)
-        write_per_frame(out / f"per_frame{suffix}.csv", metrics, dataset.clips)
-        write_metrics(
-            out / f"metrics{suffix}.json",
-            result,
-            method=options.method,
-            track=options.track,
-            fidelity=options.fidelity,
-            split=options.data.split,
-            audio=run[0],
-            audio_seed=run[1],
-            seconds=round(time.perf_counter() - begin, 3),
-            checkpoints=checkpoints,
-        )
+        result = write_result(out, suffix, options, dataset, metrics, run, time.perf_counter() - begin)
         title = ", ".join((options.method, options.fidelity, options.data.split, *(() if original else (run[0],))))
         print(f"{out} · {title}, {format_metrics(result)}")
 

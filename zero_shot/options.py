@@ -83,13 +83,16 @@ class AudioCLIPOptions:
         weights: a name in pretrained/checkpoints.yaml, "mini" for the small weights in this repository, "random", or
             the path of a checkpoint or of a folder of small weights (audioclip.json and audioclip.safetensors).
         surgery: value-value attention in the pooling layer (CLIP Surgery), which keeps features local.
-        reverse: invert the similarity map, as all published rows do.
+        reverse: invert the similarity map, as all published rows do. They chose it with audio at amplitude unit; with
+            int16 and the public weights nobody has validated it (zero_shot.tune searches both together). The small
+            weights are not reversed.
         noise: waveform whose embedding is subtracted from every audio embedding.
         image_size: input side in pixels, a multiple of 32; 224 gives a map of 7×7 cells.
         interpolation: how the map is resized to the frame; the published rows use bilinear.
         audio_repeats: how many times each second of audio is repeated before it is encoded.
         amplitude: scale of the waveform: unit is [-1, 1], int16 is 32768 times that; by_fidelity uses unit for
-            published and int16, on which the network was trained, for corrected.
+            published and int16, on which the network was trained, for corrected. The small weights need int16; what
+            the amplitude does to the public weights is not known.
     """
 
     weights: str = "audioclip-full"
@@ -278,7 +281,8 @@ class Options:
         encoder: the audio-visual encoder.
         segmenter: the promptable segmenter: Segment Anything, or SAM 2.1, EdgeTAM or SAM 3's tracker, which the
             transformers package runs (pip install -e .[grounding]).
-        fidelity: published repeats the original's errors, corrected fixes them (docs/deviations.md).
+        fidelity: published repeats the original's errors, corrected fixes them (docs/deviations.md). Which of the two
+            gives better masks is known of the small weights only.
         data: which clips are evaluated.
         audioclip: AudioCLIP and its similarity maps.
         sam: Segment Anything, and how every segmenter is prompted.

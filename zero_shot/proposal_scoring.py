@@ -1,7 +1,7 @@
 """Selecting SAM's proposals by audio: crop each, embed the crops, compare them with the audio, keep the most similar.
 
-Source: Sam4AVS, `zero_shot/S4/no_prompt.py`. The encoder embeds what :func:`prepare_crops` returns, for
-:func:`proposal_probabilities`.
+Source: Sam4AVS, `zero_shot/S4/no_prompt.py`. The encoder embeds what :func:`prepare_crops` makes of
+:func:`crop_proposals`, for :func:`proposal_probabilities`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,6 +45,21 @@ def crop_proposal(frame: np.ndarray, record: Mapping[str, Any], fidelity: Fideli
     if not mask[box].size or not mask.any():
         return None
     return np.where(mask[box][..., None], frame[box], np.uint8(0))
+
+
+def crop_proposals(
+    frame: np.ndarray, records: Sequence[Mapping[str, Any]], fidelity: Fidelity
+) -> dict[int, np.ndarray]:
+    """`crop_proposal` of each proposal, by its index, without those that give none."""
+    crops = {index: crop_proposal(frame, record, fidelity) for index, record in enumerate(records)}
+    return {index: crop for index, crop in crops.items() if crop is not None}
+
+
+def mean_in_mask(similarity_map: np.ndarray, record: Mapping[str, Any]) -> float:
+    """The mean of a map (H, W) over a proposal, of which only its box is read."""
+    x, y, width, height = (round(side) for side in record["bbox"])
+    box = slice(y, y + height + 1), slice(x, x + width + 1)  # width and height are one too small
+    return float(similarity_map[box][record["segmentation"][box]].mean())
 
 
 def prepare_crops(crops: Sequence[np.ndarray], size: int = FRAME_SIZE[0], device: torch.device | str = "cpu") -> Tensor:

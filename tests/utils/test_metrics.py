@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import metrics as reference
-from utils.frame_counts import threshold_levels, thresholds
+from utils.frame_counts import FrameCounts, threshold_levels, thresholds
 from utils.metrics import Metrics, count_frames, f_score, mean_iou
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -78,6 +78,17 @@ def collect(order: list[int]) -> Metrics:
     for video in order:
         metrics.add(video, LOGITS[video * 2 : video * 2 + 2], MASKS[video * 2 : video * 2 + 2])
     return metrics
+
+
+def test_counts_of_masks_are_those_of_their_probabilities() -> None:
+    draw = np.random.default_rng(0)
+    masks, truths = (torch.from_numpy(draw.random((6, 9, 7)) < 0.4) for _ in range(2))
+    truths[1], masks[2], masks[3], truths[4] = False, False, True, True
+    truths[5] = masks[5] = False
+    pixels = [[int(m.sum()), int((m & t).sum()), int(t.sum()), m.numel()] for m, t in zip(masks, truths, strict=True)]
+    found, expected = FrameCounts.of_masks(np.array(pixels, np.int32)), count_frames(masks.float(), truths.float())
+    for name in FrameCounts.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
 def test_whole_set_numbers_ignore_batches_and_order() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_convert
 
+from utils.memo import NO_MEMO
 from zero_shot.transformers_folder import load_folder
 
 
@@ -26,6 +27,8 @@ class GroundingDinoDetector:
         InputError: if the package, the folder or a part of it is missing or does not fit.
     """
 
+    memo = NO_MEMO
+
     def __init__(self, folder: Path | str, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         # PIL's resizing, as in the original; torchvision's differs by one gray level in places.
@@ -34,7 +37,6 @@ class GroundingDinoDetector:
         model, (self.image_processor, self.tokenizer) = load_folder(Path(folder), "grounding-dino", network, parts)
         self.model = model.to(self.device)
 
-    @torch.inference_mode()
     def detect(self, frame: np.ndarray, caption: str, threshold: float = 0.3) -> np.ndarray:
         """Detect what the caption names.
 
@@ -53,13 +55,18 @@ class GroundingDinoDetector:
             raise ValueError(f"expected a frame (H, W, 3) of uint8, got {frame.shape} of {frame.dtype}")
         if not caption.strip(" ."):
             raise ValueError("the caption has no words")
+        scores, boxes = self.memo("detections", caption, [frame], lambda: self._detect(frame, caption))
+        height, width = frame.shape[:2]
+        kept = box_convert(boxes[scores > threshold], "cxcywh", "xyxy")
+        return (kept * torch.tensor([width, height, width, height])).numpy()
+
+    @torch.inference_mode()
+    def _detect(self, frame: np.ndarray, caption: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores (K,) and boxes (K, 4) of all detections: center, width and height, as fractions of the frame."""
         tokens = self.tokenizer([format_caption(caption)], return_tensors="pt", return_token_type_ids=True)
         pixels = self.image_processor(images=frame, input_data_format="channels_last", return_tensors="pt")
         output = self.model(**{name: part.to(self.device) for name, part in {**pixels, **tokens}.items()})
-        keep = output.logits[0].sigmoid().amax(dim=1) > threshold
-        height, width = frame.shape[:2]
-        boxes = box_convert(output.pred_boxes[0][keep].float().cpu(), "cxcywh", "xyxy")
-        return (boxes * torch.tensor([width, height, width, height])).numpy()
+        return output.logits[0].sigmoid().amax(dim=1).cpu(), output.pred_boxes[0].float().cpu()
 
 
 def format_caption(text: str) -> str:

@@ -1,5 +1,6 @@
 """AudioCLIP as a zero-shot encoder: embeddings of audio, frames and crops, computed once and cached."""
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,9 @@ from utils.cli import InputError
 from utils.dataset import normalize_frames
 from utils.device import Precision, to_channels_last, to_device
 from utils.fidelity import Fidelity
+from utils.memo import NO_MEMO
 from zero_shot.options import AudioCLIPOptions, Options
+from zero_shot.proposal_scoring import crop_proposals, prepare_crops
 from zero_shot.similarity import redundant_feature, similarity_map
 
 SAMPLE_RATE = 44_100  # Hz, AudioCLIP's
@@ -41,6 +44,7 @@ class AudioCLIPEncoder:
     """
 
     sample_rate = SAMPLE_RATE
+    memo = NO_MEMO
 
     def __init__(
         self,
@@ -59,7 +63,16 @@ class AudioCLIPEncoder:
         if channels_last:
             to_channels_last(self.model)
         self._parameters = self._cache_parameters() if cache else {}
-        self._redundant: Tensor | None = None
+        self._redundant: dict[tuple[Fidelity, str], Tensor] = {}  # by amplitude and noise
+
+    def with_options(self, options: Options) -> "AudioCLIPEncoder":
+        """Implements AudioVisualEncoder.with_options. Weights, memo and redundant features are shared."""
+        other = copy.copy(self)
+        other.options = options.audioclip
+        if (fidelity := amplitude(options)) != self.model.fidelity:
+            other.model = copy.copy(self.model)
+            other.model.fidelity = fidelity
+        return other
 
     def encode_audio(self, audio: Tensor, repeats: int) -> Tensor:
         """Implements AudioVisualEncoder.encode_audio."""
@@ -68,35 +81,60 @@ class AudioCLIPEncoder:
         def encode(indices: list[int]) -> Tensor:
             return self.model.encode_audio(to_device(audio[indices], self.device).repeat(1, repeats))
 
-        return F.normalize(self._embeddings("audio", parameters, list(audio.numpy()), encode), dim=1)
+        def features() -> Tensor:
+            return F.normalize(self._embeddings("audio", parameters, list(audio.numpy()), encode), dim=1)
+
+        return self.memo("audio", (self.model.fidelity, repeats), [audio], features)
 
     def similarity_maps(self, frames: Sequence[np.ndarray], audio_features: Tensor) -> Tensor:
         """Implements AudioVisualEncoder.similarity_maps."""
-        options, size = self.options, self.options.image_size
-        parameters = {"surgery": options.surgery, "image_size": size}
+        options, noise = self.options, (self.model.fidelity, self.options.noise)
+        if noise not in self._redundant:
+            self._redundant[noise] = redundant_feature(self.model, options.noise).float().cpu()
+
+        def maps() -> Tensor:
+            return similarity_map(
+                audio_features,
+                self._encode_dense(frames),
+                redundant=self._redundant[noise],
+                reverse=options.reverse,
+                size=frames[0].shape[:2],
+                mode=options.interpolation,
+            )
+
+        return self.memo("maps", (self.model.fidelity, repr(options)), [frames, audio_features], maps)
+
+    def _encode_dense(self, frames: Sequence[np.ndarray]) -> Tensor:
+        """Embeddings (N, D, h, w) of the cells of N frames."""
+        size, surgery = self.options.image_size, self.options.surgery
 
         def encode(indices: Sequence[int]) -> Tensor:
             images = _resize(normalize_frames(torch.from_numpy(np.stack([frames[i] for i in indices])), "clip"), size)
-            return self.model.image_pyramid(to_device(images, self.device), surgery=options.surgery)[1]
+            return self.model.image_pyramid(to_device(images, self.device), surgery=surgery)[1]
 
-        dense = self._embeddings("dense", parameters, frames, encode)
-        if self._redundant is None:
-            self._redundant = redundant_feature(self.model, options.noise).float().cpu()
-        return similarity_map(
-            audio_features,
-            dense,
-            redundant=self._redundant,
-            reverse=options.reverse,
-            size=frames[0].shape[:2],
-            mode=options.interpolation,
+        parameters = {"surgery": surgery, "image_size": size}
+        return self.memo(
+            "dense", (size, surgery), [frames], lambda: self._embeddings("dense", parameters, frames, encode)
         )
 
-    def encode_crops(self, content: str, parameters: dict[str, Any], make_crops: Callable[[], Tensor]) -> Tensor:
+    def encode_crops(
+        self, frame: np.ndarray, proposals: Sequence[dict[str, Any]], size: int, fidelity: Fidelity
+    ) -> tuple[Tensor, list[int]]:
         """Implements AudioVisualEncoder.encode_crops."""
-        cache = self._open_cache("crops", parameters)
+
+        def embeddings() -> tuple[Tensor, list[int]]:
+            crops = crop_proposals(frame, proposals, fidelity)
+            return F.normalize(self._embed_crops(list(crops.values()), size), dim=1), list(crops)
+
+        return self.memo("crops", (size, fidelity), [frame, proposals], embeddings)
+
+    def _embed_crops(self, crops: Sequence[np.ndarray], size: int) -> Tensor:
+        """Embeddings (K, D) of crops, cached by all of their pixels."""
+        content = content_hash(np.concatenate([crop.ravel() for crop in crops])) if crops else ""
+        cache = self._open_cache("crops", {"size": size, "shapes": [crop.shape[:2] for crop in crops]})
         if cache and (cached := cache.get(content)) is not None:
-            return F.normalize(cached["embeddings"], dim=1)
-        images = make_crops()
+            return cached["embeddings"]
+        images = prepare_crops(crops, size, self.device)
 
         def encode() -> Tensor:
             return torch.cat([self.model.encode_image(to_device(part, self.device)) for part in images.split(CHUNK)])
@@ -104,7 +142,7 @@ class AudioCLIPEncoder:
         embeddings = self._run(encode) if len(images) else torch.zeros(0, self.model.embed_dim)
         if cache:
             cache.put(content, {"embeddings": embeddings})
-        return F.normalize(embeddings, dim=1)
+        return embeddings
 
     def _embeddings(
         self, kind: str, parameters: dict[str, Any], items: Sequence[np.ndarray], encode: Callable[[list[int]], Tensor]
@@ -138,16 +176,19 @@ class AudioCLIPEncoder:
             return compute().float().cpu()
 
 
+def amplitude(options: Options) -> Fidelity:
+    """The fidelity by which AudioCLIP scales waveforms."""
+    fidelity: dict[str, Fidelity] = {"by_fidelity": options.fidelity, "unit": "published", "int16": "corrected"}
+    return fidelity[options.audioclip.amplitude]
+
+
 def build_audioclip_encoder(options: Options, device: torch.device, cache: Path | None) -> AudioCLIPEncoder:
     """Build AudioCLIP by the options.
 
     Raises:
         InputError: for a checkpoint that is missing or does not fit.
     """
-    fidelity: dict[str, Fidelity] = {"by_fidelity": options.fidelity, "unit": "published", "int16": "corrected"}
-    model = create_model(
-        "audioclip", options.audioclip.weights, text=False, fidelity=fidelity[options.audioclip.amplitude]
-    )
+    model = create_model("audioclip", options.audioclip.weights, text=False, fidelity=amplitude(options))
     return AudioCLIPEncoder(
         model,
         options.audioclip,

@@ -1,11 +1,15 @@
 """What a method needs of an audio-visual encoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from utils.fidelity import Fidelity
+from utils.memo import Memo
+from zero_shot.options import Options
 
 
 class AudioVisualEncoder(Protocol):
@@ -14,10 +18,12 @@ class AudioVisualEncoder(Protocol):
     Attributes:
         device: where it computes.
         sample_rate: Hz, of the audio that it encodes.
+        memo: where it keeps results for encoders `with_options`.
     """
 
     device: torch.device
     sample_rate: int
+    memo: Memo
 
     def encode_audio(self, audio: Tensor, repeats: int) -> Tensor:
         """Embed audio.
@@ -31,18 +37,24 @@ class AudioVisualEncoder(Protocol):
         """
         ...
 
-    def encode_crops(self, content: str, parameters: dict[str, Any], make_crops: Callable[[], Tensor]) -> Tensor:
-        """Embed crops of one frame.
+    def encode_crops(
+        self, frame: np.ndarray, proposals: Sequence[dict[str, Any]], size: int, fidelity: Fidelity
+    ) -> tuple[Tensor, list[int]]:
+        """Embed crops of one frame (`zero_shot.proposal_scoring.crop_proposals`).
 
         Args:
-            content: hash of the pixels of the crops, their key in the cache.
-            parameters: what else `make_crops` depends on, part of the key.
-            make_crops: returns the crops (K, 3, size, size), normalized for CLIP; called only if the embeddings are not
-                in the cache.
+            frame: (H, W, 3) uint8 RGB.
+            proposals: records of `Segmenter.propose`.
+            size: side of the network's input in pixels.
+            fidelity: how crops are cut out.
 
         Returns:
-            Normalized embeddings (K, D).
+            Normalized embeddings (K, D) of the proposals that give a crop, and their indices.
         """
+        ...
+
+    def with_options(self, options: Options) -> "AudioVisualEncoder":
+        """The same networks under other options, for `zero_shot.tune`. The options name the same weights."""
         ...
 
     def similarity_maps(self, frames: Sequence[np.ndarray], audio_features: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from utils.cli import InputError
 from utils.files import read_json
+from utils.memo import NO_MEMO
 from zero_shot.transformers_folder import SOURCES, load_folder
 
 SAMPLE_RATE = 48_000  # Hz, CLAP's
@@ -32,6 +33,8 @@ class ClapClassifier:
     Raises:
         InputError: if the package, the folder or a part of it is missing or does not fit, or if the list is not one.
     """
+
+    memo = NO_MEMO
 
     def __init__(self, folder: Path | str, labels: Path | str, device: torch.device | str = "cpu") -> None:
         self.labels, self.device = read_labels(Path(labels)), torch.device(device)
@@ -68,6 +71,9 @@ class ClapClassifier:
 
     def similarities(self, audio: Tensor) -> Tensor:
         """Cosine similarities (N, labels) of audio, as of `classify`, with all labels."""
+        return self.memo("similarities", None, [audio], lambda: self._similarities(audio))
+
+    def _similarities(self, audio: Tensor) -> Tensor:
         if audio.ndim != 2 or not 0 < audio.shape[1] <= MAX_SECONDS * SAMPLE_RATE:
             raise ValueError(f"expected audio (N, samples) of {MAX_SECONDS} s or less, got {tuple(audio.shape)}")
         if not audio.isfinite().all():

@@ -38,13 +38,20 @@ METHODS: dict[str, Callable[[Options, Components], ZeroShotMethod]] = {
 }
 
 
-def build_method(options: Options, device: torch.device | str = "cpu") -> ZeroShotMethod:
+def build_method(
+    options: Options, device: torch.device | str = "cpu", components: Components | None = None
+) -> ZeroShotMethod:
     """Build the method that the options name, with the networks that it needs and the tracker.
+
+    Args:
+        options: of the method.
+        device: where the networks run.
+        components: of these options; default: new ones on the device.
 
     Raises:
         InputError: for a checkpoint that is missing or does not fit, and for a method that cannot be tracked.
     """
     set_matmul_precision(options.run.precision)
-    method = METHODS[options.method](options, Components(options, device))
+    method = METHODS[options.method](options, components or Components(options, device))
     method.tracker = build_tracker(options, device, getattr(method, "segmenter", None))
     return method

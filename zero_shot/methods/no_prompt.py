@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.cache import content_hash
 from zero_shot.encoders import AudioVisualEncoder
 from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod
 from zero_shot.options import Options
 from zero_shot.proposal_scoring import (
-    crop_proposal,
+    mean_in_mask,
     paint_probabilities,
-    prepare_crops,
     proposal_probabilities,
     select_proposals,
     union_masks,
@@ -46,34 +44,38 @@ class NoPrompt(ZeroShotMethod):
         predictions = []
         for index, proposals in enumerate(self.segmenter.propose(frames, self.options.proposals)):
             size = frames[index].shape[:2]
-            proposals = [p for p in proposals if p["area"] <= options.max_area * size[0] * size[1]]
+            small = [i for i, p in enumerate(proposals) if p["area"] <= options.max_area * size[0] * size[1]]
             if maps is None:
-                features, kept = self._encode_crops(frames[index], proposals)
+                features, kept = self._encode_crops(frames[index], proposals, small)
                 scores = proposal_probabilities(features, audio_features[index], options.logit_scale)
             else:
-                kept = list(range(len(proposals)))
-                means = torch.tensor([float(maps[index].numpy()[p["segmentation"]].mean()) for p in proposals])
+                kept = list(range(len(small)))
+                means = torch.tensor([mean_in_mask(maps[index].numpy(), proposals[i]) for i in small])
                 scores = torch.softmax(options.logit_scale * means, 0)
             selected = select_proposals(
-                scores, kept, len(proposals), options.threshold, options.rule, self.options.fidelity
+                scores, kept, len(small), options.threshold, options.rule, self.options.fidelity
             )
-            mask = union_masks([proposals[i]["segmentation"] for i in selected], size)
+            candidates = [proposals[i] for i in small]
+            mask = union_masks([candidates[i]["segmentation"] for i in selected], size)
             probabilities = dict(zip(kept, scores.tolist(), strict=True))
             objects = [
-                ObjectMask(proposals[i]["segmentation"], proposals[i]["predicted_iou"], probabilities.get(i, 0.0))
+                ObjectMask(candidates[i]["segmentation"], candidates[i]["predicted_iou"], probabilities.get(i, 0.0))
                 for i in selected
             ]
             heatmap = None if maps is None else maps[index].numpy()
-            audio_map = paint_probabilities(proposals, probabilities, size)
+            audio_map = paint_probabilities(candidates, probabilities, size) if self.tracker else None
             predictions.append(Prediction(mask, heatmap, objects=objects, audio_map=audio_map))
         return predictions
 
-    def _encode_crops(self, frame: np.ndarray, proposals: Sequence[dict[str, Any]]) -> tuple[Tensor, list[int]]:
-        """Embeddings (K, D) of the proposals that give a crop, and their indices among the proposals."""
-        size = self.options.retrieval.crop_size
-        all_crops = {i: crop_proposal(frame, proposal, self.options.fidelity) for i, proposal in enumerate(proposals)}
-        crops = {i: crop for i, crop in all_crops.items() if crop is not None}
-        content = content_hash(np.concatenate([crop.ravel() for crop in crops.values()])) if crops else ""
-        parameters = {"size": size, "shapes": [crop.shape[:2] for crop in crops.values()]}
-        make = lambda: prepare_crops(list(crops.values()), size, self.encoder.device)  # noqa: E731
-        return self.encoder.encode_crops(content, parameters, make), list(crops)
+    def _encode_crops(
+        self, frame: np.ndarray, proposals: Sequence[dict[str, Any]], small: Sequence[int]
+    ) -> tuple[Tensor, list[int]]:
+        """Embeddings (K, D) of those of the `small` proposals that give a crop, and their indices in `small`.
+
+        All proposals are embedded, so that another `max_area` needs no network.
+        """
+        size, fidelity = self.options.retrieval.crop_size, self.options.fidelity
+        features, given = self.encoder.encode_crops(frame, proposals, size, fidelity)
+        rows = {index: row for row, index in enumerate(given)}
+        kept = [place for place, index in enumerate(small) if index in rows]
+        return features[[rows[small[place]] for place in kept]], kept
