@@ -4,7 +4,13 @@
     python reproduce_tables.py --study paper --dry-run            list the runs, their time, and what they need
     python reproduce_tables.py --study paper --only zero_shot/s4  the runs whose names contain that; * matches anything
     python reproduce_tables.py --study paper --launcher "torchrun --nproc_per_node 4"
+    python reproduce_tables.py --study paper --executor slurm --slurm.partition gpu --slurm.gpus_per_node 1
+                                                                  a Slurm job for each row
     python reproduce_tables.py --study FILE.yaml                  your own rows (study/study_file.py describes the file)
+
+With --executor, each row is a job of submitit (pip install -e .[cluster]), on this machine (local) or on a cluster
+(slurm); --slurm.NAME VALUE are parameters of submitit's SlurmExecutor. The jobs go on if the command is ended; running
+it again waits for them. A row whose job dies is submitted once more.
 
 Running it again resumes: a row runs again only if its options, weights or data have changed, and its previous run is
 moved to RUNS/stale. If a row fails, the others still run.
@@ -20,8 +26,10 @@ if __name__ == "__main__":  # before imports that take seconds
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from study.executor import PREFIX, ClusterExecutor, parse_slurm_options
 from study.plan import load_study
 from study.results import result
 from study.run import bind_run_dir
@@ -29,6 +37,7 @@ from study.study_file import STUDIES
 from study.tables import write_tables
 from study.terminal import print_dry_run, run_with_progress, select_jobs
 from utils.cli import Parser, cli_entry
+from utils.layout import BenchmarkName
 from utils.lock import exclusive_lock
 from utils.option_ranges import POSITIVE_INT
 from utils.paths import expand_user, resolve_path
@@ -46,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--jobs", type=POSITIVE_INT, metavar="N", help="runs at a time (default: one per core; 1 on a GPU)"
     )
+    parser.add_argument("--executor", choices=("local", "slurm"), help="run each row as a job of submitit")
     parser.add_argument("--launcher", type=shlex.split, default=[], help="command in place of python, such as torchrun")
     parser.add_argument(
         "--out", type=expand_user, default=Path("docs/results"), help="folder of the tables (%(default)s)"
@@ -57,16 +67,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--ms3", "--data.ms3", type=resolve_path, metavar="DIR", help="data of MS3, in place of the study's"
     )
-    args = parser.parse_args(argv)
-    study = load_study(args.study, {"s4": args.s4, "ms3": args.ms3})
+    args, words = parser.parse_known_args(argv)
+    if words and (args.executor != "slurm" or not words[0].startswith(PREFIX)):
+        parser.error(f"unrecognized arguments: {' '.join(words)}")
+    slurm = parse_slurm_options(words)
+    data: dict[BenchmarkName, Path | None] = {"s4": args.s4, "ms3": args.ms3}
+    study = load_study(args.study, data)
     runs = args.runs or Path("runs") / study.name
     jobs = select_jobs(study, args.only)
     if args.dry_run:
         print_dry_run(study, jobs, runs)
         return 0
-    with exclusive_lock(runs / ".lock", "is running this study"):
+    executor = None
+    with ExitStack() as stack:
+        stack.enter_context(exclusive_lock(runs / ".lock", "is running this study"))
         bind_run_dir(study, runs)
-        outcomes = run_with_progress(study, jobs, runs, args.jobs, args.launcher)
+        if args.executor:
+            executor = ClusterExecutor(args.executor, runs, args.study, data, args.launcher, slurm)
+            stack.close()  # several commands may wait for the same jobs
+        outcomes = run_with_progress(study, jobs, runs, args.jobs, args.launcher, executor)
         tables = write_tables(study, runs, args.out)
         done = sum(result(job, runs) is not None for job in study.jobs)
         print(f"{done} of {len(study.jobs)} runs have results. Tables: {', '.join(map(str, tables))}")

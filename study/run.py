@@ -18,7 +18,7 @@ from utils.files import write_text
 
 LOG = "log.txt"  # in a run folder: the output of its commands
 STALE = "stale"  # within the folder of runs: run folders whose job has changed since
-JobState = Literal["done", "stale", "interrupted", "pending"]
+JobState = Literal["done", "stale", "interrupted", "pending", "submitted"]
 OnFinish = Callable[["JobResult", int, float], None]
 
 
@@ -32,7 +32,10 @@ class JobResult:
 
 
 def job_state(job: Job, runs: Path) -> JobState:
-    """The state of a job. stale: its folder holds a run with other options, weights or data."""
+    """The state of a job. stale: its folder holds a run with other options, weights or data.
+
+    submitted, to a cluster (study.claims), is not told here.
+    """
     folder, record = job.run_dir(runs), read_record(job, runs)
     if not folder.is_dir() or not any(folder.iterdir()):
         return "pending"
@@ -159,20 +162,20 @@ def run_jobs(
                 if code == 0:
                     write_record(job, runs, done=True, seconds=round(duration, 1))
                 cached_roots.add(cache_group(job))
-                finish(JobResult(job, duration, _error(job, runs, code)))
+                finish(JobResult(job, duration, describe_error(job, runs, code)))
     finally:
         for worker in workers:
             worker.close()
     return results
 
 
-def _error(job: Job, runs: Path, code: int | None) -> str:
+def describe_error(job: Job, runs: Path, code: int | None) -> str:
     """What went wrong, in one line; empty if nothing did. code: the exit code; None if the process died."""
     log = job.run_dir(runs) / LOG
     if code == 0:
         lost = [audio for audio in job.audio if result(job, runs, audio) is None]
         return f"left no result with {', '.join(lost)} audio; see {log}" if lost else ""
-    text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
+    text = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n") if log.is_file() else ""
     last = next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "no output")
     end = "the process died, perhaps out of memory, after" if code is None else f"exit code {code}:"
     return f"{end} {last} ({log})"

@@ -17,7 +17,9 @@ TITLES: dict[str, str] = {"s4": "S4", "s4_hard": "S4 hard", "ms3": "MS3", "ms3_h
 PROTOCOL = (
     "Each cell is M_J / M_F on the test clips by AVSBench's rules; M_F uses the best threshold over every "
     "metric_batch videos. For several seeds: mean ± sample standard deviation, and their number n. "
-    "“…”: no result yet; “–”: not part of this study, or no published result."
+    "“…”: no result yet; “–”: not part of this study, or no published result. Fidelity “published” repeats the "
+    "original's oddities, “corrected” does what was intended (docs/deviations.md); what either gives is shown of the "
+    "weights of these runs only."
 )
 UNKNOWN = (
     "We could not find the tables of the BMVC 2023 paper, so its own results are not shown. Where others have "

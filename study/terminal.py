@@ -7,7 +7,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import get_args
 
+from study.cluster import run_on_cluster, submitted, visible_gpus
 from study.estimates import estimate_seconds, format_duration
+from study.executor import ClusterExecutor
 from study.job import Job, Study
 from study.requirements import MissingRequirement, missing_requirements
 from study.results import result
@@ -34,6 +36,7 @@ def print_dry_run(study: Study, jobs: Sequence[Job], runs: Path) -> None:
     """Print the state of each job, what it needs that is missing, and how long the rest may take."""
     seconds, measured = estimate_seconds(study, runs)
     states = {job.name: job_state(job, runs) for job in jobs}
+    states |= dict.fromkeys(submitted([job for job in jobs if states[job.name] != "done"], runs), "submitted")
     missing = missing_requirements(job for job in jobs if states[job.name] != "done")
     width = max(len(job.name) for job in jobs)
     for job in jobs:
@@ -62,7 +65,12 @@ def _count_states(states: Sequence[JobState]) -> str:
 
 
 def run_with_progress(
-    study: Study, jobs: Sequence[Job], runs: Path, num_workers: int | None, launcher: Sequence[str]
+    study: Study,
+    jobs: Sequence[Job],
+    runs: Path,
+    num_workers: int | None,
+    launcher: Sequence[str],
+    executor: ClusterExecutor | None = None,
 ) -> list[JobResult]:
     """Run the jobs that have no result, and print a line for each.
 
@@ -72,13 +80,23 @@ def run_with_progress(
         runs: the folder of run folders.
         num_workers: jobs at a time; None for the default.
         launcher: a command in place of `python`.
+        executor: of a cluster; None runs the jobs in processes of this command.
+
+    Raises:
+        InputError: if rows were submitted to a cluster and no executor is given.
     """
     todo = [job for job in jobs if job_state(job, runs) != "done"]
     if not todo:
         print(f"all {len(jobs)} runs have their results")
         return []
     seconds, measured = estimate_seconds(study, runs)
-    num_workers = min(1 if launcher else num_workers or default_num_workers(), len(todo))
+    if executor is None and (elsewhere := submitted(todo, runs)):
+        raise InputError(
+            f"{len(elsewhere)} rows were submitted as jobs ({elsewhere[0]} ...): add --executor to wait for them, or "
+            f"end their jobs and remove {runs / 'cluster'}"
+        )
+    default = (len(visible_gpus()) or default_num_workers()) if executor else default_num_workers()
+    num_workers = min(1 if launcher else num_workers or default, len(todo))
     total = format_duration(sum(seconds[job.name] for job in todo) / num_workers)
     basis = f"from {measured} finished runs" if measured else "a guess"
     print(f"{len(todo)} of {len(jobs)} runs to do, {num_workers} at a time; about {total} ({basis})", flush=True)
@@ -92,6 +110,9 @@ def run_with_progress(
         left = f"; about {format_duration(rest)} left" if number < len(todo) else ""
         print(f"[{number:{digits}}/{len(todo)}] {outcome.job.name} … {text}{left}", flush=True)
 
+    if executor is not None:
+        print("the jobs go on if this command is ended; running it again waits for them", flush=True)
+        return run_on_cluster(todo, executor, seconds, num_workers, on_finish, lambda line: print(line, flush=True))
     return run_jobs(todo, runs, seconds, num_workers, launcher, on_finish)
 
 

@@ -142,7 +142,12 @@ def _die_with_parent() -> None:
 
 
 def _quit() -> None:
+    terminate_child()
+    os._exit(1)
+
+
+def terminate_child() -> None:
+    """End the launcher's process, if there is one."""
     if _child is not None:
         with contextlib.suppress(OSError):
             _child.terminate()
-    os._exit(1)
