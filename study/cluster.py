@@ -15,6 +15,7 @@ from study.run import JobResult, OnFinish, cache_group, describe_error, next_job
 from utils.cli import InputError
 
 POLL_SECONDS = {"local": 0.2, "slurm": 5.0}
+GRACE_SECONDS = {"local": 0.0, "slurm": 30.0}  # a shared file system may show the end of a job late
 ATTEMPTS = 2  # of a row whose job dies
 
 
@@ -62,6 +63,7 @@ class _Watch:
         self.results: list[JobResult] = []
         self.active: dict[str, tuple[Job, Claim]] = {}
         self.cached_roots: set[object] = set()
+        self.last_alive: dict[str, float] = {}
         ready = [job for job in jobs if not self.missing[job.name]]
         self.waiting = sorted(ready, key=lambda job: -seconds[job.name])
         self.unready = [job for job in jobs if self.missing[job.name]]
@@ -134,22 +136,24 @@ class _Watch:
 
     def _check(self, job: Job, claim: Claim) -> None:
         """See whether a job has ended, died, or was submitted again by another command."""
-        ended = claims.read_exit(job, self.runs, claim)
-        if ended is None and not self.executor.is_alive(job, claim):
+        ended, now = claims.read_exit(job, self.runs, claim), time.monotonic()
+        if ended is None:
+            if self.executor.is_alive(job, claim):
+                self.last_alive[job.name] = now
+                return
+            if now - self.last_alive.get(job.name, 0.0) < GRACE_SECONDS[self.executor.name]:
+                return
             ended = claims.read_exit(job, self.runs, claim)  # which may have come in between
-            newest = claims.newest_claim(job, self.runs)
-            if ended is None and newest is not None and newest.number > claim.number:
-                self.active[job.name] = job, newest
-                return
-            if ended is None and claim.attempt < ATTEMPTS:
-                self.say(f"{job.name}: job {claim.job_id} died; submitted again")
-                self._submit(job, claim, claim.attempt + 1)
-                return
-            if ended is None:
-                self._end(job, None, 0.0)
-                return
+        newest = claims.newest_claim(job, self.runs)
         if ended is not None:
             self._end(job, *ended)
+        elif newest is not None and newest.number > claim.number:
+            self.active[job.name] = job, newest
+        elif claim.attempt < ATTEMPTS:
+            self.say(f"{job.name}: job {claim.job_id} died; submitted again")
+            self._submit(job, claim, claim.attempt + 1)
+        else:
+            self._end(job, None, 0.0)
 
     def _end(self, job: Job, code: int | None, duration: float) -> None:
         del self.active[job.name]

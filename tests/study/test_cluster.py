@@ -189,6 +189,7 @@ def watch(jobs: list[Job], executor: Any, num_jobs: int = 4) -> tuple[dict[str, 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "POLL_SECONDS", {"local": 0.01, "slurm": 0.01})
+    monkeypatch.setattr(cluster, "GRACE_SECONDS", {"local": 0.0, "slurm": 0.0})
     monkeypatch.setattr(cluster, "visible_gpus", list)
 
 
