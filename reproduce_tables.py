@@ -33,11 +33,10 @@ from study.executor import PREFIX, ClusterExecutor, parse_slurm_options
 from study.plan import load_study
 from study.results import result
 from study.run import bind_run_dir
-from study.study_file import STUDIES
+from study.study_file import STUDIES, DatasetName
 from study.tables import write_tables
 from study.terminal import print_dry_run, run_with_progress, select_jobs
 from utils.cli import Parser, cli_entry
-from utils.layout import BenchmarkName
 from utils.lock import exclusive_lock
 from utils.option_ranges import POSITIVE_INT
 from utils.paths import expand_user, resolve_path
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and (args.executor != "slurm" or not words[0].startswith(PREFIX)):
         parser.error(f"unrecognized arguments: {' '.join(words)}")
     slurm = parse_slurm_options(words)
-    data: dict[BenchmarkName, Path | None] = {"s4": args.s4, "ms3": args.ms3}
+    data: dict[DatasetName, Path | None] = {"s4": args.s4, "ms3": args.ms3}
     study = load_study(args.study, data)
     runs = args.runs or Path("runs") / study.name
     jobs = select_jobs(study, args.only)

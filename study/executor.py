@@ -19,9 +19,9 @@ from study.job import Job
 from study.plan import load_study
 from study.results import write_record
 from study.run import LOG, job_state, prepare_run_dir
+from study.study_file import DatasetName
 from utils.cli import InputError
 from utils.interrupts import block_interrupts
-from utils.layout import BenchmarkName
 
 SUBMIT_SECONDS = 60.0  # how long a claim may be without the id of its job, and a job unknown to squeue
 MIN_MINUTES, MARGIN = 60, 3  # default time limit of a Slurm job: at least this, and so many times the estimate
@@ -44,7 +44,7 @@ class RowTask:
     """
 
     study: str
-    data: Mapping[BenchmarkName, Path | None]
+    data: Mapping[DatasetName, Path | None]
     row: str
     runs: Path
     launcher: Sequence[str]
@@ -99,7 +99,7 @@ class ClusterExecutor:
         name: ExecutorName,
         runs: Path,
         study: str,
-        data: Mapping[BenchmarkName, Path | None],
+        data: Mapping[DatasetName, Path | None],
         launcher: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
     ):

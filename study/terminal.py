@@ -99,7 +99,10 @@ def run_with_progress(
     num_workers = min(1 if launcher else num_workers or default, len(todo))
     total = format_duration(sum(seconds[job.name] for job in todo) / num_workers)
     basis = f"from {measured} finished runs" if measured else "a guess"
-    print(f"{len(todo)} of {len(jobs)} runs to do, {num_workers} at a time; about {total} ({basis})", flush=True)
+    how = f"{num_workers} at a time; about {total}"
+    if executor is not None and executor.name == "slurm":
+        how = f"a Slurm job each; about {format_duration(sum(seconds[job.name] for job in todo))} one after another"
+    print(f"{len(todo)} of {len(jobs)} runs to do, {how} ({basis})", flush=True)
     digits = len(str(len(todo)))
 
     def on_finish(outcome: JobResult, number: int, rest: float) -> None:
