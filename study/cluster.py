@@ -11,7 +11,7 @@ from study.claims import Claim
 from study.executor import ClusterExecutor
 from study.job import Job
 from study.requirements import missing_requirements
-from study.run import JobResult, OnFinish, cache_group, describe_error, next_job
+from study.run import JobResult, OnFinish, cache_group, describe_error, job_state, next_job
 from utils.cli import InputError
 
 POLL_SECONDS = {"local": 0.2, "slurm": 5.0}
@@ -85,9 +85,13 @@ class _Watch:
         """Take over the jobs of earlier commands that are alive."""
         for job in list(self.waiting):
             claim = claims.newest_claim(job, self.runs)
-            if claim and claims.read_exit(job, self.runs, claim) is None and self.executor.is_alive(job, claim):
+            ended = claim and claims.read_exit(job, self.runs, claim)
+            if claim and ended is None and self.executor.is_alive(job, claim):
                 self.waiting.remove(job)
                 self.active[job.name] = job, claim
+            elif ended and job_state(job, self.runs) == "done":  # since it was asked what is to do
+                self.waiting.remove(job)
+                self._end(job, *ended)
         if self.active:
             self.say(f"{len(self.active)} rows were submitted before; waiting for them too")
 
@@ -156,7 +160,7 @@ class _Watch:
             self._end(job, None, 0.0)
 
     def _end(self, job: Job, code: int | None, duration: float) -> None:
-        del self.active[job.name]
+        self.active.pop(job.name, None)
         self.cached_roots.add(cache_group(job))
         self._finish(JobResult(job, duration, describe_error(job, self.runs, code)))
 
