@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from synthetic.clips.assets import AssetLibrary, open_assets
 from synthetic.clips.sampling import sample_objects, sample_scene
-from synthetic.random_sam2 import image_processor, save_network, tiny_config
+from synthetic.random_sam2 import GRIDS, image_processor, save_network, tiny_config
 from synthetic.training.audioclip_data import CANVAS
 from utils.cli import Parser, cli_entry, progress_bar_options
 from utils.files import write_text
@@ -40,9 +40,9 @@ from zero_shot.segmenters.sam2_tracker import MaskTracker
 
 STREAM = 6  # of random numbers; the other trainings and the composed clips use 0 to 5
 EVALUATION_CLIPS = 60
-BATCH = 4  # clips in a step
+BATCH, LENGTH = 8, 4  # clips in a step, and frames of them
+POOL_CLIPS, NEW_CLIPS = 400, 0.5  # clips that are drawn while training and kept; the chance of another one
 LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY, MAX_GRAD_NORM = 1e-3, 50, 0.01, 1.0
-MAX_OBJECTS = 2  # of a clip that are tracked in training
 
 
 def draw_clip(assets: AssetLibrary, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
@@ -71,34 +71,75 @@ def new_network(seed: int) -> Any:
     return model
 
 
-def clip_loss(model: Any, processor: Any, frames: Sequence[np.ndarray], masks: np.ndarray) -> Tensor:
-    """Cross-entropy and Dice loss of the masks (T, K, H, W) carried from the first frame through the others."""
-    side = int(model.prompt_encoder.input_image_size)
-    tensors = [torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1) for frame in frames]
-    video = torch.cat([processor(each, return_tensors="pt")["pixel_values"] for each in tensors])
-    target = torch.from_numpy(masks).float()
-    session = _session(video)
-    for number, mask in enumerate(F.interpolate(target[0][:, None], (side, side), mode="bilinear", antialias=True)):
-        session.add_mask_inputs(session.obj_id_to_idx(number), 0, (mask[None] >= 0.5).float())
-        session.obj_with_new_inputs.append(number)
-    forward = type(model).forward.__wrapped__  # without its inference mode
-    losses = []
-    for index in range(len(frames)):
-        logits = forward(model, session, frame_idx=index).pred_masks[:, 0]
-        if index:
-            losses.append(_mask_loss(logits, target[index]))
+class MemoryState:
+    """What a batch of tracks remembers: the steps of transformers' inference session, for many tracks at once.
+
+    Args:
+        model: the network.
+        length: frames of a clip.
+    """
+
+    def __init__(self, model: Any, length: int) -> None:
+        self.model, self.length = model, length
+        self.memories: list[tuple[Tensor, Tensor]] = []  # (h·w, B, 64) of each frame, and their positions
+        self.pointers: list[Tensor] = []  # (B, C) of each frame
+
+    def remember(self, coarse: Tensor, masks: Tensor, output: Any, given: bool) -> None:
+        """Add a frame: its coarsest map (h·w, B, C), mask logits (B, 1, S, S) and the decoder's output."""
+        visible = torch.full((masks.shape[0], 1, 1), 10.0)
+        self.memories.append(self.model._encode_new_memory(coarse, masks, visible, given))
+        self.pointers.append(output.object_pointer[:, 0])
+
+    def condition(self, coarse: Tensor, positions: Tensor) -> Tensor:
+        """The coarsest map of the next frame after attention to the memory, (B, C, h, w)."""
+        model, now, batch = self.model, len(self.memories), coarse.shape[1]
+        # The first frame, which was given, has no place in time; of the others the last six are read.
+        read = [(0, 0)] + [(now - t, t) for t in range(max(1, now - model.num_maskmem + 1), now)]
+        tokens = [self.memories[t][0].float() for _, t in read]
+        where = [self.memories[t][1] + model.memory_temporal_positional_encoding[offset - 1] for offset, t in read]
+        offsets = [now - t for t in range(now)]
+        pointers, pointer_positions = model._process_object_pointers(
+            offsets, self.pointers, self.length, batch, model.hidden_dim, coarse.device
+        )
+        attended = model.memory_attention(
+            current_vision_features=coarse,
+            current_vision_position_embeddings=positions,
+            memory=torch.cat([*tokens, pointers]),
+            memory_posision_embeddings=torch.cat([*where, pointer_positions]),
+            num_object_pointer_tokens=len(pointers),
+        )
+        return attended.reshape(batch, -1, model.hidden_dim).transpose(1, 2).unflatten(2, GRIDS[-1])
+
+
+def batch_loss(model: Any, video: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy and Dice loss of masks carried from the first frame through the others.
+
+    Args:
+        model: the network, in eval mode.
+        video: the network's input (B, T, 3, S, S).
+        masks: of one object of each clip, (B, T, H, W) float32.
+    """
+    count, length, side = *video.shape[:2], video.shape[-1]
+    features = model.get_image_features(video.flatten(0, 1), return_dict=True)
+    levels = [part.unflatten(1, (count, length)) for part in features.fpn_hidden_states]
+    positions = features.fpn_position_encoding[-1].unflatten(1, (count, length))
+    state, losses = MemoryState(model, length), []
+    for t in range(length):
+        *fine, coarse = (part[:, :, t] for part in levels)  # (h·w, B, C)
+        finer = [part.permute(1, 2, 0).unflatten(2, grid) for part, grid in zip(fine, GRIDS, strict=False)]
+        if t:
+            conditioned = state.condition(coarse, positions[:, :, t])
+            output = model._single_frame_forward(image_embeddings=[*finer, conditioned], multimask_output=False)
+            losses.append(_mask_loss(output.pred_masks[:, 0], masks[:, t]))
+            state.remember(coarse, output.high_res_masks, output, given=False)
+        else:
+            given = F.interpolate(masks[:, :1], (side, side), mode="bilinear", antialias=True).ge(0.5).float()
+            plain = coarse.permute(1, 2, 0).unflatten(2, GRIDS[-1])
+            output = model._single_frame_forward(
+                input_masks=model.mask_downsample(given), image_embeddings=[*finer, plain], multimask_output=False
+            )
+            state.remember(coarse, 20 * given - 10, output, given=True)
     return torch.stack(losses).mean()
-
-
-def _session(video: Tensor) -> Any:
-    import transformers
-
-    height, width = FRAME_SIZE
-    session = transformers.Sam2VideoInferenceSession(
-        video=video, video_height=height, video_width=width, dtype=torch.float32
-    )
-    session.cache.max_vision_features_cache_size = len(video)
-    return session
 
 
 def _mask_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -112,31 +153,52 @@ def _mask_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 def train(model: Any, processor: Any, seed: int, minutes: float) -> int:
     """Train in place for a number of minutes; returns the number of steps."""
-    assets, rng = open_assets(None, None), np.random.default_rng([seed, STREAM])
-    model.eval()  # no dropout, and sessions need it
+    assets, rng = open_assets(None, None), np.random.default_rng([seed, STREAM, time.time_ns()])
+    model.eval()  # no dropout
     parameters = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98))
-    begin, step = time.monotonic(), 0
+    begin, step, pool = time.monotonic(), 0, list[tuple[Tensor, Tensor]]()
     with tqdm(desc="train", unit="step", **progress_bar_options()) as bar:
         while (done := (time.monotonic() - begin) / (60 * minutes)) < 1:
             optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(1, (step + 1) / WARMUP_STEPS) * (1 - done)
-            losses = []
-            for _ in range(BATCH):
-                frames, masks = draw_clip(assets, rng)
-                chosen = rng.permutation(masks.shape[1])[:MAX_OBJECTS]
-                order = slice(None, None, int(rng.choice([1, -1])))
-                loss = clip_loss(model, processor, frames[order], np.ascontiguousarray(masks[order][:, chosen]))
-                (loss / BATCH).backward()
-                losses.append(loss.item())
+            while len(pool) < POOL_CLIPS and (len(pool) < BATCH or rng.random() < NEW_CLIPS):
+                pool.append(prepare_clip(processor, *draw_clip(assets, rng)))
+            video, masks = sample_batch(pool, rng)
+            loss = batch_loss(model, video, masks)
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
             bar.update()
-            bar.set_postfix(loss=f"{np.mean(losses):.3f}", refresh=False)
-            if step % 50 == 0:
-                print(f"step {step}, {done:.0%} of the time, loss {np.mean(losses):.3f}", flush=True)
+            if step % 25 == 0:
+                print(f"step {step}, {done:.0%} of the time, loss {loss.item():.3f}", flush=True)
     return step
+
+
+def prepare_clip(processor: Any, frames: Sequence[np.ndarray], masks: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The network's input (T, 3, S, S) and the masks of the objects (T, K, S, S) of a clip."""
+    tensors = [torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1) for frame in frames]
+    video = torch.cat([processor(each, return_tensors="pt")["pixel_values"] for each in tensors])
+    return video, F.interpolate(torch.from_numpy(masks).float(), video.shape[-2:], mode="bilinear", antialias=True)
+
+
+def sample_batch(pool: Sequence[tuple[Tensor, Tensor]], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """BATCH clips of the pool, each with one object, some played backwards, mirrored or in other colors."""
+    videos, masks = [], []
+    for index in rng.integers(len(pool), size=BATCH):
+        video, objects = pool[index]
+        order = torch.arange(CLIP_SECONDS)
+        order = order.flip(0) if rng.random() < 0.5 else order
+        start = int(rng.integers(CLIP_SECONDS - LENGTH + 1))
+        chosen = order[start : start + LENGTH]
+        part, mask = video[chosen], objects[chosen, int(rng.integers(objects.shape[1]))]
+        if rng.random() < 0.5:
+            part, mask = part.flip(3), mask.flip(2)
+        part = part[:, torch.from_numpy(rng.permutation(3))] * rng.uniform(0.8, 1.2)
+        videos.append(part)
+        masks.append(mask)
+    return torch.stack(videos).float(), torch.stack(masks)
 
 
 def evaluate(folder: Path) -> dict[str, float]:
