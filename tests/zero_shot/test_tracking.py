@@ -140,6 +140,27 @@ def test_memory_does_not_grow_with_the_video(folders: dict[str, Path], monkeypat
         np.testing.assert_array_equal(carried[index], expected[index])
 
 
+def test_carried_masks_are_cached(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another threshold runs no network; other masks, another pivot, direction or memory do."""
+    network = load_network(folders["sam2"], "sam2", tracks=True)
+    plain = MaskTracker(Sam2Segmenter(*network), FAMILIES["sam2"]).carry(clip(3), 1, MASKS)
+    tracker = MaskTracker(Sam2Segmenter(*network, cache=tmp_path), FAMILIES["sam2"])
+    np.testing.assert_array_equal(tracker.carry(clip(3), 1, MASKS), plain)
+    network[0].no_object_pointer.data.add_(1)
+    other = MaskTracker(Sam2Segmenter(*network, cache=tmp_path), FAMILIES["sam2"])
+    monkeypatch.setattr(MaskTracker, "_propagate", None)  # whoever calls it now fails
+    np.testing.assert_array_equal(tracker.carry(clip(3), 1, MASKS), plain)
+    for again, frames, pivot, masks, backward in [
+        (tracker, clip(3, 1), 1, MASKS, True),
+        (tracker, clip(3), 0, MASKS, True),
+        (tracker, clip(3), 1, MASKS[::-1], True),
+        (tracker, clip(3), 1, MASKS, False),
+        (other, clip(3), 1, MASKS, True),
+    ]:
+        with pytest.raises(TypeError):
+            again.carry(frames, pivot, masks, backward=backward)
+
+
 class StubTracker:
     """Carries each mask unchanged, and notes what it was asked."""
 

@@ -274,19 +274,20 @@ def _cache_parameters(model: Any, image_processor: Any, precision: Precision) ->
         "version": CACHE_VERSION,
         "network": type(model.vision_encoder).__name__,
         "weights": weights_hash(used),
-        "vision": _plain(model.config.vision_config.to_dict()),
+        "vision": plain_config(model.config.vision_config),
         "heads": model.mask_decoder.config.num_attention_heads,
         "image_size": model.prompt_encoder.input_image_size,
-        "image_processor": _plain(image_processor.to_dict()),
+        "image_processor": plain_config(image_processor),
         "precision": precision,
         "device": torch.device(model.device).type,  # rounding differs
     }
 
 
-def _plain(configuration: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without what changes no number."""
-    return {
-        name: _plain(value) if isinstance(value, dict) else value
-        for name, value in configuration.items()
-        if name not in UNHASHED
-    }
+def plain_config(config: Any) -> dict[str, Any]:
+    """A configuration of transformers as plain data, without what changes no number."""
+
+    def plain(entries: dict[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in entries.items() if name not in UNHASHED}
+        return {name: plain(value) if isinstance(value, dict) else value for name, value in kept.items()}
+
+    return plain(config.to_dict())

@@ -1,11 +1,13 @@
 """Masks carried from one frame of a video through the others, by the memory of SAM 2.1, EdgeTAM or SAM 3's tracker.
 
 The computation is that of transformers' inference session. Here its feature maps come from the segmenter, which caches
-them; both directions start from the prompted frame alone, so that neither changes the other; and what a later frame
-cannot need is dropped, so that memory does not grow with the video.
+them. Both directions start from the prompted frame alone, so that neither changes the other, and what a later frame
+cannot need is dropped, so that memory does not grow with the video. Carried masks are cached, so that another threshold
+runs no network.
 Source: transformers, `models/sam2_video/modeling_sam2_video.py`.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,10 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zero_shot.segmenters.sam2 import FeatureMaps, Sam2Segmenter, upscale
+from utils.cache import Cache, content_hash, get_or_compute, weights_hash
+from zero_shot.segmenters.proposals import MASK_THRESHOLD
+from zero_shot.segmenters.sam2 import FeatureMaps, Sam2Segmenter, plain_config, upscale
 from zero_shot.segmenters.sam2_families import Family
 
-MASK_THRESHOLD = 0.0  # of the logits
+CACHE_VERSION = 1  # increase when a change here alters the carried masks
 
 
 class MaskTracker:
@@ -36,6 +40,10 @@ class MaskTracker:
         self.session_class = getattr(transformers, family.session)
         config = self.model.config
         self.history = max(config.num_maskmem, config.max_object_pointers_in_encoder)
+        self.cache = None
+        if segmenter.cache:
+            memory = {"video": weights_hash(self.model), "config": plain_config(config), "tracks": CACHE_VERSION}
+            self.cache = Cache(segmenter.cache, "tracks", {**segmenter.parameters, **memory})
 
     def carry(
         self, frames: Sequence[np.ndarray], pivot: int, masks: np.ndarray, *, backward: bool = True
@@ -52,15 +60,22 @@ class MaskTracker:
             Masks (N, K, H, W) bool. Those of the pivot are the ones given; without `backward`, those of the frames
             before it are empty.
         """
-        carried = np.zeros((len(frames), *masks.shape), bool)
-        carried[pivot] = masks
+        shape = (len(frames), *masks.shape)
         if not len(masks):
-            return carried
-        directions = [range(pivot + 1, len(frames))] + ([range(pivot - 1, -1, -1)] if backward else [])
-        for indices in directions:
-            for index, found in self._propagate(frames, pivot, masks, indices):
-                carried[index] = found
-        return carried
+            return np.zeros(shape, bool)
+
+        def compute(indices: list[int]) -> list[dict[str, Tensor]]:
+            carried = np.zeros(shape, bool)
+            carried[pivot] = masks
+            for direction in [range(pivot + 1, len(frames))] + ([range(pivot - 1, -1, -1)] if backward else []):
+                for index, found in self._propagate(frames, pivot, masks, direction):
+                    carried[index] = found
+            return [{"masks": torch.from_numpy(np.packbits(carried))}]
+
+        content = content_hash(np.stack(frames)) + content_hash(masks) if self.cache else ""
+        address = hashlib.sha256(f"{content} {pivot} {backward}".encode()).hexdigest()
+        (entry,) = get_or_compute(self.cache, [address], compute, 1)
+        return np.unpackbits(entry["masks"].numpy(), count=int(np.prod(shape))).reshape(shape).astype(bool)
 
     @torch.inference_mode()
     def _propagate(
