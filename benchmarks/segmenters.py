@@ -4,7 +4,6 @@ The networks have their published sizes and random weights, which hardly change 
 give different masks, so rows that compare two of them compare no outputs; their cache entries are compared by size.
 """
 
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -85,8 +84,8 @@ def proposals_fast(network: str, tiny: bool = False) -> Work:
 
 def _proposals(network: str, tiny: bool, fast: bool) -> Work:
     segmenter = _segmenter(network, "fp32", tiny)
-    embed = cache(lambda: segmenter.embed([_frame()]))
-    segmenter.embed = lambda frames: embed()  # encoding is another row
+    embeddings = segmenter.embed([_frame()])  # encoding is another row
+    segmenter.embed = lambda frames: embeddings
 
     def work() -> Output:
         holds = sam2.shortcuts_hold
