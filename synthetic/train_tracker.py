@@ -111,39 +111,42 @@ class MemoryState:
         return attended.reshape(batch, -1, model.hidden_dim).transpose(1, 2).unflatten(2, GRIDS[-1])
 
 
-def batch_loss(model: Any, video: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy and Dice loss of masks carried from the first frame through the others.
+def carry_batch(model: Any, video: Tensor, first: Tensor) -> Tensor:
+    """Carry masks from the first frame through the others, as MaskTracker does, for many clips at once.
 
     Args:
         model: the network, in eval mode.
-        video: the network's input (B, T, 3, S, S).
-        masks: of one object of each clip, (B, T, H, W) float32.
+        video: its input (B, T, 3, S, S).
+        first: mask of one object of each clip in its first frame, (B, S, S) float32.
+
+    Returns:
+        Logits of the other frames, (B, T - 1, h, w).
     """
-    count, length, side = *video.shape[:2], video.shape[-1]
+    count, length = video.shape[:2]
     features = model.get_image_features(video.flatten(0, 1), return_dict=True)
     levels = [part.unflatten(1, (count, length)) for part in features.fpn_hidden_states]
     positions = features.fpn_position_encoding[-1].unflatten(1, (count, length))
-    state, losses = MemoryState(model, length), []
+    state, found = MemoryState(model, length), []
     for t in range(length):
         *fine, coarse = (part[:, :, t] for part in levels)  # (h·w, B, C)
         finer = [part.permute(1, 2, 0).unflatten(2, grid) for part, grid in zip(fine, GRIDS, strict=False)]
         if t:
             conditioned = state.condition(coarse, positions[:, :, t])
             output = model._single_frame_forward(image_embeddings=[*finer, conditioned], multimask_output=False)
-            losses.append(_mask_loss(output.pred_masks[:, 0], masks[:, t]))
+            found.append(output.pred_masks[:, 0])
             state.remember(coarse, output.high_res_masks, output, given=False)
         else:
-            given = F.interpolate(masks[:, :1], (side, side), mode="bilinear", antialias=True).ge(0.5).float()
+            given = (first[:, None] >= 0.5).float()
             plain = coarse.permute(1, 2, 0).unflatten(2, GRIDS[-1])
             output = model._single_frame_forward(
                 input_masks=model.mask_downsample(given), image_embeddings=[*finer, plain], multimask_output=False
             )
             state.remember(coarse, 20 * given - 10, output, given=True)
-    return torch.stack(losses).mean()
+    return torch.stack(found, dim=1)
 
 
 def _mask_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Loss of logits (K, h, w) against masks (K, H, W)."""
+    """Cross-entropy and Dice loss of logits (K, h, w) against masks (K, H, W)."""
     coarse = F.interpolate(target[:, None], logits.shape[1:], mode="bilinear", antialias=True)[:, 0]
     probabilities = logits.sigmoid()
     shared = 2 * (probabilities * coarse).sum((1, 2)) + 1
@@ -164,7 +167,7 @@ def train(model: Any, processor: Any, seed: int, minutes: float) -> int:
             while len(pool) < POOL_CLIPS and (len(pool) < BATCH or rng.random() < NEW_CLIPS):
                 pool.append(prepare_clip(processor, *draw_clip(assets, rng)))
             video, masks = sample_batch(pool, rng)
-            loss = batch_loss(model, video, masks)
+            loss = _mask_loss(carry_batch(model, video, masks[:, 0]).flatten(0, 1), masks[:, 1:].flatten(0, 1))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
             optimizer.step()
