@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from joblib.externals.loky import get_reusable_executor
 
+from utils.peak_memory import PeakMemory
+
 MODULES = [
     "benchmarks.attention",
     "benchmarks.data",
@@ -207,7 +209,7 @@ def measure(implementation: str, options: Mapping[str, Any], calls: int, device:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     work = call(implementation, options)
-    peak, times = _PeakMemory(device), []
+    peak, times = PeakMemory(device), []
     with _no_output():
         for _ in range(1 + calls):
             begin = time.perf_counter(), _cpu_seconds()
@@ -216,7 +218,7 @@ def measure(implementation: str, options: Mapping[str, Any], calls: int, device:
                 torch.cuda.synchronize()
             times.append((time.perf_counter() - begin[0], _cpu_seconds() - begin[1]))
     wall, cpu = (statistics.median(column) for column in zip(*times[min(1, calls) :], strict=True))
-    return Cost(wall, cpu, peak.mib(), output() if callable(output) else output)
+    return Cost(wall, cpu, peak.mib() or 0.0, output() if callable(output) else output)
 
 
 def median_cost(costs: list[Cost]) -> Cost:
@@ -246,29 +248,6 @@ def relative_difference(one: Output, other: Output) -> float:
             a, b = a.astype(np.float64), b.astype(np.float64)
             found.append(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-12)))
     return max(found)
-
-
-class _PeakMemory:
-    """Peak memory since this was constructed, minus what was allocated then."""
-
-    def __init__(self, device: str) -> None:
-        self.cuda = device == "cuda"
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated() / 2**20
-        else:
-            self.before = _resident_mib("VmRSS")
-            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-
-    def mib(self) -> float:
-        peak = torch.cuda.max_memory_allocated() / 2**20 if self.cuda else _resident_mib("VmHWM")
-        return peak - self.before
-
-
-def _resident_mib(name: str) -> float:
-    """VmRSS (now) or VmHWM (the peak since the last reset) of this process. Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
 def _cpu_seconds() -> float:

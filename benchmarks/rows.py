@@ -60,15 +60,16 @@ def _deformable(image: int, dense: bool) -> Row:
     )
 
 
-def _step(row: str, name: str, min_gib: float, grad_checkpointing: bool = False) -> Row:
+def _step(name: str, min_gib: float, segmentor: str, backbone: str = "", grad_checkpointing: bool = False) -> Row:
+    plain = {"tpavi": ", attention matrix", "avsegformer": ", grid_sample level by level, map of all queries"}
     return Row(
         f"training step, {name}",
         "4 videos of 5 frames, 224×224, S4" + (", grad_checkpointing" if grad_checkpointing else ""),
-        "audio tower in every step, all frames decoded" + ("" if row == "fpn" else ", attention matrix"),
+        "audio tower in every step, all frames decoded" + plain.get(segmentor, ""),
         SEGMENTORS + "step_reference",
         SEGMENTORS + ("step_grad_checkpointing" if grad_checkpointing else "step_optimized"),
-        {"row": row, "size": "full", "batch": 4},
-        {"row": row, "size": "tiny", "batch": 1},
+        {"segmentor": segmentor, "backbone": backbone, "size": "full", "batch": 4},
+        {"segmentor": segmentor, "backbone": backbone, "size": "tiny", "batch": 1},
         reference_calls=0,
         optimized_calls=0,
         min_gib=min_gib,
@@ -216,12 +217,15 @@ ROWS = [
     *(_block(stage, 5) for stage in (1, 2, 3, 4)),
     *(_block(2, seconds) for seconds in (10, 20)),
     *(_deformable(image, dense) for dense in (False, True) for image in (224, 384, 512)),
-    _step("resnet50", "TPAVI ResNet-50", 11.0),
-    _step("resnet50", "TPAVI ResNet-50", 11.0, grad_checkpointing=True),
-    _step("pvt_v2_b5", "TPAVI PVT-v2-b5", 15.0),
-    _step("pvt_v2_b5", "TPAVI PVT-v2-b5", 15.0, grad_checkpointing=True),
-    _step("fpn", "AudioCLIP FPN", 5.0),
-    _step("fpn", "AudioCLIP FPN", 5.0, grad_checkpointing=True),
+    _step("TPAVI ResNet-50", 11.0, "tpavi", "resnet50"),
+    _step("TPAVI ResNet-50", 11.0, "tpavi", "resnet50", grad_checkpointing=True),
+    _step("TPAVI PVT-v2-b5", 15.0, "tpavi", "pvt_v2_b5"),
+    _step("TPAVI PVT-v2-b5", 15.0, "tpavi", "pvt_v2_b5", grad_checkpointing=True),
+    _step("AudioCLIP FPN", 5.0, "fpn"),
+    _step("AudioCLIP FPN", 5.0, "fpn", grad_checkpointing=True),
+    _step("AVSegFormer ResNet-50", 15.0, "avsegformer", "resnet50"),
+    _step("AVSegFormer ResNet-50", 15.0, "avsegformer", "resnet50", grad_checkpointing=True),
+    _step("AVSegFormer PVT-v2-b5", 18.0, "avsegformer", "pvt_v2_b5"),
     Row(
         "AudioCLIP audio tower",
         "5 s",

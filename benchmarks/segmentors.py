@@ -1,24 +1,34 @@
 """Implementations of metrics, TPAVI and whole training steps, at the sizes of the study, with random weights."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import MethodType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
+import reference.deformable_attention
 import reference.metrics
 import reference.tpavi
 from benchmarks.harness import Output, Work
+from models.avsegformer import MaskPrediction
+from models.avsegformer_head import AVSegFormerHead
 from models.tpavi import TPAVI
+from supervised.avsegformer_losses import mask_loss
 from supervised.grad_checkpointing import enable_grad_checkpointing
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
-from supervised.options import FPNOptions, ModelOptions, VGGishOptions
+from supervised.options import AVSegFormerOptions, FPNOptions, ModelOptions, VGGishOptions
 from utils.metrics import Metrics
 
 Attention = Callable[[TPAVI, Tensor, Tensor], Tensor]
+
+
+def _attend_to_all_pixels(block: TPAVI, maps: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    return reference.tpavi.tpavi(block, maps, audio), block.align_channel(audio)
 
 
 def _logits_and_masks(videos: int) -> list[tuple[Tensor, Tensor]]:
@@ -92,16 +102,19 @@ def _gradients(module: torch.nn.Module) -> Output:
     return {"gradients": np.array(norms)}
 
 
-def _model(row: str, size: str) -> AVSModel:
+def _model(segmentor: Any, backbone: Any, size: str) -> AVSModel:
     torch.manual_seed(0)
-    if row == "fpn":
+    if segmentor == "fpn":
         variant: Any = "published" if size == "full" else "mini"
         options = ModelOptions(segmentor="fpn", fpn=FPNOptions(visual="random", audio="random", variant=variant))
     else:
-        backbone: Any = row if size == "full" else {"resnet50": "resnet18", "pvt_v2_b5": "pvt_v2_b0"}[row]
+        backbone = backbone if size == "full" else {"resnet50": "resnet18", "pvt_v2_b5": "pvt_v2_b0"}[backbone]
         vggish = VGGishOptions("random") if size == "full" else VGGishOptions("random", [8, 8, 8, 8], 32)
         channels = 256 if size == "full" else 32
-        options = ModelOptions(backbone=backbone, weights="random", vggish=vggish, channels=channels)
+        # Without dropout, whose draws depend on how many frames the head decodes.
+        head = AVSegFormerOptions(dropout=0.0) if size == "full" else AVSegFormerOptions(4, 1, 5, 32, dropout=0.0)
+        options = ModelOptions(segmentor, backbone=backbone, weights="random", vggish=vggish, channels=channels)
+        options.avsegformer = head
     model = AVSModel(options)
     for block in model.modules():
         if isinstance(block, TPAVI):
@@ -109,17 +122,33 @@ def _model(row: str, size: str) -> AVSModel:
     return model.train()
 
 
-def _step(row: str, size: str, batch: int, attention: Attention | None, grad_checkpointing: bool = False) -> Work:
+def _loss(output: Any, masks: Tensor) -> Tensor:
+    if isinstance(output, MaskPrediction):
+        return mask_loss(output, masks).total
+    return segmentation_loss(output, masks).total
+
+
+def _mix_all_queries(head: AVSegFormerHead, decoded: Tensor, feature: Tensor) -> Tensor:
+    """The MLP on the map of all products of pixels and queries."""
+    first, second, third = head.mlp
+    products = torch.einsum("nqc,nchw->nqhw", decoded, feature)
+    return third(second(first(products).relu()).relu())
+
+
+def _step(
+    segmentor: str, size: str, batch: int, backbone: str = "", plain: bool = False, grad_checkpointing: bool = False
+) -> Work:
     """A training step of S4, where only the first frame of each video is labeled.
 
     Args:
-        row: "resnet50", "pvt_v2_b5" or "fpn".
+        segmentor: As in ModelOptions.
         size: "full" or "tiny".
         batch: Videos.
-        attention: Replaces TPAVI's forward in the reference step; None for the optimized step.
+        backbone: As in ModelOptions, for tpavi and avsegformer.
+        plain: The reference step, as the original computes it.
         grad_checkpointing: Recompute the activations of the image tower in the backward pass.
     """
-    model = _model(row, size)
+    model = _model(segmentor, backbone, size)
     if grad_checkpointing:
         enable_grad_checkpointing(model.visual_tower)
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=0.0)  # each step is the first
@@ -127,36 +156,43 @@ def _step(row: str, size: str, batch: int, attention: Attention | None, grad_che
     samples = 220_500 if size == "full" else 11_025
     audio = torch.rand(batch, 5, 1, 96, 64) if model.inputs.audio == "log_mel" else torch.randn(batch, 5, samples) / 10
     inputs: dict[str, Tensor] = {"frames": frames}
-    if attention is None:
+    attend = nullcontext()
+    if not plain:
         with torch.no_grad():
             inputs["audio_features"] = model.encode_audio(audio)
     else:
         inputs[model.inputs.audio] = audio
         for block in model.modules():
             if isinstance(block, TPAVI):
-                block.forward = MethodType(lambda b, x, a: (attention(b, x, a), b.align_channel(a)), block)  # type: ignore
+                block.forward = MethodType(_attend_to_all_pixels, block)  # type: ignore
+            elif isinstance(block, AVSegFormerHead):
+                block._mix_queries = MethodType(_mix_all_queries, block)  # type: ignore
+        attend = mock.patch(  # type: ignore[assignment]
+            "models.deformable_attention.deformable_attention", reference.deformable_attention.deformable_attention
+        )
 
     def work() -> Output:
         torch.manual_seed(0)  # of stochastic depth
-        loss = segmentation_loss(model(inputs, 1 if attention is None else None), masks)
-        optimizer.zero_grad()
-        loss.total.backward()
+        with attend:
+            loss = _loss(model(inputs, None if plain else 1), masks)
+            optimizer.zero_grad()
+            loss.backward()
         optimizer.step()
-        return {"loss": np.array([loss.total.item()]), **_gradients(model)}
+        return {"loss": np.array([loss.item()]), **_gradients(model)}
 
     return work
 
 
-def step_reference(row: str, size: str, batch: int) -> Work:
-    """The frozen audio tower runs in every step, TPAVI has its attention matrix, all five frames are decoded."""
-    return _step(row, size, batch, reference.tpavi.tpavi)
+def step_reference(**options: Any) -> Work:
+    """The frozen audio tower runs in every step, attention is the plain form, all five frames are decoded."""
+    return _step(**options, plain=True)
 
 
-def step_optimized(row: str, size: str, batch: int) -> Work:
-    """Audio features are precomputed, TPAVI is linear, only the labeled frame is decoded."""
-    return _step(row, size, batch, None)
+def step_optimized(**options: Any) -> Work:
+    """Audio features are precomputed, attention is the fast form, only the labeled frame is decoded."""
+    return _step(**options)
 
 
-def step_grad_checkpointing(row: str, size: str, batch: int) -> Work:
+def step_grad_checkpointing(**options: Any) -> Work:
     """The optimized step with gradient checkpointing of the image tower."""
-    return _step(row, size, batch, None, grad_checkpointing=True)
+    return _step(**options, grad_checkpointing=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.avsegformer_head import AVSegFormerHead
-from models.backbones import WIDTHS, build_backbone, rename_pvt_key
+from models.backbones import AudioCLIPBackbone, ResNet, build_backbone, rename_pvt_key
 from models.checkpoints import load_strict
 from models.vggish import VGGish
 
@@ -21,8 +21,8 @@ from models.vggish import VGGish
 class MaskPrediction:
     """What AVSegFormer's losses need.
 
-    logits: (B, T, classes, H, W). mask_feature: (B, T, channels, H/4, W/4), the map that queries are compared with,
-    non-negative.
+    logits: (B, T, H, W), or (B, T, classes, H, W) for more than one class. mask_feature: (B, T, channels, H/4, W/4),
+    the map that queries are compared with, non-negative.
     """
 
     logits: Tensor
@@ -33,7 +33,8 @@ class AVSegFormer(nn.Module):
     """Frames and VGGish features -> mask logits. Every second is segmented alone.
 
     Args:
-        backbone: A name of `models.backbones.WIDTHS`; resnet50 and pvt_v2_b5 are the published ones.
+        backbone: A name of `models.backbones.WIDTHS`; resnet50 and pvt_v2_b5 are the published ones. Or the image tower
+            of AudioCLIP.
         classes: 1 for the mask of what sounds (S4, MS3), 71 for AVSS.
         channels: Width of the head, a multiple of 32.
         heads: Heads of every attention.
@@ -49,7 +50,7 @@ class AVSegFormer(nn.Module):
 
     def __init__(
         self,
-        backbone: str = "resnet50",
+        backbone: str | AudioCLIPBackbone = "resnet50",
         classes: int = 1,
         channels: int = 256,
         heads: int = 8,
@@ -61,9 +62,9 @@ class AVSegFormer(nn.Module):
     ):
         super().__init__()
         self.classes = classes
-        self.backbone = build_backbone(backbone)
+        self.backbone = build_backbone(backbone) if isinstance(backbone, str) else backbone
         self.audio_proj = nn.Linear(audio_features, channels)
-        self.head = AVSegFormerHead(WIDTHS[backbone], classes, channels, heads, layers, queries, hidden, dropout)
+        self.head = AVSegFormerHead(self.backbone.widths, classes, channels, heads, layers, queries, hidden, dropout)
 
     def forward(self, frames: Tensor, audio: Tensor, valid: Tensor | None = None) -> Tensor:
         """Segment clips.
@@ -79,16 +80,15 @@ class AVSegFormer(nn.Module):
         Raises:
             ValueError: Sides that are no multiples of 32, or audio for other frames.
         """
-        logits = self.segment(frames, audio, valid).logits
-        return logits[:, :, 0] if self.classes == 1 else logits
+        return self.segment(frames, audio, valid).logits
 
     def segment(
-        self, frames: Tensor, audio: Tensor, valid: Tensor | None = None, labelled: int | None = None
+        self, frames: Tensor, audio: Tensor, valid: Tensor | None = None, num_labeled: int | None = None
     ) -> MaskPrediction:
         """As `forward`, with what the losses need.
 
-        labelled: give only each clip's first so many frames (S4 training: 1). The head then sees no others, nor those
-            that are not valid. The backbone does, for its batch statistics are those of all.
+        num_labeled: give only each clip's first so many frames (S4 training: 1). The head then sees no others, nor
+            those that are not valid. The backbone does, for its batch statistics are those of all.
         """
         height, width = frames.shape[-2:]
         if height % 32 or width % 32:
@@ -97,15 +97,17 @@ class AVSegFormer(nn.Module):
             raise ValueError(
                 f"audio is for {tuple(audio.shape[:2])} (clips, seconds), frames {tuple(frames.shape[:2])}"
             )
-        maps = [x.unflatten(0, frames.shape[:2])[:, :labelled] for x in self.backbone(frames.flatten(0, 1))]
-        queried = self.audio_proj(audio[:, :labelled])
+        maps = [x.unflatten(0, frames.shape[:2])[:, :num_labeled] for x in self.backbone(frames.flatten(0, 1))]
+        queried = self.audio_proj(audio[:, :num_labeled])
         if valid is None:
             outputs = self.head([x.flatten(0, 1) for x in maps], queried.flatten(0, 1))
-            return MaskPrediction(*(x.unflatten(0, queried.shape[:2]) for x in outputs))
-        kept = valid[:, :labelled].bool()
-        outputs = self.head([x[kept] for x in maps], queried[kept])
-        places = [x.new_zeros(*kept.shape, *x.shape[1:]) for x in outputs]
-        return MaskPrediction(*(torch.index_put(zeros, (kept,), x) for zeros, x in zip(places, outputs, strict=True)))
+            logits, feature = (x.unflatten(0, queried.shape[:2]) for x in outputs)
+        else:
+            kept = valid[:, :num_labeled].bool()
+            outputs = self.head([x[kept] for x in maps], queried[kept])
+            places = [x.new_zeros(*kept.shape, *x.shape[1:]) for x in outputs]
+            logits, feature = (torch.index_put(zeros, (kept,), x) for zeros, x in zip(places, outputs, strict=True))
+        return MaskPrediction(logits[:, :, 0] if self.classes == 1 else logits, feature)
 
     def load_reference(self, state: Mapping[str, Tensor]) -> "AVSegFormer":
         """Load a state dict in AVSegFormer's names, strictly; returns the model.
@@ -133,7 +135,7 @@ class AVSegFormer(nn.Module):
                 "the weights are of an AVSegFormer before August 2023, without query generator, which is another model"
             )
         theirs = "pvt_v2" if any(key.startswith("backbone.patch_embed") for key in state) else "resnet"
-        ours = "resnet" if hasattr(self.backbone, "conv1") else "pvt_v2"
+        ours = "resnet" if isinstance(self.backbone, ResNet) else "pvt_v2"
         if theirs != ours:
             return f"the weights are of an AVSegFormer with a {theirs} backbone; this model has a {ours}"
         if last.shape[0] != self.classes:

@@ -1,16 +1,19 @@
-"""Visual backbones with four feature maps, at strides 4, 8, 16 and 32.
+"""Visual backbones with four feature maps, at strides 4, 8, 16 and 32. `widths` are the channels of the maps.
 
 torchvision's ResNets and timm's PVT-v2, with the public ImageNet checkpoints of the original
-(`resnet50-19c8e357.pth`, `pvt_v2_b5.pth`) mapped to their keys.
+(`resnet50-19c8e357.pth`, `pvt_v2_b5.pth`) mapped to their keys, and the image tower of AudioCLIP.
 """
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torchvision
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # open_clip takes a second
+    from models.audioclip import DenseResNet
 
 # Channels of the four maps, finest first. The study uses resnet50 and pvt_v2_b5; the others suit small machines.
 WIDTHS: dict[str, tuple[int, int, int, int]] = {
@@ -26,6 +29,7 @@ class ResNet(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
+        self.widths = WIDTHS[name]
         network: Any = torchvision.models.get_model(name, weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
         self.layer1, self.layer2 = network.layer1, network.layer2
@@ -48,6 +52,7 @@ class PVT(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
+        self.widths = WIDTHS[name]
         network: Any = timm.create_model(name, pretrained=False, num_classes=0, drop_path_rate=0.1)
         self.patch_embed: nn.Module = network.patch_embed
         self.stages: nn.Sequential = network.stages
@@ -61,7 +66,22 @@ class PVT(nn.Module):
         return maps
 
 
-def build_backbone(name: str) -> nn.Module:
+class AudioCLIPBackbone(nn.Module):
+    """The image tower of AudioCLIP; its attention pool takes no part."""
+
+    def __init__(self, tower: "DenseResNet"):
+        super().__init__()
+        self.tower = tower
+        tower.attnpool.requires_grad_(False)
+        width = tower.layer4[-1].bn3.num_features
+        self.widths = (width // 8, width // 4, width // 2, width)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The four maps after layer1 ... layer4 of images (N, 3, H, W)."""
+        return self.tower.pyramid(images)
+
+
+def build_backbone(name: str) -> ResNet | PVT:
     """A randomly initialized backbone.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from models.backbones import WIDTHS, build_backbone, rename_pvt_key
+from models.backbones import AudioCLIPBackbone, build_backbone, rename_pvt_key
 from models.checkpoints import load_strict
 from models.decoder import Atrous, Decoder
 from models.tpavi import TPAVI
@@ -37,7 +37,7 @@ class TPAVISegmentor(nn.Module):
     Parameters have AVSBench's names except in the backbone; `load_reference` takes AVSBench's state dicts.
 
     Args:
-        backbone: a key of models.backbones.WIDTHS.
+        backbone: a key of models.backbones.WIDTHS, or the image tower of AudioCLIP.
         stages: stages of the backbone that get a TPAVI block, 0 (finest) to 3.
         attention: keys from audio ("va", published), from the frames themselves without audio ("vv"), or the mean of
             the two outputs ("both").
@@ -50,7 +50,7 @@ class TPAVISegmentor(nn.Module):
 
     def __init__(
         self,
-        backbone: str = "resnet50",
+        backbone: str | AudioCLIPBackbone = "resnet50",
         stages: Sequence[int] = (0, 1, 2, 3),
         attention: Literal["va", "vv", "both"] = "va",
         channels: int = 256,
@@ -62,8 +62,8 @@ class TPAVISegmentor(nn.Module):
         if attention not in ("va", "vv", "both"):
             raise ValueError(f"attention '{attention}' must be va, vv or both")
         self.stages, self.attention = tuple(sorted(set(stages))), attention
-        self.backbone = build_backbone(backbone)
-        for level, width in enumerate(WIDTHS[backbone], 1):
+        self.backbone = build_backbone(backbone) if isinstance(backbone, str) else backbone
+        for level, width in enumerate(self.backbone.widths, 1):
             self.add_module(f"conv{level}", Atrous(width, channels))
         for stage in self.stages:
             self.add_module(f"tpavi_b{stage + 1}", TPAVI(channels, audio_features))

@@ -54,9 +54,9 @@ def audio_file(job: Job) -> str:
     if job.regime == "zero_shot":
         return "none" if job.options.method in BASELINES else "wav"
     model = job.options.model
-    if model.segmentor == "tpavi":
-        return "none" if model.attention == "vv" else "log_mel"
-    return "none" if model.fpn.fusion == "none" else "log_mel" if model.fpn.audio == "vggish" else "wav"
+    if not model.has_audio:
+        return "none"
+    return "log_mel" if checkpoint_name(model.audio_weights) == "vggish" else "wav"
 
 
 def _missing_data(

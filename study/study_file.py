@@ -23,7 +23,8 @@ gallery_clips: N                     test clips of which each run keeps images, 
 tables: {zero_shot: Zero-shot, fusion: "Supervised: fusion", ...}
                                      titles of the tables, in the order in which they are shown. A table called
                                      `fraction` compares amounts of training data: it adds the fraction to the
-                                     labels, and its plot is a curve.
+                                     labels, and its plot is a curve. A table called `models` adds what training
+                                     cost, and what is segmented in silence if `audio` has silent.
 rows:
 - zero_shot: point_local             the configuration without its benchmark; or supervised: fpn_concate
   tables: {zero_shot: Point-Prompt local}
@@ -57,7 +58,7 @@ from utils.sound_conditions import AudioCondition
 Regime = Literal["zero_shot", "supervised"]
 REGIMES = get_args(Regime)
 DatasetName = Literal["s4", "ms3", "s4_hard", "ms3_hard"]  # a benchmark, or harder clips in its layout
-STUDIES = ("mini", "paper", "robustness")  # the files that come with this package
+STUDIES = ("mini", "models", "paper", "robustness")  # the files that come with this package
 
 
 @dataclass

@@ -75,6 +75,11 @@ def format_score(value: float) -> str:
     return text[1:] if text.startswith("0") else text
 
 
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """The mean and the sample standard deviation of several scores: .906 ± .012."""
+    return f"{format_score(fmean(values))} ± {format_score(stdev(values))}"
+
+
 def format_scores(pairs: Sequence[tuple[float, float]], planned: int = 1) -> str:
     """M_J / M_F of one run, or their mean ± sample standard deviation over the runs that are done.
 
@@ -85,7 +90,6 @@ def format_scores(pairs: Sequence[tuple[float, float]], planned: int = 1) -> str
     if len(pairs) == 1:
         text = " / ".join(map(format_score, pairs[0]))
     else:
-        columns = zip(*pairs, strict=True)
-        text = " / ".join(f"{format_score(fmean(values))} ± {format_score(stdev(values))}" for values in columns)
+        text = " / ".join(map(mean_and_deviation, zip(*pairs, strict=True)))
     missing = f" of {planned}" if len(pairs) < planned else ""
     return f"{text} (n = {len(pairs)}{missing})" if planned > 1 else text

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.job import Study
+from study.model_costs import MODELS, NOTE, cost_columns
 from study.results import COLUMNS, FRACTION, collect_results
 from study.robustness import robustness_runs, robustness_tables
 from study.table_format import NO_RESULT, NOT_PLANNED, Table, format_scores
@@ -72,6 +73,8 @@ def _build_table(key: str, title: str, lines: "pd.DataFrame", unavailable: Mappi
     columns = sorted(order, key=lambda column: order[column])
     grid = [[cells.get((row, column), NOT_PLANNED) for column in columns] for row in [*rows, *unavailable]]
     frame = pd.DataFrame(grid, index=[*rows, *unavailable], columns=columns, dtype=object)
+    if key == MODELS:
+        frame = cost_columns(frame, ours, TITLES)
     batches = ours.groupby("row", sort=False)["planned_metric_batch"].first()
     if batches.nunique() > 1:
         frame["metric_batch"] = [str(batches.get(row, NOT_PLANNED)) for row in frame.index]
@@ -79,6 +82,7 @@ def _build_table(key: str, title: str, lines: "pd.DataFrame", unavailable: Mappi
     notes = [
         f"metric_batch {batches.iloc[0]}." if batches.nunique() == 1 else "",
         f"Fidelity: {fidelities[0]}." if len(fidelities) == 1 else "",
+        NOTE if key == MODELS else "",
         f"Reported by {'; '.join(sorted(set(reported['source'])))}." if len(reported) else "",
         *(f"{row}: {reason}." for row, reason in unavailable.items()),
         f"{missing} of {len(ours)} results are missing." if missing else "",

@@ -31,13 +31,13 @@ def mask_loss(output: MaskPrediction, masks: Tensor, form: Literal["dice", "bce"
 
     Args:
         output: Of a model of one class.
-        masks: (B, M, H, W) of 0 and 1; the first M frames of each clip are labelled, M = 1 in S4 training.
+        masks: (B, M, H, W) of 0 and 1; the first M frames of each clip are labeled, M = 1 in S4 training.
         form: Every published configuration says dice.
     """
-    labelled = masks.shape[1]
-    logits = resize_logits(output.logits[:, :labelled, 0].float(), masks)
+    count = masks.shape[1]
+    logits = resize_logits(output.logits[:, :count].float(), masks)
     terms = []
-    for prediction in (logits, _feature_logits(output.mask_feature[:, :labelled], masks)):
+    for prediction in (logits, _feature_logits(output.mask_feature[:, :count], masks)):
         if form == "dice":
             terms.append(dice_loss(prediction, masks).mean())
         else:
@@ -45,15 +45,15 @@ def mask_loss(output: MaskPrediction, masks: Tensor, form: Literal["dice", "bce"
     return _weighted(*terms)
 
 
-def semantic_mask_loss(output: MaskPrediction, labels: Tensor, labelled: Tensor) -> MixLoss:
+def semantic_mask_loss(output: MaskPrediction, labels: Tensor, weight: Tensor) -> MixLoss:
     """The loss of AVSS: cross-entropy of the classes, and Dice of the mask feature against all that sounds.
 
     Args:
         output: Of a model of several classes.
         labels: (B, T, H, W) class of each pixel, int64; 0 is background.
-        labelled: (B, T), one where a frame has labels, which at least one has.
+        weight: (B, T), one where a frame has labels, which at least one has.
     """
-    weights = labelled.float() / labelled.sum()
+    weights = weight.float() / weight.sum()
     entropy = F.cross_entropy(output.logits.float().flatten(0, 1), labels.flatten(0, 1), reduction="none")
     main = (entropy.mean((1, 2)) * weights.flatten()).sum()
     foreground = (labels > 0).float()

@@ -10,14 +10,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from models.audioclip_segmentor import AudioCLIPSegmentor
 from supervised.model import AVSModel, InputSpec
-from supervised.options import DataOptions
+from supervised.options import DataOptions, Fidelity
 from utils.cache import Cache, content_hash, weights_hash
 from utils.cli import progress_bar_options
 from utils.dataloader import chunk, load_batches
 from utils.dataset import AVSDataset
-from utils.layout import AVSBench
+from utils.layout import FRAME_SIZE, AVSBench
 from utils.sound_conditions import AudioCondition
 
 NEGATIVE_KINDS: tuple[AudioCondition, ...] = ("silent", "noise", "shuffled")
@@ -90,6 +89,7 @@ def open_dataset(
     split: str,
     *,
     root: Path | None = None,
+    fidelity: Fidelity = "corrected",
 ) -> SupervisedDataset:
     """Open a split as the inputs of a model.
 
@@ -98,6 +98,8 @@ def open_dataset(
         inputs: of the model.
         split: "train", "val" or "test".
         root: replaces `options.root`.
+        fidelity: "published" gives val and test the masks of training, "corrected" those on disk, so that all
+            segmentors are measured at the same size.
 
     Raises:
         InputError: if the data are missing.
@@ -107,6 +109,7 @@ def open_dataset(
         **inputs._asdict(),
         "audio_repeats": options.audio_repeats,
         "image_size": options.image_size,
+        "mask_size": options.mask_size if split == "train" or fidelity == "published" else FRAME_SIZE[0],
     }
     kinds |= {"fraction": options.fraction, "soft_masks": options.soft_masks}
     return SupervisedDataset(data, split, **kinds)
@@ -154,7 +157,7 @@ def extract_audio_features(
     kind = model.inputs.audio
     store = _feature_cache(model, accelerator, cache) if cache else None
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
-    features = torch.zeros(len(dataset), 5, _feature_size(model))
+    features = torch.zeros(len(dataset), 5, model.audio_feature_size)
     was_training = model.training
     model.eval()
     loader = load_batches(_AudioOnly(dataset), chunk(mine, 1), num_workers)
@@ -180,12 +183,6 @@ def extract_audio_features(
     return features
 
 
-def _feature_size(model: AVSModel) -> int:
-    if isinstance(model.segmentor, AudioCLIPSegmentor):
-        return model.segmentor.projection.in_features
-    return model.options.vggish.features
-
-
 def _feature_cache(model: AVSModel, accelerator: Accelerator, folder: Path) -> Cache:
     tower = model.audio_tower
     assert tower is not None
@@ -193,7 +190,7 @@ def _feature_cache(model: AVSModel, accelerator: Accelerator, folder: Path) -> C
         "version": FEATURES_VERSION,
         "weights": weights_hash(tower),
         "hop": getattr(tower, "hop", None),  # not visible in the weights
-        "amplitude": getattr(model.segmentor, "fidelity", None),
+        "amplitude": getattr(model.segmentor, "fidelity", model.fidelity if model.audioclip_audio else None),
         "precision": accelerator.mixed_precision if torch.get_float32_matmul_precision() == "highest" else "tf32",
         "device": accelerator.device.type,  # rounding differs
     }

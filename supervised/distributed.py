@@ -1,10 +1,12 @@
 """Distributed training with the numbers of a single process: splitting of batches, batch statistics over all processes,
-and stochastic depth that does not depend on how a batch is split."""
+and stochastic depth and dropout that do not depend on how a batch is split."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -88,47 +90,97 @@ class SyncBatchNorm(_BatchNorm):
         return centered * (scale * self.weight).view(shape) + self.bias.view(shape)
 
 
-class StochasticDepth(DropPath):
-    """timm's DropPath with samples that do not depend on the number of processes.
+class WholeBatchDraws(nn.Module):
+    """Random factors that do not depend on the number of processes.
 
     Every process draws for the whole batch, from a generator in the same state, and uses the draws of its own videos.
-    In a single process the numbers are those of timm.
 
     Attributes:
         num_videos: videos in the whole batch; see `set_num_videos`.
     """
 
     def __init__(self, drop_prob: float, scale_by_keep: bool, rank: int, world: int):
-        super().__init__(drop_prob, scale_by_keep)
+        super().__init__()
+        self.drop_prob, self.scale_by_keep = drop_prob, scale_by_keep
         self.rank, self.world = rank, world
         self.num_videos = 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (videos of this process · frames, ...), video by video; returns the same shape."""
-        if not self.training or self.drop_prob == 0:
-            return x
+    def draw(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Factors for x (videos of this process · frames, ...), video by video: (videos · frames, *sizes)."""
         mine = rank_slice(list(range(self.num_videos)), self.rank, self.world)
-        kept = x.new_empty(self.num_videos, len(x) // len(mine)).bernoulli_(1 - self.drop_prob)
+        kept = x.new_empty(self.num_videos, len(x) // len(mine), *sizes).bernoulli_(1 - self.drop_prob)
         if self.scale_by_keep and self.drop_prob < 1:
             kept.div_(1 - self.drop_prob)
-        return x * kept[mine].view(-1, *[1] * (x.ndim - 1))
+        return (kept if len(mine) == self.num_videos else kept[mine]).flatten(0, 1)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether anything is dropped."""
+        return self.training and self.drop_prob > 0
+
+
+class StochasticDepth(WholeBatchDraws):
+    """timm's DropPath. In a single process the numbers are those of timm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (videos of this process · frames, ...), video by video; returns the same shape."""
+        return x * self.draw(x, [1] * (x.ndim - 1)) if self.is_active else x
+
+
+class Dropout(WholeBatchDraws):
+    """PyTorch's Dropout, except that its draws do not depend on the memory layout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (videos of this process · frames, ...), video by video; returns the same shape."""
+        return x * self.draw(x, x.shape[1:]) if self.is_active else x
+
+
+class Attention(nn.Module):
+    """PyTorch's MultiheadAttention without masks, with `Dropout` of its weights.
+
+    PyTorch's draws the dropout for the part of the batch that a process has. On a CPU this gives the same numbers as
+    PyTorch's in a single process; on a GPU its kernels draw in an order of their own.
+    """
+
+    def __init__(self, attention: nn.MultiheadAttention, rank: int, world: int):
+        super().__init__()
+        self.heads = attention.num_heads
+        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
+        self.out_proj = attention.out_proj
+        self.dropout = Dropout(attention.dropout, True, rank, world)
+        self.batch_first = True  # which PyTorch's decoder asks for
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, **_: Any) -> tuple[Tensor, None]:
+        """query (B, Q, C), key and value (B, L, C) -> (B, Q, C), and no weights."""
+        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for x, weight, bias in zip((query, key, value), self.in_proj_weight.chunk(3), biases, strict=True)
+        )
+        if self.dropout.is_active:
+            weights = (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1)
+            read = self.dropout(weights) @ v
+        else:
+            read = F.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(read.transpose(1, 2).flatten(2)), None
 
 
 def set_num_videos(module: nn.Module, num_videos: int) -> None:
-    """Set the size of the next batch, over all processes, in every StochasticDepth of a model."""
+    """Set the size of the next batch, over all processes, wherever a model draws random factors for it."""
     for part in module.modules():
-        if isinstance(part, StochasticDepth):
+        if isinstance(part, WholeBatchDraws):
             part.num_videos = num_videos
 
 
 def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
-    """Replace batch normalization and stochastic depth by versions whose numbers are those of a single process.
+    """Replace batch normalization, stochastic depth and dropout by versions with the numbers of a single process.
 
     Returns:
-        The model, unchanged in a single process.
+        The model; in a single process only its dropout is replaced.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return module
+        return _convert_dropout(module, 0, 1)
+    _convert_dropout(module, dist.get_rank(), dist.get_world_size())
     if torch.cuda.is_available():
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():
@@ -147,4 +199,14 @@ def _convert(module: nn.Module) -> nn.Module:
         return synced
     for name, child in module.named_children():
         setattr(module, name, _convert(child))
+    return module
+
+
+def _convert_dropout(module: nn.Module, rank: int, world: int) -> nn.Module:
+    if isinstance(module, nn.Dropout) and module.p:
+        return Dropout(module.p, True, rank, world)
+    if isinstance(module, nn.MultiheadAttention) and module.dropout and world > 1:
+        return Attention(module, rank, world)
+    for name, child in module.named_children():
+        setattr(module, name, _convert_dropout(child, rank, world))
     return module

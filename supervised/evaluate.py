@@ -123,7 +123,7 @@ def image_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, strip
             write_masks(out / f"masks{suffix}", clip, list(predicted))
         if index not in with_sheet | with_strips:
             return
-        frames = [read_frame(path) for path in dataset.data.frames(clip)]
+        frames = [read_frame(path, dataset.mask_size) for path in dataset.data.frames(clip)]
         rows = {
             "frames": frames,
             "ground_truth": overlay_masks(frames, list(ground_truth.numpy() > 0.5), GROUND_TRUTH_COLOR),
@@ -158,7 +158,7 @@ def recorder_callback(recorder: RobustnessRecorder, run: Run) -> ClipCallback:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args, model, options, digests = open_model(__doc__, argv)
-    dataset = open_dataset(options.data, model.inputs, args.split, root=args.root)
+    dataset = open_dataset(options.data, model.inputs, args.split, root=args.root, fidelity=options.fidelity)
     if args.split == "train" and options.data.benchmark == "s4":
         print("note: S4 training clips have one labeled frame, the first; only its prediction is evaluated")
     accelerator = build_accelerator(options)
@@ -191,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             seconds=round(time.perf_counter() - begin, 3),
             fidelity=options.fidelity,
             image_size=options.data.image_size,
+            mask_size=dataset.mask_size,
             seed=options.train.seed,
             checkpoints=digests,
         )

@@ -1,4 +1,4 @@
-"""The model that a run trains: a segmentor of either family with its image and audio towers."""
+"""The model that a run trains: a segmentor with its image and audio towers."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -6,8 +6,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.audioclip import AudioCLIP, scale_waveform
 from models.audioclip_segmentor import AudioCLIPSegmentor
-from models.backbones import load_imagenet
+from models.avsegformer import AVSegFormer, MaskPrediction
+from models.backbones import AudioCLIPBackbone, load_imagenet
 from models.esresnext import ESResNeXtFBSP
 from models.registry import checkpoint_name, find_weights
 from models.small_weights import read_sizes
@@ -44,13 +46,17 @@ class AVSModel(nn.Module):
         super().__init__()
         self.options, self.fidelity = options, fidelity
         self.vggish: VGGish | None = None
-        self.segmentor: TPAVISegmentor | AudioCLIPSegmentor
+        self.audioclip_audio: ESResNeXtFBSP | None = None  # of tpavi and avsegformer; that of fpn is in the segmentor
+        self.segmentor: TPAVISegmentor | AudioCLIPSegmentor | AVSegFormer
+        self.backbone_frozen = False
         if options.segmentor == "tpavi":
-            if options.attention != "vv":
-                self.vggish = self._vggish()
-            self.segmentor = TPAVISegmentor(
-                options.backbone, options.stages, options.attention, options.channels, options.vggish.features
-            )
+            backbone, size = self._build_towers()
+            self.segmentor = TPAVISegmentor(backbone, options.stages, options.attention, options.channels, size)
+        elif options.segmentor == "avsegformer":
+            backbone, size = self._build_towers()
+            head = vars(options.avsegformer)
+            sizes = {name: head[name] for name in ("heads", "layers", "queries", "hidden", "dropout")}
+            self.segmentor = AVSegFormer(backbone, channels=options.channels, audio_features=size, **sizes)
         else:
             fpn = options.fpn
             vggish = self._vggish() if checkpoint_name(fpn.audio) == "vggish" and fpn.fusion != "none" else None
@@ -66,7 +72,25 @@ class AVSModel(nn.Module):
         for tower in self.frozen_towers():
             tower.requires_grad_(False)
         if self.trains_projection:
-            self.segmentor.projection.requires_grad_(True)
+            self.projection.requires_grad_(True)
+        self._trained_backbone = [p for p in self.visual_tower.parameters() if p.requires_grad]
+
+    def _build_towers(self) -> tuple[str | AudioCLIPBackbone, int]:
+        """The backbone of tpavi or avsegformer, and the length of its audio features, whose tower this sets."""
+        options = self.options
+        backbone: str | AudioCLIPBackbone = options.backbone
+        uses_vggish = checkpoint_name(options.audio) == "vggish"
+        if options.backbone == "audioclip" or (options.has_audio and not uses_vggish):
+            towers = AudioCLIP(**{**(_audioclip_sizes(options.variant) or {}), "text": False})
+            if options.backbone == "audioclip":
+                backbone = AudioCLIPBackbone(towers.visual)
+        if options.has_audio and uses_vggish:
+            self.vggish = self._vggish()
+        elif options.has_audio:
+            self.audioclip_audio = towers.audio
+            towers.audio.fbsp.bias.requires_grad_(False)  # has no elements
+            return backbone, towers.embed_dim
+        return backbone, options.vggish.features
 
     def _vggish(self) -> VGGish:
         options = self.options.vggish
@@ -78,18 +102,38 @@ class AVSModel(nn.Module):
     @property
     def visual_tower(self) -> nn.Module:
         """The network of the frames."""
-        return self.segmentor.backbone if isinstance(self.segmentor, TPAVISegmentor) else self.segmentor.visual
+        if isinstance(self.segmentor, AudioCLIPSegmentor):
+            return self.segmentor.visual
+        backbone = self.segmentor.backbone
+        return backbone.tower if isinstance(backbone, AudioCLIPBackbone) else backbone
 
     @property
     def audio_tower(self) -> VGGish | ESResNeXtFBSP | None:
         """The network of the audio; None for a model without audio."""
-        return self.vggish if isinstance(self.segmentor, TPAVISegmentor) else self.segmentor.audio
+        if isinstance(self.segmentor, AudioCLIPSegmentor):
+            return self.segmentor.audio
+        return self.vggish or self.audioclip_audio
+
+    @property
+    def projection(self) -> nn.Linear:
+        """The layer from features of an audio tower of AudioCLIP, or of an fpn segmentor, to embeddings."""
+        if isinstance(self.segmentor, AudioCLIPSegmentor):
+            return self.segmentor.projection
+        if self.audioclip_audio is None:
+            raise ValueError("this model has no audio embeddings")
+        return self.audioclip_audio.fc
+
+    @property
+    def audio_feature_size(self) -> int:
+        """The length of the output of `encode_audio`."""
+        own = self.audioclip_audio is None and not isinstance(self.segmentor, AudioCLIPSegmentor)
+        return self.options.vggish.features if own else self.projection.in_features
 
     @property
     def trains_projection(self) -> bool:
         """Whether the last layer of a frozen audio tower is trained, since its checkpoint (esresnext-fbsp) has none."""
-        fpn = self.options.segmentor == "fpn" and checkpoint_name(self.options.fpn.audio) == "esresnext-fbsp"
-        return fpn and isinstance(self.audio_tower, ESResNeXtFBSP) and "audio" in self.options.freeze
+        lacks_projection = checkpoint_name(self.options.audio_weights) == "esresnext-fbsp"
+        return lacks_projection and isinstance(self.audio_tower, ESResNeXtFBSP) and "audio" in self.options.freeze
 
     @property
     def inputs(self) -> InputSpec:
@@ -100,11 +144,11 @@ class AVSModel(nn.Module):
         """
         audio: Literal["log_mel", "waveform", "none"]
         audio = "log_mel" if isinstance(self.audio_tower, VGGish) else "waveform" if self.audio_tower else "none"
-        if self.options.segmentor == "tpavi":
-            return InputSpec("imagenet", audio)
-        if self.fidelity == "published":
+        if self.options.segmentor == "fpn" and self.fidelity == "published":
             return InputSpec("imagenet" if audio == "log_mel" else "clip", audio)
-        return InputSpec("imagenet" if checkpoint_name(self.options.fpn.visual) == "resnet50" else "clip", audio)
+        weights = self.options.fpn.visual if self.options.segmentor == "fpn" else self.options.weights
+        uses_clip = self.options.segmentor == "fpn" or self.options.backbone == "audioclip"
+        return InputSpec("clip" if uses_clip and checkpoint_name(weights) != "resnet50" else "imagenet", audio)
 
     @property
     def audio_is_static(self) -> bool:
@@ -114,11 +158,17 @@ class AVSModel(nn.Module):
         return tower is not None and "audio" in self.options.freeze and not drifts
 
     def frozen_towers(self) -> Iterator[nn.Module]:
-        """The towers that the options freeze."""
-        if "visual" in self.options.freeze:
+        """The towers that the options freeze, and the image tower while it is frozen for some epochs."""
+        if "visual" in self.options.freeze or self.backbone_frozen:
             yield self.visual_tower
         if "audio" in self.options.freeze and self.audio_tower is not None:
             yield self.audio_tower
+
+    def freeze_backbone(self, frozen: bool) -> None:
+        """Freeze the image tower, or train it again, from the next call of `train` on."""
+        self.backbone_frozen = frozen
+        for parameter in self._trained_backbone:
+            parameter.requires_grad_(not frozen)
 
     def train(self, mode: bool = True) -> "AVSModel":
         """Switch mode; frozen towers stay in eval mode, unless fidelity is "published"."""
@@ -140,20 +190,20 @@ class AVSModel(nn.Module):
             InputError: if a checkpoint is missing or does not fit.
         """
         options, records = self.options, []
-        if isinstance(self.segmentor, TPAVISegmentor):
-            backbone = self.segmentor.backbone
-            records.append(
-                init_module("visual", backbone, options.weights, lambda state: load_imagenet(backbone, state))
-            )
+        tower = self.visual_tower
+        if isinstance(self.segmentor, AudioCLIPSegmentor):
+            records.append(init_tower("visual", tower, options.fpn.visual))
+        elif options.backbone == "audioclip":
+            records.append(init_tower("visual", tower, options.weights))
         else:
-            records.append(init_tower("visual", self.segmentor.visual, options.fpn.visual))
+            records.append(init_module("visual", tower, options.weights, lambda state: load_imagenet(tower, state)))
         if isinstance(self.audio_tower, VGGish):
             records.append(init_module("audio", self.audio_tower, options.vggish.weights))
         elif self.audio_tower is not None:
-            records.append(init_tower("audio", self.audio_tower, options.fpn.audio))
+            records.append(init_tower("audio", self.audio_tower, options.audio_weights))
         return records
 
-    def forward(self, batch: dict[str, Any], num_labeled: int | None = None) -> Segmentation:
+    def forward(self, batch: dict[str, Any], num_labeled: int | None = None) -> Segmentation | MaskPrediction:
         """Segment a batch.
 
         Args:
@@ -162,15 +212,20 @@ class AVSModel(nn.Module):
             num_labeled: decode only the first frames of each video; default: all.
 
         Returns:
-            Logits (B, 5 or num_labeled, H, W), and the maps for the AVM loss.
+            Logits (B, 5 or num_labeled, H, W), and what the segmentor's loss needs.
         """
         features = batch.get("audio_features")
         if features is None and self.audio_tower is not None:
             features = self.encode_audio(batch[self.inputs.audio])
-        return self.segmentor.segment(batch["frames"], features, num_labeled)
+        if features is not None and self.audioclip_audio is not None:
+            features = self.projection(features)
+        if not isinstance(self.segmentor, AVSegFormer):
+            return self.segmentor.segment(batch["frames"], features, num_labeled)
+        assert features is not None
+        return self.segmentor.segment(batch["frames"], features, num_labeled=num_labeled)
 
     def encode_audio(self, audio: Tensor) -> Tensor:
-        """Audio features (B, 5, A), before the projection of the fpn segmentor.
+        """Audio features (B, 5, A), before the projection to embeddings if there is one.
 
         Args:
             audio: log_mel (B, 5, 1, 96, 64) or waveform (B, 5, samples), according to `inputs`.
@@ -184,6 +239,9 @@ class AVSModel(nn.Module):
                 features = self.segmentor.encode_audio(audio)
             elif self.vggish is not None:
                 features = self.vggish(audio.flatten(0, 1)).unflatten(0, audio.shape[:2])
+            elif self.audioclip_audio is not None:
+                waveform = scale_waveform(audio.flatten(0, 1), self.fidelity)
+                features = self.audioclip_audio.pool(waveform).unflatten(0, audio.shape[:2])
         if features is None:
             raise ValueError("this model takes no audio")
         return features
@@ -208,6 +266,9 @@ def architecture(options: ModelOptions) -> dict[str, str]:
     named: dict[str, object] = {"segmentor": options.segmentor}
     if options.segmentor == "tpavi":
         named |= {"backbone": options.backbone, "attention": options.attention, "stages": list(options.stages)}
+        named |= {"vggish": checkpoint_name(options.audio) == "vggish"}
+    elif options.segmentor == "avsegformer":
+        named |= {"backbone": options.backbone, "vggish": checkpoint_name(options.audio) == "vggish"}
     else:
         fpn = options.fpn
         named |= {"fusion": fpn.fusion, "upsample": fpn.upsample, "vggish": checkpoint_name(fpn.audio) == "vggish"}

@@ -36,7 +36,9 @@ class DataOptions:
         root: folder that holds the meta CSV.
         fraction: of the training clips, sampled as in the study.
         image_size: side in pixels of the frames given to the model, a multiple of 32; frames on disk have 224.
-            Metrics are always computed at the size of the masks.
+        mask_size: side in pixels of the masks that the model is trained on; masks on disk have 224, other sizes are
+            their nearest pixels. Logits are resized to it. Metrics are computed at 224, or at this size under fidelity
+            published, as AVSegFormer does.
         audio_repeats: how often AudioCLIP's input repeats each second of audio.
         num_workers: processes that load clips; 0 loads in the main process.
         cache: folder that keeps the audio features of a frozen tower for later runs; null computes them once per run.
@@ -48,6 +50,7 @@ class DataOptions:
     root: Path = Path("avsbench_data/Single-source")
     fraction: float = bounded(1.0, 0, 1, exclude_minimum=True)
     image_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple_of=32)
+    mask_size: int = bounded(224, 1, MAX_IMAGE_SIZE)
     audio_repeats: int = bounded(5, 1, 100)
     num_workers: int = bounded(min(8, os.cpu_count() or 1), 0, MAX_WORKERS)
     cache: Path | None = None
@@ -93,34 +96,76 @@ class FPNOptions:
 
 
 @dataclass
+class AVSegFormerOptions:
+    """The transformer of AVSegFormer (segmentor avsegformer); the defaults are the published sizes.
+
+    Args:
+        heads: heads of every attention.
+        layers: layers of encoder, query generator and decoder.
+        queries: number of queries.
+        hidden: width inside the feed-forward networks; half of it in the query generator.
+        dropout: fraction of activations that encoder and decoder drop in training.
+        loss: of the masks and of the mix term: dice in every published row, or bce.
+    """
+
+    heads: int = bounded(8, 1, 256)
+    layers: int = bounded(6, 1, 100)
+    queries: int = bounded(300, 1, MAX_CHANNELS)
+    hidden: int = bounded(2048, 2, MAX_CHANNELS, multiple_of=2)
+    dropout: float = bounded(0.1, 0, 1, exclude_maximum=True)
+    loss: Literal["dice", "bce"] = "dice"
+
+
+@dataclass
 class ModelOptions:
     """The segmentor.
 
     Args:
-        segmentor: tpavi (AVSBench's) or fpn (SAM4AVS's, on AudioCLIP).
+        segmentor: tpavi (AVSBench's), fpn (SAM4AVS's, on AudioCLIP) or avsegformer.
         freeze: towers that are not trained. Under fidelity published their batch normalization still uses and updates
             batch statistics.
-        channels: width of the fused maps.
-        vggish: the audio tower of tpavi, and of fpn if fpn.audio is vggish.
-        backbone: visual backbone of tpavi; resnet50 and pvt_v2_b5 in the study, the others for small machines.
-        weights: ImageNet checkpoint of tpavi's backbone: a name in pretrained/checkpoints.yaml, "random" or a path.
+        channels: width of the fused maps; in avsegformer a multiple of 32 and of its heads.
+        vggish: the audio tower of tpavi and avsegformer if `audio` is vggish, and of fpn if fpn.audio is.
+        backbone: visual backbone of tpavi and avsegformer: resnet50 and pvt_v2_b5 in the published rows, resnet18 and
+            pvt_v2_b0 for small machines, or audioclip, AudioCLIP's image tower.
+        weights: ImageNet checkpoint of the backbone: a name in pretrained/checkpoints.yaml, "random" or a path. For
+            backbone audioclip, a checkpoint as in fpn.visual.
+        audio: audio tower of tpavi and avsegformer: vggish, or a checkpoint of AudioCLIP's audio tower as in fpn.audio,
+            whose embedding then takes the place of VGGish's feature.
+        variant: sizes of AudioCLIP's towers in tpavi and avsegformer, as fpn.variant.
         stages: stages of tpavi's backbone that get a TPAVI block, 0 (finest) to 3.
         attention: keys of TPAVI: audio (va), the frames themselves without any audio (vv), or the mean of both.
         fpn: options of the fpn segmentor.
+        avsegformer: options of the avsegformer segmentor.
         init_from: start from a whole model instead of a checkpoint for each tower, such as MS3 from S4: a run folder,
             its best.safetensors, or a state dict of the original's or AVSBench's code. Every parameter must fit.
     """
 
-    segmentor: Literal["tpavi", "fpn"] = "tpavi"
+    segmentor: Literal["tpavi", "fpn", "avsegformer"] = "tpavi"
     freeze: Sequence[Tower] = field(default_factory=lambda: ["audio"])
     channels: int = bounded(256, 1, MAX_CHANNELS)
     vggish: VGGishOptions = field(default_factory=VGGishOptions)
-    backbone: Literal["resnet18", "resnet50", "pvt_v2_b0", "pvt_v2_b5"] = "resnet50"
+    backbone: Literal["resnet18", "resnet50", "pvt_v2_b0", "pvt_v2_b5", "audioclip"] = "resnet50"
     weights: str = "resnet50"
+    audio: str = "vggish"
+    variant: str = "published"
     stages: Sequence[int] = bounded([0, 1, 2, 3], 0, 3)
     attention: Literal["va", "vv", "both"] = "va"
     fpn: FPNOptions = field(default_factory=FPNOptions)
+    avsegformer: AVSegFormerOptions = field(default_factory=AVSegFormerOptions)
     init_from: Path | None = None
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether the segmentor takes audio."""
+        if self.segmentor == "fpn":
+            return self.fpn.fusion != "none"
+        return self.segmentor != "tpavi" or self.attention != "vv"
+
+    @property
+    def audio_weights(self) -> str:
+        """The checkpoint of the audio tower: "vggish", for `vggish.weights`, or one of AudioCLIP's tower."""
+        return self.fpn.audio if self.segmentor == "fpn" else self.audio
 
     @property
     def init_file(self) -> Path | None:
@@ -131,18 +176,19 @@ class ModelOptions:
     def checkpoint_files(self) -> list[Path]:
         """Paths of the checkpoints that a run starts from, whether they exist or not."""
         init = self.init_file
-        found: list[Path | None] = [init]
-        if self.segmentor == "tpavi":
-            found += [find_weights(self.weights)] if init is None else []
-            holds_vggish = init is not None and init.suffix == ".safetensors"  # of a run; reference files do not
-            found += [find_weights(self.vggish.weights)] if self.attention != "vv" and not holds_vggish else []
-        elif init is None:
-            towers = [self.fpn.visual] + ([self.fpn.audio] if self.fpn.fusion != "none" else [])
-            found += [find_weights(name, "audioclip") for name in towers if checkpoint_name(name) != "vggish"]
-            if "vggish" in map(checkpoint_name, towers):
-                found.append(find_weights(self.vggish.weights))
-            if self.fpn.variant != "published":
-                found.append(find_weights(self.fpn.variant, "audioclip"))
+        vggish = self.has_audio and checkpoint_name(self.audio_weights) == "vggish"
+        if init is not None:
+            lacks_vggish = self.segmentor == "tpavi" and init.suffix != ".safetensors"  # AVSBench's files do
+            found = [init, find_weights(self.vggish.weights) if vggish and lacks_vggish else None]
+        else:
+            fpn = self.segmentor == "fpn"
+            small = "audioclip" if fpn or self.backbone == "audioclip" else ""
+            found = [find_weights(self.fpn.visual if fpn else self.weights, small)]
+            if self.has_audio:
+                audio = (self.vggish.weights,) if vggish else (self.audio_weights, "audioclip")
+                found.append(find_weights(*audio))
+            if (variant := self.fpn.variant if fpn else self.variant) != "published":
+                found.append(find_weights(variant, "audioclip"))
         return list(dict.fromkeys(path for path in found if path is not None))
 
 
@@ -177,6 +223,8 @@ class TrainOptions:
 
     Args:
         epochs: passes over the training clips.
+        freeze_backbone_epochs: the first so many epochs do not train the image tower. Under fidelity published its
+            batch normalization still uses and updates batch statistics, and stochastic depth is active.
         batch_size: videos per step, over all processes together.
         lr: learning rate of the head, which is everything but the backbone.
         backbone_lr_mult: factor of the backbone's learning rate. The backbone is the visual one in tpavi and
@@ -204,6 +252,7 @@ class TrainOptions:
     """
 
     epochs: int = bounded(15, 1)
+    freeze_backbone_epochs: int = bounded(0, 0)
     batch_size: int = bounded(4, 1)
     lr: float = bounded(1e-4, 0, exclude_minimum=True)
     backbone_lr_mult: float = bounded(1.0, 0)
@@ -234,7 +283,8 @@ class Options:
         model: the segmentor.
         loss: the audio-visual mapping (AVM) loss of the tpavi segmentor.
         train: training.
-        metric_batch: videos that share one threshold in M_F on the test split: 4 in tpavi's rows, 1 in fpn's.
+        metric_batch: videos that share one threshold in M_F on the test split: 4 in tpavi's rows, 1 in fpn's, 2 in
+            avsegformer's.
     """
 
     fidelity: Fidelity = "corrected"
@@ -251,13 +301,18 @@ def check_options(options: Options) -> None:
     model, train, loss = options.model, options.train, options.loss
     if train.grad_checkpointing and train.compile:
         raise InputError("train.grad_checkpointing and train.compile cannot be combined")
-    silent_model = model.attention == "vv" if model.segmentor == "tpavi" else model.fpn.fusion == "none"
-    if train.negatives and (silent_model or loss.distance != "none"):
+    if train.negatives and (not model.has_audio or loss.distance != "none"):
         raise InputError("train.negatives needs a model with audio, and loss.distance none")
+    if model.segmentor == "avsegformer" and (model.channels % 32 or model.channels % model.avsegformer.heads):
+        raise InputError(
+            f"model.channels is {model.channels}; it must be a multiple of 32 and of model.avsegformer.heads"
+        )
     if loss.distance == "none":
         return
-    if model.segmentor == "fpn":
-        raise InputError("loss.distance needs an audio feature at each stage, which the fpn segmentor does not have")
+    if model.segmentor != "tpavi":
+        raise InputError(
+            f"loss.distance needs an audio feature at each stage, which the {model.segmentor} segmentor does not have"
+        )
     if model.attention == "vv":
         raise InputError("loss.distance needs audio, which model.attention vv does not use")
     if not set(loss.stages) <= set(model.stages):

@@ -21,7 +21,10 @@ from utils.config import from_yaml
 from utils.files import write_bytes
 from utils.run_identity import check_same_data, check_same_options, differing_options, files_match
 
-TOWERS = ("model.fpn.visual", "model.fpn.audio", "model.fpn.variant")  # checkpoints, which may be paths
+TOWERS = (  # checkpoints, which may be paths
+    *("model.fpn.visual", "model.fpn.audio", "model.fpn.variant"),
+    *("model.audio", "model.variant"),
+)
 
 
 @dataclass
@@ -125,7 +128,8 @@ def check_same_run(config: Path, options: Options) -> None:
 def _weight_sources(model: ModelOptions) -> dict[str, str]:
     """What each option's checkpoint is, wherever it lies: its registered name, "random", or "file"."""
     fpn = model.fpn
-    given = (model.weights, model.vggish.weights, str(model.init_from), fpn.visual, fpn.audio, fpn.variant)
+    given = [model.weights, model.vggish.weights, str(model.init_from), fpn.visual, fpn.audio, fpn.variant]
+    given += [model.audio, model.variant]
     known = {*list_weights(), *(checkpoint.name for checkpoint in list_checkpoints()), "published", str(None)}
     names = map(checkpoint_name, given)
     return dict(zip((*WEIGHTS, *TOWERS), (name if name in known else "file" for name in names), strict=True))

@@ -15,13 +15,16 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from models.avsegformer import MaskPrediction
 from models.checkpoints import is_finite
 from supervised import optim, state
+from supervised.avsegformer_losses import MixLoss, mask_loss
+from supervised.cost import TrainingCost
 from supervised.data import CONSTANT_NEGATIVES, extract_audio_features, open_dataset
 from supervised.distributed import convert_sync_batchnorm, loss_scale, rank_slice, set_num_videos, shuffled_batches
 from supervised.evaluate import build_accelerator, evaluate
 from supervised.grad_checkpointing import enable_grad_checkpointing
-from supervised.losses import segmentation_loss
+from supervised.losses import LossTerms, segmentation_loss
 from supervised.model import AVSModel, architecture
 from supervised.options import Options, check_options
 from supervised.weights import load_initial_weights
@@ -52,12 +55,15 @@ class Trainer:
         state.check_same_run(out / "config.yaml", options)
         self.options, self.out = options, out
         self.accelerator: Accelerator = build_accelerator(options)
+        self.cost = TrainingCost(self.accelerator.device)
         set_seed(options.train.seed)
         self.model = AVSModel(options.model, options.fidelity)
         inputs = self.model.inputs
         resuming = (out / "state.pt").is_file()
         self.initial_weights = [] if resuming else load_initial_weights(self.model)
-        self.datasets = {split: open_dataset(options.data, inputs, split) for split in ("train", "val")}
+        self.datasets = {
+            split: open_dataset(options.data, inputs, split, fidelity=options.fidelity) for split in ("train", "val")
+        }
         if options.train.negatives:
             self.datasets["train"].use_negatives(options.train.negatives, options.train.seed)
         convert_sync_batchnorm(self.model)
@@ -77,9 +83,25 @@ class Trainer:
             self.resume()
         if self.model.audio_is_static and self.progress.epoch < options.train.epochs:
             self.precompute_audio_features()
+        self.loss_names = (
+            ("loss", "main", "mix") if options.model.segmentor == "avsegformer" else ("loss", "bce", "avm")
+        )
+        self.model.freeze_backbone(self.progress.epoch < options.train.freeze_backbone_epochs)
+        self.wrap_model()
+
+    def wrap_model(self) -> None:
+        """Prepare model and optimizer for the processes, and the model for torch.compile."""
         self.wrapped_model, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
-        if options.train.compile:
+        if self.options.train.compile:
             self.wrapped_model = torch.compile(self.wrapped_model)
+
+    def start_training_backbone(self) -> None:
+        """Train the image tower after the epochs in which it was frozen."""
+        self.model.freeze_backbone(False)
+        if self.accelerator.num_processes > 1:
+            # Processes exchange the gradients of the parameters that had one when the model was wrapped.
+            self.accelerator.free_memory()
+            self.wrap_model()
 
     @property
     def eval_model(self) -> AVSModel:
@@ -176,6 +198,8 @@ class Trainer:
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch, or the rest of it; returns its mean losses over videos."""
         train, progress, begin = self.options.train, self.progress, time.perf_counter()
+        if self.model.backbone_frozen and epoch >= train.freeze_backbone_epochs:
+            self.start_training_backbone()
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         self.datasets["train"].set_epoch(epoch)
         # The order depends on seed and epoch only, so it is the same when resuming and for any number of processes.
@@ -188,7 +212,7 @@ class Trainer:
             pin_memory=self.accelerator.device.type == "cuda",
         )
         self.wrapped_model.train()
-        earlier = progress.seconds
+        earlier, first_step, started = progress.seconds, progress.step, self.cost.clock()
         bar = tqdm(
             loader,
             desc=f"epoch {epoch + 1}",
@@ -216,6 +240,7 @@ class Trainer:
                 bar.set_postfix(loss=f"{self.add_losses(*pending.popleft()):.4f}", refresh=False)
             if due:
                 self.save_state()
+        self.cost.add_epoch(self.cost.clock() - started, progress.step - first_step)
         return {name: total / len(self.datasets["train"]) for name, total in progress.sums.items()}
 
     def add_losses(self, step: int, videos: int, losses: AsyncCopy) -> float:
@@ -230,7 +255,7 @@ class Trainer:
                 f"the loss is {values[0]} at step {step} of epoch {self.progress.epoch + 1}; "
                 f"lower --train.lr. {self.out} keeps the last good state"
             )
-        for name, value in zip(("loss", "bce", "avm"), values, strict=True):
+        for name, value in zip(self.loss_names, values, strict=True):
             self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value * videos
         return float(values[0])
 
@@ -242,7 +267,7 @@ class Trainer:
             batch: indices of the whole batch.
 
         Returns:
-            Losses of the whole batch: total, BCE and AVM.
+            Losses of the whole batch, in the order of `loss_names`.
         """
         device, world = self.accelerator.device, self.accelerator.num_processes
         moved = {name: to_device(value, device) for name, value in items.items() if isinstance(value, Tensor)}
@@ -250,9 +275,13 @@ class Trainer:
         set_num_videos(self.model, len(batch))
         with self.accelerator.autocast():
             output = self.wrapped_model(moved, num_labeled if self.options.loss.distance == "none" else None)
-        loss = segmentation_loss(output, moved["masks"], self.options.loss, max(len(batch), local))
+        loss: LossTerms | MixLoss
+        if isinstance(output, MaskPrediction):
+            loss = mask_loss(output, moved["masks"], self.options.model.avsegformer.loss)
+        else:
+            loss = segmentation_loss(output, moved["masks"], self.options.loss, max(len(batch), local))
         factor = loss_scale(local, len(batch), world)
-        terms = torch.stack([loss.total, loss.bce, loss.avm]).detach() * factor
+        terms = torch.stack(list(vars(loss).values())).detach() * factor
         losses = AsyncCopy(self.accelerator.reduce(terms, "mean"))
         self.optimizer.zero_grad()
         self.accelerator.backward(loss.total * factor)
@@ -273,6 +302,8 @@ class Trainer:
         with state.wrap_disk_errors(self.out):
             write_text(self.out / "log.csv", pd.DataFrame(self.progress.history).to_csv(index=False))
             write_bytes(self.out / "curves.png", plot_curves(self.progress.history))
+            trained = sum(parameter.numel() for parameter in self.trainable_parameters)
+            self.cost.write(self.out, self.model, trained, self.options.train.batch_size)
         self.save_state()
 
     def save_state(self) -> None:

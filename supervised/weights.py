@@ -5,7 +5,7 @@
 | run folder, or its `best.safetensors`      | strictly         | evaluate --run-dir, train --init-from   |
 | state dict of the original's or AVSBench's | `load_reference` | evaluate --reference, train --init-from |
 
-AVSBench's files hold no VGGish; it is loaded from `model.vggish.weights`, as AVSBench does.
+AVSBench's files hold no VGGish; it is loaded from `model.vggish.weights`, as AVSBench does. AVSegFormer's hold it.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ from pathlib import Path
 from torch import Tensor
 
 from models.audioclip_segmentor import AudioCLIPSegmentor
-from models.checkpoints import load_checkpoint, load_strict
+from models.avsegformer import AVSegFormer
+from models.checkpoints import describe_mismatch, load_checkpoint, load_strict
 from supervised.initialization import InitRecord, init_module
 from supervised.model import AVSModel
 from supervised.options import Options
@@ -79,7 +80,7 @@ def load_initial_weights(model: AVSModel) -> list[InitRecord]:
 def _load_file(model: AVSModel, path: Path, own: bool = True) -> list[InitRecord]:
     """Fill a model from a file of the original's or AVSBench's code or, if `own`, of this code."""
     check_architecture(path, model.options)
-    is_own = False
+    is_own = has_vggish = False
 
     def load(state: Mapping[str, Tensor]) -> None:
         nonlocal is_own
@@ -88,6 +89,9 @@ def _load_file(model: AVSModel, path: Path, own: bool = True) -> list[InitRecord
             raise RuntimeError("it was trained by this code; evaluate its run folder with --run-dir")
         if is_own:
             load_strict(model, state)
+        elif isinstance(model.segmentor, AVSegFormer):
+            nonlocal has_vggish
+            has_vggish = _load_avsegformer(model, model.segmentor, state)
         else:
             model.segmentor.load_reference(state)
 
@@ -95,6 +99,20 @@ def _load_file(model: AVSModel, path: Path, own: bool = True) -> list[InitRecord
     records = [InitRecord("model", path)]
     if isinstance(model.segmentor, AudioCLIPSegmentor):
         model.segmentor.fidelity = model.fidelity  # of this run; load_reference has set the one of the file's training
-    if model.vggish is not None and not is_own:
+    if model.vggish is not None and not is_own and not has_vggish:
         records.append(init_module("audio", model.vggish, model.options.vggish.weights))
     return records
+
+
+def _load_avsegformer(model: AVSModel, segmentor: AVSegFormer, state: Mapping[str, Tensor]) -> bool:
+    """Fill an AVSegFormer, and VGGish, which its files hold, from the original's state dict; returns whether it did."""
+    if model.vggish is None:
+        raise RuntimeError("the weights are of an AVSegFormer with VGGish; set model.audio to vggish")
+    vggish = {key.removeprefix("vggish."): value for key, value in state.items() if key.startswith("vggish.")}
+    problem = describe_mismatch(model.vggish, vggish) if vggish else ""
+    segmentor.load_reference({key: value for key, value in state.items() if not key.startswith("vggish.")})
+    if problem:
+        raise RuntimeError(f"VGGish in it: {problem}")
+    if vggish:
+        load_strict(model.vggish, vggish)
+    return bool(vggish)

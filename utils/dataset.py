@@ -20,6 +20,8 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -47,7 +49,8 @@ class AVSDataset(Dataset[dict[str, Any]]):
         audio: What an item holds of the audio: "log_mel", "waveform" or "none".
         sample_rate, audio_repeats, int16_round_trip: Of the waveform, see utils.audio.load_clip_waveform.
         fraction: Of the training clips, drawn as in the original; val and test are never reduced.
-        image_size: Height and width of the frames; 224 is the size on disk. Masks keep theirs.
+        image_size: Height and width of the frames; 224 is the size on disk.
+        mask_size: Height and width of the masks; sizes other than 224 are their nearest pixels.
         soft_masks: How to treat masks that are not black and white, see utils.masks.read_mask.
 
     Each item is a dict:
@@ -56,7 +59,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
         frames: float32 (5, 3, H, W), or uint8 RGB (5, H, W, 3) if raw
         log_mel: float32 (5, 1, 96, 64), or
         waveform: float32 (5, audio_repeats · sample_rate), in [-1, 1]
-        masks: float32 (M, 224, 224) of 0 and 1; M = 1 in S4 training, else 5
+        masks: float32 (M, mask_size, mask_size) of 0 and 1; M = 1 in S4 training, else 5
 
     Raises:
         InputError: The split has no clips, or the fraction is out of range.
@@ -74,9 +77,10 @@ class AVSDataset(Dataset[dict[str, Any]]):
         int16_round_trip: bool = False,
         fraction: float = 1.0,
         image_size: int = FRAME_SIZE[0],
+        mask_size: int = FRAME_SIZE[0],
         soft_masks: SoftMasks = "refuse",
     ):
-        self.data, self.images, self.audio, self.image_size = data, images, audio, image_size
+        self.data, self.images, self.audio, self.image_size, self.mask_size = data, images, audio, image_size, mask_size
         self.soft_masks = soft_masks
         self.sample_rate, self.audio_repeats, self.int16_round_trip = sample_rate, audio_repeats, int16_round_trip
         self.clips = data.split(split)
@@ -96,7 +100,11 @@ class AVSDataset(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"index": index, "name": clip.name, "category": clip.category}
         item["frames"] = self._frames(self.data.frames(clip))
         item |= self.load_audio(index)
-        item["masks"] = torch.from_numpy(np.stack([read_mask(p, self.soft_masks) for p in self.data.masks(clip)]))
+        masks = torch.from_numpy(np.stack([read_mask(path, self.soft_masks) for path in self.data.masks(clip)]))
+        if self.mask_size != FRAME_SIZE[0]:
+            # PIL's "nearest", by which AVSegFormer's loaders resize masks, is PyTorch's "nearest-exact".
+            masks = F.interpolate(masks[None], (self.mask_size, self.mask_size), mode="nearest-exact")[0]
+        item["masks"] = masks
         return item
 
     def set_sound(self, condition: AudioCondition, seed: int = 0, offscreen_sounds: Path | None = None) -> None:
@@ -208,6 +216,8 @@ def _lookup_table(statistics: str) -> np.ndarray:
 def read_frame(path: Path, size: int = FRAME_SIZE[0]) -> np.ndarray:
     """Read a frame as (size, size, 3) RGB uint8, resized if the size differs from that on disk.
 
+    Larger sizes are PIL's bilinear interpolation, bit by bit, as in AVSegFormer's loaders.
+
     Raises:
         InputError: The file is missing, not an image or not 224×224.
     """
@@ -216,4 +226,6 @@ def read_frame(path: Path, size: int = FRAME_SIZE[0]) -> np.ndarray:
         raise InputError(f"{path}: is {frame.shape[1]}×{frame.shape[0]}, not 224×224; preprocess the clip again")
     if size == FRAME_SIZE[0]:
         return frame
-    return cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA if size < 224 else cv2.INTER_LINEAR)
+    if size < FRAME_SIZE[0]:
+        return cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR))

@@ -12,7 +12,13 @@ from study.results import write_record
 from utils.files import write_text
 
 CONFIGS = {"zero_shot": "zero_shot/configs/mini", "supervised": "supervised/configs/mini"}
-TABLES = {"zero_shot": "Zero-shot", "tpavi": "TPAVI", "fusion": "Fusion", "fraction": "Amount of data"}
+TABLES = {
+    "zero_shot": "Zero-shot",
+    "tpavi": "TPAVI",
+    "fusion": "Fusion",
+    "fraction": "Amount of data",
+    "models": "Models",
+}
 HEAT: dict[str, Any] = {
     "zero_shot": "point_global",
     "name": "heat",

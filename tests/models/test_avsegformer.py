@@ -17,6 +17,9 @@ from models.avsegformer_transformer import EncoderLayer, Mixer, QueryGenerator, 
 from models.checkpoints import load_checkpoint
 from models.deformable_attention import DeformableAttention, reference_points
 from supervised.avsegformer_losses import mask_loss, semantic_mask_loss
+from supervised.model import AVSModel
+from supervised.optim import build_optimizer
+from supervised.options import AVSegFormerOptions, ModelOptions, TrainOptions, VGGishOptions
 from tests.helpers import golden_values as golden
 from utils.cli import InputError
 
@@ -94,7 +97,7 @@ def test_golden_parts_and_losses(backbone: str) -> None:
     frames, audio = clip("frames", "vggish", 5, 224, 224)
     with torch.no_grad():
         output = model.segment(frames, audio)
-    is_golden(output.logits[0, :, 0], S4, f"{name}_logits", (9, 9))
+    is_golden(output.logits[0], S4, f"{name}_logits", (9, 9))
     features = parts.given["fc"][0]
     sampled = {
         "audio_feat": parts.returned["audio_proj"][0, :, ::8],
@@ -166,22 +169,28 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("run", ["resnet_s4_full", "resnet_s4_frozen", "resnet_ms3_full", "pvt_s4_full"])
 def test_golden_trajectory(run: str) -> None:
-    """Training steps on the same clip. A frozen backbone gets no gradient, but its batch statistics go on."""
+    """Steps on the same clip, as a run under "published" makes them. Batch statistics of a frozen backbone go on."""
     figures = json.loads((FOLDER / f"avsegformer_trajectory_{run}_seed1.json").read_text())
     backbone = "resnet50" if run.startswith("resnet") else "pvt_v2_b5"
-    model = AVSegFormer(backbone, dropout=0.0).load_reference(reference_state(backbone, gain=0.5)).train()
+    options = ModelOptions("avsegformer", backbone=backbone, avsegformer=AVSegFormerOptions(dropout=0.0))  # type: ignore[arg-type]
+    options.vggish = VGGishOptions("random", [4, 4, 4, 8], 16)
+    whole = AVSModel(options, "published")
+    model = whole.segmentor
+    assert isinstance(model, AVSegFormer)
+    model.load_reference(reference_state(backbone, gain=0.5))
     for module in model.modules():
         if type(module).__name__ == "DropPath":
             module.drop_prob = 0.0  # type: ignore[assignment]
-    model.backbone.requires_grad_("frozen" not in run)
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
+    optimizer = build_optimizer(whole, TrainOptions(lr=2e-5, optimizer="adamw", weight_decay=1e-2), "published")
+    whole.freeze_backbone("frozen" in run)
+    whole.train()
     frames, audio = clip("frames", "vggish", 5, 224, 224)
     truth = golden.tensor(1, "gt5", (5, 1, 224, 224)) if "ms3" in run else golden.tensor(1, "gt", (1, 1, 1, 224, 224))
     masks = (truth > 0.5).float().view(1, -1, 224, 224)
     # Of loss and gradient norm: the optimizer divides each gradient by its own size, which makes steps of rounding.
     for step, close, bound in zip(figures["steps"], (1e-5, 2e-5, 5e-5), (2e-4, 2e-3, 2e-2), strict=False):
-        output = model.segment(frames, audio, labelled=masks.shape[1])
+        output = whole({"frames": frames, "audio_features": audio}, masks.shape[1])
         loss = mask_loss(output, masks)
         optimizer.zero_grad()
         loss.total.backward()
@@ -311,13 +320,13 @@ def test_only_frames_that_are_asked_for_reach_the_head(train: bool) -> None:
     frames, audio = tiny_clips()
     valid = torch.tensor([[1, 1, 0], [0, 1, 1]])
     gradients = []
-    for ask in ({}, {"valid": valid, "labelled": 2}):
+    for ask in ({}, {"valid": valid, "num_labeled": 2}):
         model = tiny(classes=3).train(train)
         output = model.segment(frames, audio, **ask)  # type: ignore[arg-type]
         logits, feature = (x[:, :2] * valid[:, :2, None, None, None] for x in (output.logits, output.mask_feature))
         (logits.cos().sum() + feature.square().sum()).backward()
         gradients.append([logits.detach(), feature.detach(), *(p.grad for p in model.parameters())])
-    assert model.segment(frames, audio, labelled=1).logits.shape == (2, 1, 3, 64, 96)
+    assert model.segment(frames, audio, num_labeled=1).logits.shape == (2, 1, 3, 64, 96)
     for name, all_frames, few in zip(["logits", "feature", *dict(model.named_parameters())], *gradients, strict=True):
         torch.testing.assert_close(all_frames, few, rtol=1e-3, atol=1e-3, msg=name)
 
@@ -467,7 +476,7 @@ def test_golden_losses(benchmark: str, form: Any) -> None:
     masks = (golden.tensor(1, "loss_gt", (10, 1, 48, 48)) > 0.5).float().view(2, 5, 48, 48)
     masks[0, 3] = 0
     masks = masks[:, :1] if benchmark == "s4" else masks
-    logits = golden.tensor(1, "loss_pred", (10, 1, 48, 48), scale=2).view(2, 5, 1, 48, 48)
+    logits = golden.tensor(1, "loss_pred", (10, 1, 48, 48), scale=2).view(2, 5, 48, 48)
     feature = golden.tensor(1, "loss_feature", (10, 256, 12, 12)).view(2, 5, 256, 12, 12)
     terms, gradients = loss_and_gradients(lambda output: mask_loss(output, masks, form), logits, feature)
     assert relative(terms, LOSSES[f"{benchmark}_{form}"]) < 1e-5
@@ -485,7 +494,7 @@ def test_golden_semantic_loss() -> None:
 
 
 def test_an_empty_mask_teaches_nothing() -> None:
-    logits, feature = torch.randn(1, 1, 1, 8, 8), torch.rand(1, 1, 4, 2, 2)
+    logits, feature = torch.randn(1, 1, 8, 8), torch.rand(1, 1, 4, 2, 2)
     terms, gradients = loss_and_gradients(lambda output: mask_loss(output, torch.zeros(1, 1, 8, 8)), logits, feature)
     torch.testing.assert_close(terms, torch.tensor([1.1, 1.0, 0.1]))
     assert not gradients.any()
@@ -493,5 +502,5 @@ def test_an_empty_mask_teaches_nothing() -> None:
 
 @pytest.mark.parametrize("form", ["dice", "bce"])
 def test_a_loss_of_nan_is_nan(form: Any) -> None:
-    output = MaskPrediction(torch.full((1, 1, 1, 8, 8), torch.nan), torch.rand(1, 1, 4, 2, 2))
+    output = MaskPrediction(torch.full((1, 1, 8, 8), torch.nan), torch.rand(1, 1, 4, 2, 2))
     assert mask_loss(output, torch.ones(1, 1, 8, 8), form).total.isnan()

@@ -1,6 +1,6 @@
 """SIGKILL at random moments: run again until it is done, each command ends with what an undisturbed run leaves.
 
-Exempt: how many seconds something took (metrics.json, log.csv, state.pt, job.json, a study's CSV), what tells of the
+Exempt: what something cost (metrics.json, cost.json, log.csv, state.pt, job.json, a study's CSV), what tells of the
 runs themselves (the report of preprocessing, a row's log.txt, a page with its date, tensorboard's record), and hidden
 temporary files that a killed process left in the cache or beside a page.
 `pytest -m "slow or not slow" -rP tests/robustness/test_kills.py` prints how often each was killed.
@@ -149,6 +149,7 @@ def compare(whole: Path, cut: Path) -> None:
         assert (whole / "best.safetensors").read_bytes() == (cut / "best.safetensors").read_bytes()
         names = (
             "config.yaml",
+            "cost.json",
             "data.json",
             "initial_weights.json",
             "best.safetensors",

@@ -20,16 +20,16 @@ def test_the_papers_study_has_every_row_once() -> None:
     counts = [(job.regime, job.fidelity) for job in study.jobs]
     assert [counts.count(each) for each in (("zero_shot", "published"), ("zero_shot", "corrected"))] == [12, 12]
     trained = [job for job in study.jobs if job.regime == "supervised"]
-    assert sorted(job.config.stem for job in trained) == sorted(path.stem for path in SUPERVISED.glob("*.yaml"))
-    assert len(trained) == 48
+    assert {job.config.stem for job in trained} == {path.stem for path in SUPERVISED.glob("*.yaml")}
+    assert len(trained) == 48 + 4 + 4  # the study's, AVSegFormer's by its own recipe, and two by TPAVI's
     assert all(job.config.is_file() and job.options.fidelity == job.fidelity for job in study.jobs)
     for job in trained:
         assert job.fraction == job.options.data.fraction and job.benchmark == job.options.data.benchmark
-    assert len({job.fingerprint for job in study.jobs}) == len({job.name for job in study.jobs}) == 72
+    assert len({job.fingerprint for job in study.jobs}) == len({job.name for job in study.jobs}) == 80
     tables = {table.key: list(table.cells.index) for table in build_tables(study, collect_results(study, Path("none")))}
     assert {key: len(rows) for key, rows in tables.items()} == {
         **{"zero_shot": 6, "tpavi": 2, "fusion": 7},
-        **{"initialization": 12, "fraction": 6},
+        **{"initialization": 12, "fraction": 6, "avsegformer": 2, "models": 3},
     }
     assert list(tables) == list(study.tables) and tables["fraction"][0] == "TPAVI, ResNet-50, 20 % of the clips"
 
@@ -39,11 +39,18 @@ def test_a_row_of_the_paper_is_in_the_tables_that_its_options_belong_to() -> Non
     visual = {"audioclip-full": "AudioCLIP", "clip-rn50": "CLIP", "resnet50": "ResNet-50 (ImageNet)"}
     audio = {"audioclip-full": "AudioCLIP", "esresnext-fbsp": "ESResNeXt (AudioSet)", "vggish": "VGGish"}
     backbones = {"resnet50": "TPAVI, ResNet-50", "pvt_v2_b5": "TPAVI, PVT-v2-B5"}
+    as_tpavi = {"fpn": "AudioCLIP FPN, concate", "avsegformer": "AVSegFormer, ResNet-50"}
     for job in load_study("paper").jobs:
         if job.regime == "zero_shot":
             continue
         model, whole, expected = job.options.model, job.fraction == 1, {}
-        if model.segmentor == "tpavi":
+        if job.name.endswith("_as_tpavi"):
+            expected = {"models": as_tpavi[model.segmentor]}
+        elif model.segmentor == "avsegformer":
+            assert job.fidelity == "published"
+            expected = {"avsegformer": backbones[model.backbone].replace("TPAVI", "AVSegFormer")}
+        elif model.segmentor == "tpavi":
+            expected |= {"models": backbones[model.backbone]} if whole and model.backbone == "resnet50" else {}
             expected |= {"tpavi": backbones[model.backbone]} if whole else {}
             expected |= {"fraction": backbones[model.backbone]} if model.backbone == "resnet50" else {}
         else:
@@ -60,6 +67,25 @@ def test_a_row_of_the_paper_is_in_the_tables_that_its_options_belong_to() -> Non
             if same and fpn.fusion == "concate" and not trained:
                 expected["fraction"] = "AudioCLIP FPN, concate"
         assert {row.table: row.label for row in job.rows} == expected, job.name
+
+
+def test_models_are_compared_on_equal_terms() -> None:
+    """The same clips, steps and resolution, and on the synthetic clips the same towers."""
+    for name, count in (("paper", 3), ("models", 3)):
+        for benchmark in ("s4", "ms3"):
+            jobs = [job for job in load_study(name).jobs if job.benchmark == benchmark]
+            jobs = [job for job in jobs if "models" in [row.table for row in job.rows]]
+            assert {job.options.model.segmentor for job in jobs} == {"tpavi", "fpn", "avsegformer"}
+            assert len(jobs) == count * max(1, len({job.seed for job in jobs}))
+            data = {(o.image_size, o.mask_size, o.fraction) for o in (job.options.data for job in jobs)}
+            train = {(o.epochs, o.batch_size, o.freeze_backbone_epochs) for o in (job.options.train for job in jobs)}
+            assert len(data) == len(train) == 1
+            if name == "models":
+                models = [job.options.model for job in jobs]
+                towers = {(m.fpn.visual, m.fpn.audio) for m in models if m.segmentor == "fpn"}
+                towers |= {(m.weights, m.audio) for m in models if m.segmentor != "fpn"}
+                assert towers == {("mini", "mini")} and {tuple(m.freeze) for m in models} == {("audio",)}
+                assert {m.channels for m in models} == {64} and len({job.options.train.lr for job in jobs}) == 1
 
 
 def test_the_synthetic_study_can_be_read() -> None:

@@ -59,11 +59,12 @@ def test_the_dry_run_of_the_paper_names_everything_without_torch() -> None:
     run = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     names = re.findall(r"^((?:zero_shot|supervised)/\S+)", run.stdout, re.MULTILINE)
-    assert len(names) == len(set(names)) == 24 + 48
-    assert "72 runs (12 zero_shot, published; 12 zero_shot, corrected; 48 supervised, corrected): 72" in run.stdout
+    assert len(names) == len(set(names)) == 24 + 48 + 4 + 4
+    counts = "12 zero_shot, published; 12 zero_shot, corrected; 4 supervised, published; 52 supervised, corrected"
+    assert f"80 runs ({counts}): 80" in run.stdout
     for text in (
-        "36 need S4 data: no nowhere/s4_meta_data.csv; see avsbench_data/README.md",
-        "about 22.8 h",
+        "40 need S4 data: no nowhere/s4_meta_data.csv; see avsbench_data/README.md",
+        "about 32.0 h",
         "a guess",
     ):
         assert text in run.stdout

@@ -1,6 +1,7 @@
 """The tables: their cells are exactly the results of the runs, and the same in Markdown, LaTeX and CSV."""
 
 import csv
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,31 @@ def test_cells_are_the_results_of_the_runs(tmp_path: Path) -> None:
     assert r"Points \& | 50 \% & .123 / 1.000 & 1.000 / .500 & \ldots{} & \ldots{} \\" in zero_shot.to_latex()
 
 
+def test_the_table_of_models_has_their_costs(tmp_path: Path) -> None:
+    row = {**FPN, "tables": {"models": "FPN"}, "benchmarks": ["s4", "ms3"], "seeds": [0, 1]}
+    study, runs = study_of(tmp_path, row), tmp_path / "runs"
+    for seed, job in enumerate(job for job in study.jobs if job.benchmark == "s4"):
+        finish(job, runs, 0.5, 0.7)
+        cost = {"parameters": 1_260_000, "step_seconds": 0.25 + 0.1 * seed, "memory_mib": 310.4 + seed}
+        write_text(job.run_dir(runs) / "cost.json", json.dumps(cost))
+        silent = {"conditions": {"silent": {"mean": {"pIA": 0.01 + 0.02 * seed}}}}
+        write_text(job.run_dir(runs) / "robustness.json", json.dumps(silent))
+    (table,) = tables_of(study, runs).values()
+    cells = dict(zip(table.cells.columns, table.rows()[0][1], strict=True))
+    assert cells == {
+        "S4": ".500 ± .000 / .700 ± .000 (n = 2)",
+        "MS3": "…",
+        "parameters": "1.3 M",
+        "S4, a step": "0.3 s",
+        "S4, memory": "311 MiB",
+        "S4, area in silence": ".020 ± .014",
+        "MS3, a step": "…",
+        "MS3, memory": "…",
+        "MS3, area in silence": "…",
+    }
+    assert "processor time on a CPU" in table.note
+
+
 def test_latex_needs_no_package(tmp_path: Path) -> None:
     study, runs = table_study(tmp_path)
     assert tables_of(study, runs)["fusion"].to_latex().splitlines() == [
@@ -129,7 +155,7 @@ def test_reported_results_are_beside_the_same_configuration_with_their_source(tm
     write_tables(study, tmp_path, tmp_path)
     with (tmp_path / "paper.csv").open(newline="") as file:
         sources = [line["source"] for line in csv.DictReader(file) if line["m_j"]]
-    assert len(sources) == 7 and all(sources)  # five results, two of them in two tables
+    assert len(sources) == 13 and all(sources)  # nine results, two of them in three tables
 
 
 def test_a_modified_configuration_is_another(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The configurations: the 48 of the study against their scripts' names and recipes, all of them as valid runs."""
+"""The configurations: the 48 of the study against their scripts' names and recipes, the four of AVSegFormer against its
+own, all of them as valid runs."""
 
 import re
 from collections import Counter
@@ -11,7 +12,7 @@ from models.backbones import WIDTHS
 from models.registry import list_checkpoints
 from supervised.losses import AVMOptions
 from supervised.model import AVSModel
-from supervised.options import Options, check_options
+from supervised.options import AVSegFormerOptions, Options, check_options
 from utils.config import from_yaml
 
 CONFIGS = Path(__file__).parents[2] / "supervised" / "configs"
@@ -25,6 +26,8 @@ SCRIPTS = {  # how many of the original's scripts each of its folders has
     "Sam4AVS/avs_ms3_aclp": 8,
     "Sam4AVS/avs_s4_aclp_backbone_ablation": 20,
     "Sam4AVS/avs_ms3_aclp_backbone_ablation": 20,
+    "AVSegFormer/config/s4": 2,
+    "AVSegFormer/config/ms3": 2,
 }
 TPAVI = {  # benchmark, backbone, its weights, fraction of the training clips, epochs, script
     "s4_tpavi_resnet50": ("s4", "resnet50", "resnet50", 1.0, 15, "AVSBench/avs_s4/train.sh"),
@@ -49,6 +52,12 @@ TPAVI = {  # benchmark, backbone, its weights, fraction of the training clips, e
     ),
 }
 FPN = [name for name in FILES if "_fpn_" in name]
+AVSEGFORMER = {  # benchmark, backbone, its weights, epochs, of these with a frozen backbone, configuration
+    "s4_avsegformer_resnet50": ("s4", "resnet50", "resnet50", 30, 5, "AVSegFormer_res50_s4"),
+    "s4_avsegformer_pvt": ("s4", "pvt_v2_b5", "pvt-v2-b5", 30, 5, "AVSegFormer_pvt2_s4"),
+    "ms3_avsegformer_resnet50": ("ms3", "resnet50", "resnet50", 60, 10, "AVSegFormer_res50_ms3"),
+    "ms3_avsegformer_pvt": ("ms3", "pvt_v2_b5", "pvt-v2-b5", 60, 10, "AVSegFormer_pvt2_ms3"),
+}
 FUSIONS = {  # by a part of the script's name; the first that is found counts
     "normed_concate": "normed_concate",
     "naive_concate": "naive_concate",
@@ -66,15 +75,15 @@ def scripts(name: str, mark: str = "Script:") -> list[str]:
 
 
 def test_every_script_has_its_configuration() -> None:
-    assert len(FILES) == 48 and len(FPN) == 40 and set(FILES) == {*FPN, *TPAVI}
-    assert Counter(name.split("_")[0] for name in FILES) == {"s4": 24, "ms3": 24}
+    assert len(FILES) == 52 and len(FPN) == 40 and set(FILES) == {*FPN, *TPAVI, *AVSEGFORMER}
+    assert Counter(name.split("_")[0] for name in FILES) == {"s4": 26, "ms3": 26}
     stuck = scripts(
         "s4_fpn_concate_train_audio", 'Script that cannot run (it sets fusion "none", which its model lacks):'
     )
     assert [Path(script).parent.name for script in stuck] == ["avs_s4_aclp_backbone_ablation"]
     named = [*stuck, *(script for name in FILES for script in scripts(name))]
     assert Counter(str(Path(script).parent) for script in named) == SCRIPTS
-    assert all(script.count("/") == 2 for script in named)
+    assert all(script.count("/") == 2 + script.startswith("AVSegFormer/") for script in named)
     fpn = [script for script in named if "_aclp" in script]
     assert len(set(fpn)) == len(fpn) == 56  # TPAVI's train.sh stands for both backbones
     # The second pair of folders repeats all scripts of the first; of S4's, one cannot run there.
@@ -124,16 +133,38 @@ def test_tpavi_settings_are_those_of_the_scripts(name: str) -> None:
     assert options.loss == (AVMOptions("kl", 0.5, [0, 1, 2, 3]) if benchmark == "ms3" else AVMOptions())
 
 
+@pytest.mark.parametrize("name", AVSEGFORMER)
+def test_avsegformer_settings_are_those_of_its_configurations(name: str) -> None:
+    benchmark, backbone, weights, epochs, frozen, script = AVSEGFORMER[name]
+    options = from_yaml(Options, FILES[name])
+    data, model, train = options.data, options.model, options.train
+    assert scripts(name) == [f"AVSegFormer/config/{benchmark}/{script}.py"]
+    assert (data.benchmark, data.image_size, data.mask_size) == (benchmark, 512, 512)
+    assert (model.segmentor, list(model.freeze)) == ("avsegformer", ["audio"])
+    assert (model.backbone, model.weights, model.vggish.weights) == (backbone, weights, "vggish")
+    assert model.audio == "vggish" and model.avsegformer == AVSegFormerOptions(8, 6, 300, 2048, 0.1, "dice")
+    assert (train.epochs, train.freeze_backbone_epochs) == (epochs, frozen)
+    assert (train.optimizer, train.lr, train.backbone_lr_mult, train.weight_decay) == ("adamw", 2e-5, 1.0, 1e-2)
+    assert (train.batch_size, options.metric_batch) == (2, 2)
+
+
+@pytest.mark.parametrize("name", [*FPN, *TPAVI])
+def test_what_the_rows_of_the_study_share(name: str) -> None:
+    options = from_yaml(Options, FILES[name])
+    data, train = options.data, options.train
+    assert (data.image_size, data.mask_size, train.batch_size, train.freeze_backbone_epochs) == (224, 224, 4, 0)
+    assert train.optimizer == "adam"
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_what_all_rows_of_the_study_share(name: str) -> None:
+def test_what_all_rows_share(name: str) -> None:
     options = from_yaml(Options, FILES[name])
     check_options(options)
     data, model, train = options.data, options.model, options.train
     folder = {"s4": "Single-source", "ms3": "Multi-sources"}[data.benchmark]
     assert name.startswith(f"{data.benchmark}_") and str(data.root).endswith(f"avsbench_data/{folder}")
-    assert (data.image_size, data.audio_repeats, model.channels, options.fidelity) == (224, 5, 256, "corrected")
-    assert (train.batch_size, train.seed) == (4, 123)
-    assert (train.optimizer, train.schedule, train.precision) == ("adam", "constant", "fp32")
+    assert (data.audio_repeats, model.channels, options.fidelity, train.seed) == (5, 256, "corrected", 123)
+    assert (train.schedule, train.precision) == ("constant", "fp32")
     assert (train.warmup_steps, train.max_grad_norm, train.ema_decay) == (0, 0, 0)
     assert not train.channels_last and not train.compile
     registered = {checkpoint.name for checkpoint in list_checkpoints()} | {"random"}
@@ -146,7 +177,7 @@ def test_every_other_config_is_a_valid_run() -> None:
     for file in files:
         options = from_yaml(Options, file)
         check_options(options)
-        assert options.model.backbone in WIDTHS
+        assert options.model.backbone in (*WIDTHS, "audioclip")
 
 
 def test_small_configurations_differ_in_what_they_compare_only() -> None:
