@@ -80,15 +80,22 @@ class AVSegFormer(nn.Module):
         Raises:
             ValueError: Sides that are no multiples of 32, or audio for other frames.
         """
-        return self.segment(frames, audio, valid).logits
+        return self.segment(frames, audio, valid=valid).logits
 
     def segment(
-        self, frames: Tensor, audio: Tensor, valid: Tensor | None = None, num_labeled: int | None = None
+        self,
+        frames: Tensor,
+        audio: Tensor,
+        num_labeled: int | None = None,
+        *,
+        valid: Tensor | None = None,
+        decoded: Tensor | None = None,
     ) -> MaskPrediction:
         """As `forward`, with what the losses need.
 
-        num_labeled: give only each clip's first so many frames (S4 training: 1). The head then sees no others, nor
-            those that are not valid. The backbone does, for its batch statistics are those of all.
+        num_labeled: give only each clip's first so many frames (S4 training: 1).
+        decoded: (B, T), nonzero for the frames to decode (AVSS training: the labeled ones); default: those that are
+            valid. The head sees no others. The backbone does, for its batch statistics are those of all frames.
         """
         height, width = frames.shape[-2:]
         if height % 32 or width % 32:
@@ -99,11 +106,12 @@ class AVSegFormer(nn.Module):
             )
         maps = [x.unflatten(0, frames.shape[:2])[:, :num_labeled] for x in self.backbone(frames.flatten(0, 1))]
         queried = self.audio_proj(audio[:, :num_labeled])
-        if valid is None:
+        decoded = valid if decoded is None else decoded
+        if decoded is None:
             outputs = self.head([x.flatten(0, 1) for x in maps], queried.flatten(0, 1))
             logits, feature = (x.unflatten(0, queried.shape[:2]) for x in outputs)
         else:
-            kept = valid[:, :num_labeled].bool()
+            kept = decoded[:, :num_labeled].bool()
             outputs = self.head([x[kept] for x in maps], queried[kept])
             places = [x.new_zeros(*kept.shape, *x.shape[1:]) for x in outputs]
             logits, feature = (torch.index_put(zeros, (kept,), x) for zeros, x in zip(places, outputs, strict=True))

@@ -142,7 +142,7 @@ def test_golden_avss_with_padded_frames(backbone: str) -> None:
     frames, audio = clip("framesavss", "vggishavss", 10, 224, 224)
     valid = torch.tensor([[1.0] * 5 + [0.0] * 5])
     with torch.no_grad():
-        output = model.segment(frames, audio, valid)
+        output = model.segment(frames, audio, valid=valid)
     logits = output.logits[0]
     assert logits.shape == (10, 71, 224, 224)
     assert relative(logits[:5, ::10, ::16, ::16], MORE[f"{name}_avss_logits"]) < 1e-4
@@ -314,13 +314,13 @@ def test_any_multiple_of_32(size: tuple[int, int]) -> None:
     assert output.mask_feature.shape == (1, 2, 32, size[0] // 4, size[1] // 4) and output.mask_feature.min() >= 0
 
 
-@pytest.mark.parametrize("train", [True, False])
-def test_only_frames_that_are_asked_for_reach_the_head(train: bool) -> None:
+@pytest.mark.parametrize("train, kind", [(True, "valid"), (False, "valid"), (True, "decoded")])
+def test_only_frames_that_are_asked_for_reach_the_head(train: bool, kind: str) -> None:
     """In training all frames make the batch statistics, and gradients are those of the same frames among all."""
     frames, audio = tiny_clips()
     valid = torch.tensor([[1, 1, 0], [0, 1, 1]])
     gradients = []
-    for ask in ({}, {"valid": valid, "num_labeled": 2}):
+    for ask in ({}, {kind: valid, "num_labeled": 2}):
         model = tiny(classes=3).train(train)
         output = model.segment(frames, audio, **ask)  # type: ignore[arg-type]
         logits, feature = (x[:, :2] * valid[:, :2, None, None, None] for x in (output.logits, output.mask_feature))
