@@ -32,7 +32,11 @@ SMALL_FILES = ("audioclip.safetensors", "sam.safetensors")  # in a folder of sma
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An entry of pretrained/checkpoints.yaml, which explains the fields."""
+    """An entry of pretrained/checkpoints.yaml, which explains the fields.
+
+    The inputs of published outputs (pretrained/known_outputs.py) have the same form; pretrained.download needs `option`
+    before their names.
+    """
 
     name: str
     file: str | None
@@ -48,6 +52,12 @@ class Checkpoint:
     used_by: Sequence[str] = ()
     note: str = ""
     inferred: str = ""
+    option: str = ""
+
+    @property
+    def command(self) -> str:
+        """The command that downloads the file."""
+        return f"python -m pretrained.download {self.option}{self.name}"
 
     @property
     def digest(self) -> str:
@@ -140,7 +150,7 @@ def command_for(path: Path) -> str:
         for found in (path, path.parent) if checkpoint.hub else (path,):  # a folder, or a file in it
             if checkpoint.file == found.name and (checkpoint.url or checkpoint.hub):
                 folder = "" if found.parent.resolve() == weights_dir().resolve() else f" --to {found.parent}"
-                return f"python -m pretrained.download {checkpoint.name}{folder}"
+                return f"{checkpoint.command}{folder}"
     return ""
 
 

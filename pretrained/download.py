@@ -4,6 +4,7 @@
     python -m pretrained.download --all            every file that a configuration of the study needs
     python -m pretrained.download --check [NAME]   report for each file whether it is ok, wrong or missing
     python -m pretrained.download --list           names, sizes, and what needs them
+    python -m pretrained.download --inputs [NAME]  the pictures and sounds of pretrained.verify, instead of checkpoints
 
 Running the command again resumes an interrupted download. A file gets its final name only after its size and checksum
 have been verified, as far as the publisher states them. If one file fails, the others are still downloaded.
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 from models.registry import Checkpoint, list_checkpoints, weights_dir
 from pretrained.hub import check_repository, download_repository
+from pretrained.known_outputs import inputs_dir, list_inputs
 from utils.cli import InputError, Parser, cli_entry
 from utils.files import sha256
 from utils.http_download import download_url
@@ -74,8 +76,8 @@ def check_file(checkpoint: Checkpoint, folder: Path) -> DownloadResult:
     if path.is_dir():
         return DownloadResult(*check_repository(checkpoint, path))
     if not path.is_file():
-        command = f"python -m pretrained.download {checkpoint.name}"
-        return DownloadResult("missing", command if checkpoint.url or checkpoint.hub else checkpoint.instructions)
+        how = checkpoint.command if checkpoint.url or checkpoint.hub else checkpoint.instructions
+        return DownloadResult("missing", how)
     if reason := validation_error(checkpoint, path):
         return DownloadResult("wrong", f"{reason}; delete it and download it again")
     if not checkpoint.digest:
@@ -144,11 +146,13 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Checkpoi
     mode.add_argument("--all", action="store_true", help="every file that a configuration of the study needs")
     mode.add_argument("--check", action="store_true", help="check existing files, download nothing")
     mode.add_argument("--list", action="store_true", help="list the files, download nothing")
-    parser.add_argument(
-        "--to", type=expand_user, default=weights_dir(), metavar="DIR", help="folder of the files (default %(default)s)"
-    )
+    parser.add_argument("--inputs", action="store_true", help="the inputs of pretrained.verify in place of checkpoints")
+    folders = f"{weights_dir()}, with --inputs {inputs_dir()}"
+    parser.add_argument("--to", type=expand_user, metavar="DIR", help=f"folder of the files (default {folders})")
     args = parser.parse_args(argv)
-    known = list_checkpoints()
+    args.to = args.to or (inputs_dir() if args.inputs else weights_dir())
+    args.all |= args.inputs and not (args.names or args.check or args.list)
+    known = list_inputs() if args.inputs else list_checkpoints()
     if unknown := set(args.names) - {c.name for c in known} - {c.file for c in known}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(c.name for c in known)}")
     if args.all and args.names:

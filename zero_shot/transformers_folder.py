@@ -23,6 +23,7 @@ SOURCES = {  # a repository of the hub for each model_type
     "sam2": "facebook/sam2.1-hiera-tiny",
     "edgetam": "yonigozlan/EdgeTAM-hf",
     "sam3_tracker": "facebook/sam3",
+    "sam3": "facebook/sam3",
 }
 DOWNLOADING_KEYS = ("auto_map", "backbone", "use_pretrained_backbone", "use_timm_backbone")  # of config.json
 

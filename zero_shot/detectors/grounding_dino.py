@@ -6,6 +6,7 @@ that it has the same weights and gives the same numbers. Source: Sam4AVS, `zero_
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,10 +64,20 @@ class GroundingDinoDetector:
     @torch.inference_mode()
     def _detect(self, frame: np.ndarray, caption: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (K,) and boxes (K, 4) of all detections: center, width and height, as fractions of the frame."""
+        output = self.forward(frame, caption)
+        return output.logits[0].sigmoid().amax(dim=1).cpu(), output.pred_boxes[0].float().cpu()
+
+    @torch.inference_mode()
+    def forward(self, frame: np.ndarray, caption: str) -> Any:
+        """The network's output for the arguments of `detect`.
+
+        Returns:
+            transformers' output: logits (1, queries, tokens), and pred_boxes (1, queries, 4), center and size relative
+            to the frame.
+        """
         tokens = self.tokenizer([format_caption(caption)], return_tensors="pt", return_token_type_ids=True)
         pixels = self.image_processor(images=frame, input_data_format="channels_last", return_tensors="pt")
-        output = self.model(**{name: part.to(self.device) for name, part in {**pixels, **tokens}.items()})
-        return output.logits[0].sigmoid().amax(dim=1).cpu(), output.pred_boxes[0].float().cpu()
+        return self.model(**{name: part.to(self.device) for name, part in {**pixels, **tokens}.items()})
 
 
 def format_caption(text: str) -> str:

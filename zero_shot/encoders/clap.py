@@ -27,7 +27,7 @@ class ClapClassifier:
 
     Args:
         folder: of a CLAP without fusion, as transformers saves it.
-        labels: JSON file, a list of labels, which are CLAP's text input as they are.
+        labels: the labels, or a JSON file with a list of them; they are CLAP's text input as they are.
         device: where it runs.
 
     Raises:
@@ -36,8 +36,9 @@ class ClapClassifier:
 
     memo = NO_MEMO
 
-    def __init__(self, folder: Path | str, labels: Path | str, device: torch.device | str = "cpu") -> None:
-        self.labels, self.device = read_labels(Path(labels)), torch.device(device)
+    def __init__(self, folder: Path | str, labels: Path | str | list[str], device: torch.device | str = "cpu") -> None:
+        self.labels = labels if isinstance(labels, list) else read_labels(Path(labels))
+        self.device = torch.device(device)
         parts: dict[str, dict[str, str]] = {"AutoFeatureExtractor": {}, "AutoTokenizer": {}}
         model, (self.feature_extractor, self.tokenizer) = load_folder(Path(folder), "clap", "ClapModel", parts)
         self.model = model.to(self.device)

@@ -120,11 +120,40 @@ class SamSegmenter:
     ) -> tuple[Tensor, Tensor]:
         """Implements Segmenter.prompt."""
         validate_prompt(points, labels, boxes)
-        corners = None if boxes is None else self._tensor(self.transform.apply_boxes(boxes, embedding.size))
-        count = 1 if corners is None else len(corners)
-        if not count:
+        if boxes is not None and not len(boxes):
             empty = torch.zeros(0, 3 if multimask else 1, *embedding.size, device=self.device)
             return empty.bool(), empty[..., 0, 0]
+        masks, scores = [], []
+        for logits, score in self._decode(embedding, points, labels, boxes, multimask):
+            masks.append(self.upscale(logits, embedding) > self.sam.mask_threshold)
+            scores.append(score)
+        return torch.cat(masks), torch.cat(scores)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        embedding: ImageEmbedding,
+        *,
+        points: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        boxes: np.ndarray | None = None,
+        multimask: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Low-resolution logits (K, 3 or 1, h, w) and predicted IoU for the arguments of `prompt`, or no prompt."""
+        logits, scores = zip(*self._decode(embedding, points, labels, boxes, multimask), strict=True)
+        return torch.cat(logits), torch.cat(scores)
+
+    def _decode(
+        self,
+        embedding: ImageEmbedding,
+        points: np.ndarray | None,
+        labels: np.ndarray | None,
+        boxes: np.ndarray | None,
+        multimask: bool,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The results of `decode`, a batch of prompts at a time."""
+        corners = None if boxes is None else self._tensor(self.transform.apply_boxes(boxes, embedding.size))
+        count = 1 if corners is None else len(corners)
         labeled_points = None
         if points is not None:
             coordinates = self._tensor(self.transform.apply_coords(points, embedding.size))
@@ -132,15 +161,12 @@ class SamSegmenter:
             labeled_points = coordinates.expand(count, -1, -1), classes.expand(count, -1)
         sparse, dense = self.sam.prompt_encoder(points=labeled_points, boxes=corners, masks=None)
         positions = self.sam.prompt_encoder.get_dense_pe()
-        masks, scores = [], []
         for batch in sparse.split(self.prompts_per_batch(sparse.shape[1], embedding.size)):
             with self.autocast():
                 logits, score = self.sam.mask_decoder(
                     embedding.features[None], positions, batch, dense[: len(batch)], multimask
                 )
-            masks.append(self.upscale(logits.float(), embedding) > self.sam.mask_threshold)
-            scores.append(score.float())
-        return torch.cat(masks), torch.cat(scores)
+            yield logits.float(), score.float()
 
     def propose(self, frames: Sequence[np.ndarray], options: ProposalOptions) -> list[list[dict[str, Any]]]:
         """Implements Segmenter.propose."""

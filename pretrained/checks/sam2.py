@@ -1,0 +1,64 @@
+"""SAM 2.1, EdgeTAM and SAM 3 by the transformers package, from folders that its save_pretrained writes."""
+
+from typing import Any
+
+import numpy as np
+
+from pretrained.checks import Context, Outputs
+from utils.files import read_image
+from zero_shot.segmenters.sam2 import Sam2Segmenter
+from zero_shot.segmenters.sam2_families import load_network
+from zero_shot.transformers_folder import load_folder
+
+CAR_POINT = {"points": [[1000, 600]], "labels": [1], "multimask": True}  # in pixels of the picture
+
+
+def car(context: Context) -> Outputs:
+    """Predicted IoU of three masks for one point, under the name of the checkpoint."""
+    (path,) = context.paths().values()
+    return {context.checkpoint: _prompt(_load(context), read_image(path), CAR_POINT)[0]}
+
+
+def prompts(context: Context) -> Outputs:
+    """Predicted IoU by prompt of the check: of the first mask of each box, and of all masks sorted."""
+    segmenter, paths, found = _load(context), context.paths(), {}
+    for name, prompt in context.parameters["prompts"].items():
+        iou = _prompt(segmenter, read_image(paths[prompt["picture"]]), prompt)
+        found[name] = {"iou": [scores[0] for scores in iou], "iou_sorted": sorted(iou[0], reverse=True)}
+    return found
+
+
+def concept(context: Context) -> Outputs:
+    """SAM 3: the highest scores and logits for a text, and the best box relative to the picture."""
+    parts: dict[str, dict[str, str]] = {"Sam3Processor": {}}
+    model, (processor,) = load_folder(context.weights, "sam3", "Sam3Model", parts, ("sam3_video",))
+    (path,) = context.paths().values()
+    inputs = processor(images=read_image(path), text=context.parameters["text"], return_tensors="pt")
+    output = model.to(context.device)(**inputs.to(context.device))
+    logits, order = output.pred_logits[0].sort(descending=True)
+    return {
+        "scores": logits[:3].sigmoid().tolist(),  # without the presence score
+        "logits": logits[:3].tolist(),
+        "box": output.pred_boxes[0, order[0]].tolist(),
+    }
+
+
+def _load(context: Context) -> Sam2Segmenter:
+    family = "edgetam" if context.checkpoint == "edgetam" else "sam2"
+    model, processor = load_network(context.weights, family, tracks=False)
+    return Sam2Segmenter(model.to(context.device), processor)
+
+
+def _prompt(segmenter: Sam2Segmenter, picture: np.ndarray, prompt: dict[str, Any]) -> list[list[float]]:
+    """Predicted IoU, for points (all in one prompt) one list, for boxes one each."""
+    (embedding,) = segmenter.embed([picture])
+    arrays = {key: np.array(prompt[key], np.float64) for key in ("points", "boxes") if key in prompt}
+    _, iou = segmenter.prompt(
+        embedding,
+        points=arrays.get("points"),
+        labels=np.array(prompt["labels"]) if "labels" in prompt else None,
+        boxes=arrays.get("boxes"),
+        multimask=prompt["multimask"],
+    )
+    scores: list[list[float]] = iou.tolist()
+    return scores
