@@ -23,8 +23,6 @@ from models.vggish import VGGish
 from pretrained.checks import clip as clip_checks
 from pretrained.known_outputs import KNOWN_OUTPUTS
 from reference.random_sam import MINI, random_sam
-from synthetic.random_grounding import save_clap, save_detector
-from tests.helpers.random_segmenters import save_edgetam, save_sam2, save_sam3
 from utils.dataset import normalize_frames
 from utils.files import png_bytes, wav_bytes
 from zero_shot.options import ProposalOptions
@@ -119,6 +117,13 @@ def write_checkpoints(folder: Path) -> None:
     torch.save(vggish(5).state_dict(), folder / "vggish-10086976.pth")
     torch.save(torchvision.models.resnet18().state_dict(), folder / "resnet50-19c8e357.pth")
     torch.save({_pvt_key(k): v for k, v in pvt_classifier().state_dict().items()}, folder / "pvt_v2_b5.pth")
+
+
+def write_transformers_folders(folder: Path) -> None:
+    """Write the folders that pretrained/checkpoints.yaml names."""
+    from synthetic.random_grounding import save_clap, save_detector  # imports that take seconds
+    from tests.helpers.random_segmenters import save_edgetam, save_sam2, save_sam3
+
     save_clap(folder / "clap-htsat-unfused")
     for name in ("grounding-dino-tiny", "grounding-dino-base"):
         save_detector(folder / name)
@@ -250,6 +255,13 @@ def known_outputs(path: Path, expected: Callable[[str], Any] | None = None) -> P
             check["expected"] = values
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
+
+
+def largest(values: Any, pattern: Any) -> Any:
+    """Of each innermost group of nested values the largest, as many as the published ones have."""
+    if any(isinstance(inner, dict) for inner in pattern.values()):
+        return {key: largest(values[key], inner) for key, inner in pattern.items()}
+    return dict(sorted(values.items(), key=lambda item: -item[1])[: len(pattern)])
 
 
 def same_structure(values: Any, pattern: Any) -> Any:

@@ -53,7 +53,9 @@ def test_every_check_runs(public: SimpleNamespace, recorded: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_random_weights_do_not_give_the_published_outputs(public: SimpleNamespace, tmp_path: Path) -> None:
+def test_random_weights_do_not_give_the_published_outputs(
+    public: SimpleNamespace, transformers_folders: None, tmp_path: Path
+) -> None:
     code, verdicts, results = run(public, "--all", out=tmp_path, known=public.random)
     assert code == 1
     failing = {COCO_AP} if not has_pycocotools() else set()
