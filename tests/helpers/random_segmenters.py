@@ -17,7 +17,6 @@ from transformers import (
     Sam2ImageProcessor,
     Sam2MaskDecoderConfig,
     Sam2Model,
-    Sam2Processor,
     Sam2PromptEncoderConfig,
     Sam2VisionConfig,
     Sam3Config,
@@ -123,7 +122,7 @@ def _save(model: nn.Module, folder: Path) -> None:
     model.save_pretrained(folder)  # type: ignore[operator]
     size = {"height": SIDE, "width": SIDE}
     quarter = {"height": SIDE // 4, "width": SIDE // 4}
-    Sam2Processor(image_processor=Sam2ImageProcessor(size=size, mask_size=quarter)).save_pretrained(folder)
+    Sam2ImageProcessor(size=size, mask_size=quarter).save_pretrained(folder)
 
 
 @torch.no_grad()
