@@ -122,14 +122,17 @@ def write_checkpoints(folder: Path) -> None:
 def write_transformers_folders(folder: Path) -> None:
     """Write the folders that pretrained/checkpoints.yaml names."""
     from synthetic.random_grounding import save_clap, save_detector  # imports that take seconds
-    from tests.helpers.random_segmenters import save_edgetam, save_sam2, save_sam3
+    from synthetic.random_sam2 import image_processor, random_network, tiny_config
+    from tests.helpers.random_sam3 import save_sam3
 
     save_clap(folder / "clap-htsat-unfused")
     for name in ("grounding-dino-tiny", "grounding-dino-base"):
         save_detector(folder / name)
-    for seed, name in enumerate(("tiny", "small", "base-plus", "large")):
-        save_sam2(folder / f"sam2.1-hiera-{name}", seed)
-    save_edgetam(folder / "edgetam")
+    sizes = [("sam2", f"sam2.1-hiera-{size}") for size in ("tiny", "small", "base-plus", "large")]
+    for seed, (family, name) in enumerate([*sizes, ("edgetam", "edgetam")]):
+        network = random_network(tiny_config(family, video=False), seed)
+        network.save_pretrained(folder / name)
+        image_processor(network).save_pretrained(folder / name)
     save_sam3(folder / "sam3")
 
 

@@ -1,4 +1,4 @@
-"""Small SAM 2.1, EdgeTAM and SAM 3 with random weights, in the format of transformers."""
+"""A small SAM 3 with random weights, in the format of transformers."""
 
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
     CLIPTextConfig,
-    EdgeTamConfig,
-    EdgeTamModel,
-    EdgeTamVisionConfig,
     PreTrainedTokenizerFast,
-    Sam2Config,
-    Sam2HieraDetConfig,
-    Sam2ImageProcessor,
-    Sam2MaskDecoderConfig,
-    Sam2Model,
-    Sam2PromptEncoderConfig,
-    Sam2VisionConfig,
     Sam3Config,
     Sam3DETRDecoderConfig,
     Sam3DETREncoderConfig,
@@ -29,46 +19,10 @@ from transformers import (
     Sam3Processor,
     Sam3VisionConfig,
     Sam3ViTConfig,
-    TimmWrapperConfig,
 )
 
 SIDE, PATCH, WIDTH = 64, 16, 16
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
-
-
-def save_sam2(folder: Path, seed: int = 0) -> None:
-    """Write a small SAM 2.1."""
-    torch.manual_seed(seed)
-    backbone = Sam2HieraDetConfig(
-        hidden_size=8,
-        num_attention_heads=1,
-        blocks_per_stage=[1, 1, 2, 1],
-        embed_dim_per_stage=[8, 16, 32, 64],
-        num_attention_heads_per_stage=[1, 1, 2, 2],
-        global_attention_blocks=[3],
-        image_size=[SIDE, SIDE],
-        window_size_per_stage=[4, 2, 4, 2],
-        window_positional_embedding_background_size=[2, 2],
-    )
-    vision = Sam2VisionConfig(
-        backbone_config=backbone,
-        backbone_channel_list=[64, 32, 16, 8],
-        backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
-        fpn_hidden_size=WIDTH,
-    )
-    _save(Sam2Model(Sam2Config(vision_config=vision, **_prompt_parts())), folder)
-
-
-def save_edgetam(folder: Path, seed: int = 0) -> None:
-    """Write an EdgeTAM with RepViT-M1, narrow elsewhere."""
-    torch.manual_seed(seed)
-    arguments = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
-    vision = EdgeTamVisionConfig(
-        backbone_config=TimmWrapperConfig(architecture="repvit_m1", model_args=arguments),
-        backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
-        fpn_hidden_size=WIDTH,
-    )
-    _save(EdgeTamModel(EdgeTamConfig(vision_config=vision, **_prompt_parts())), folder)
 
 
 def save_sam3(folder: Path, seed: int = 0) -> None:
@@ -104,25 +58,6 @@ def save_sam3(folder: Path, seed: int = 0) -> None:
     model.save_pretrained(folder)
     size = {"height": SIDE, "width": SIDE}
     Sam3Processor(image_processor=Sam3ImageProcessor(size=size), tokenizer=_tokenizer()).save_pretrained(folder)
-
-
-def _prompt_parts() -> dict[str, Any]:
-    return {
-        "prompt_encoder_config": Sam2PromptEncoderConfig(
-            hidden_size=WIDTH, image_size=SIDE, patch_size=PATCH, mask_input_channels=4
-        ).to_dict(),
-        "mask_decoder_config": Sam2MaskDecoderConfig(
-            hidden_size=WIDTH, mlp_dim=WIDTH, num_attention_heads=2, iou_head_hidden_dim=WIDTH
-        ).to_dict(),
-    }
-
-
-def _save(model: nn.Module, folder: Path) -> None:
-    _amplify(model, 8)
-    model.save_pretrained(folder)  # type: ignore[operator]
-    size = {"height": SIDE, "width": SIDE}
-    quarter = {"height": SIDE // 4, "width": SIDE // 4}
-    Sam2ImageProcessor(size=size, mask_size=quarter).save_pretrained(folder)
 
 
 @torch.no_grad()
