@@ -122,7 +122,7 @@ def write_checkpoints(folder: Path) -> None:
 def write_transformers_folders(folder: Path) -> None:
     """Write the folders that pretrained/checkpoints.yaml names."""
     from synthetic.random_grounding import save_clap, save_detector  # imports that take seconds
-    from synthetic.random_sam2 import image_processor, random_network, tiny_config
+    from synthetic.random_sam2 import random_folder
     from tests.helpers.random_sam3 import save_sam3
 
     save_clap(folder / "clap-htsat-unfused")
@@ -130,9 +130,7 @@ def write_transformers_folders(folder: Path) -> None:
         save_detector(folder / name)
     sizes = [("sam2", f"sam2.1-hiera-{size}") for size in ("tiny", "small", "base-plus", "large")]
     for seed, (family, name) in enumerate([*sizes, ("edgetam", "edgetam")]):
-        network = random_network(tiny_config(family, video=False), seed)
-        network.save_pretrained(folder / name)
-        image_processor(network).save_pretrained(folder / name)
+        random_folder(folder / name, family, seed=seed)
     save_sam3(folder / "sam3")
 
 
