@@ -41,6 +41,8 @@ from utils.lock import exclusive_lock
 from utils.option_ranges import POSITIVE_INT
 from utils.paths import expand_user, resolve_path
 
+STARTUP_SECONDS = 10.0  # in which other commands with --executor let go of the folder
+
 
 @cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,11 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_dry_run(study, jobs, runs)
         return 0
     executor = None
+    if args.executor:
+        executor = ClusterExecutor(args.executor, runs, args.study, data, args.launcher, slurm)
     with ExitStack() as stack:
-        stack.enter_context(exclusive_lock(runs / ".lock", "is running this study"))
+        stack.enter_context(exclusive_lock(runs / ".lock", "is running this study", STARTUP_SECONDS if executor else 0))
         bind_run_dir(study, runs)
-        if args.executor:
-            executor = ClusterExecutor(args.executor, runs, args.study, data, args.launcher, slurm)
+        if executor:
             stack.close()  # several commands may wait for the same jobs
         outcomes = run_with_progress(study, jobs, runs, args.jobs, args.launcher, executor)
         tables = write_tables(study, runs, args.out)

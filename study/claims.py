@@ -8,8 +8,7 @@ the newest does not run, and one that runs holds a lock.
 import json
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -105,23 +104,9 @@ def read_exit(job: Job, runs: Path, claim: Claim) -> tuple[int, float] | None:
         return None
 
 
-@contextmanager
-def running(job: Job, runs: Path) -> Iterator[None]:
+def running(job: Job, runs: Path) -> AbstractContextManager[None]:
     """Hold the lock of a row while it runs. Raises InputError if another process holds it."""
-    limit = time.monotonic() + LOCK_SECONDS
-    while True:
-        lock = exclusive_lock(claims_dir(job, runs) / "lock", "runs this row")
-        try:
-            lock.__enter__()
-            break
-        except InputError:
-            if time.monotonic() > limit:
-                raise
-            time.sleep(0.2)
-    try:
-        yield
-    finally:
-        lock.__exit__(None, None, None)
+    return exclusive_lock(claims_dir(job, runs) / "lock", "runs this row", LOCK_SECONDS)
 
 
 def is_running(job: Job, runs: Path) -> bool:

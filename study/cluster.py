@@ -120,7 +120,11 @@ class _Watch:
             assert claim is not None
         else:
             claim.gpus = self._free_gpus()
-            self.executor.submit(job, claim, self.seconds[job.name], self._first_of_group(job))
+            try:
+                self.executor.submit(job, claim, self.seconds[job.name], self._first_of_group(job))
+            except InputError:  # by the cluster, or its parameters
+                claims.write_exit(job, self.runs, claim.number, 1, 0.0)
+                raise
         self.active[job.name] = job, claim
 
     def _first_of_group(self, job: Job) -> str:

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from utils.cli import InputError
 
 
 @contextmanager
-def exclusive_lock(path: Path, activity: str) -> Iterator[None]:
+def exclusive_lock(path: Path, activity: str, wait: float = 0.0) -> Iterator[None]:
     """Hold a lock file during the block.
 
     The system releases the lock when its process ends, so a file left by a killed process does not block others. On
@@ -20,13 +21,22 @@ def exclusive_lock(path: Path, activity: str) -> Iterator[None]:
     Args:
         path: The lock file; created here, removed at the end.
         activity: Completes the error message "another process ...".
+        wait: Seconds to wait for another process.
 
     Raises:
-        InputError: Another process holds the lock.
+        InputError: Another process holds the lock all that time.
         OSError: The file cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _acquire(path, activity)
+    limit = time.monotonic() + wait
+    while True:
+        try:
+            descriptor = _acquire(path, activity)
+            break
+        except InputError:
+            if time.monotonic() >= limit:
+                raise
+            time.sleep(0.1)
     try:
         yield
     finally:

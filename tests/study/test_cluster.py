@@ -259,6 +259,20 @@ def test_another_command_may_be_faster(jobs: list[Job], tmp_path: Path, monkeypa
     assert not executor.submitted and errors["row0"].startswith("left no result")
 
 
+def test_a_row_that_the_cluster_refuses_is_not_waited_for(jobs: list[Job], tmp_path: Path) -> None:
+    class Refusing(Scripted):
+        def submit(self, *_: Any) -> None:
+            raise InputError("invalid partition")
+
+    runs = tmp_path / "runs"
+    with pytest.raises(InputError, match="invalid partition"):
+        watch(jobs[:1], Refusing("slurm", runs))
+    assert cluster.submitted(jobs, runs) == []
+    executor = Scripted("slurm", runs, row0=[0])
+    watch(jobs[:1], executor)
+    assert executor.submitted == [("row0", 1, "")]
+
+
 def test_what_is_missing_is_not_submitted(tmp_path: Path) -> None:
     study = study_of(tmp_path, {**BASELINE, "name": "row0"})
     executor = Scripted("slurm", tmp_path / "runs")
