@@ -143,7 +143,7 @@ def _tuning(method: str, name: str) -> list[Row]:
     """A search over 200 option sets, beside 200 evaluations (10 of them measured) and beside a single one."""
     options = {"method": method, "count": 0, "composed": 48, "side": 16, "sets": 200}
     tiny = {"method": "point", "count": 1, "composed": 4, "side": 2, "sets": 4, "compared": 2, "cold": True}
-    size = "200 option sets, 7 validation videos, small weights"
+    size = "200 option sets, 14 validation videos, small weights"
     comparisons = [
         (f"zero_shot.tune, {name}, warm cache", "200 times zero_shot.evaluate (10 measured)", 10, False, 20.0),
         (f"zero_shot.tune, {name}, cold cache", "zero_shot.evaluate once", 1, True, 1.0),

@@ -398,7 +398,11 @@ def test_killed_jobs_and_commands_leave_the_same_tables(
     # Two commands at once; the job is killed under them.
     others = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     task.kill()
-    said = [other.communicate(timeout=300)[0] for other in others]
+    try:
+        said = [other.communicate(timeout=600)[0] for other in others]
+    finally:
+        for other in others:
+            other.kill()
     assert [other.returncode for other in others] == [0, 0]
     assert all("2 of 2 runs have results" in text or "all 2 runs have their results" in text for text in said)
     assert sum("died; submitted again" in text for text in said) >= 1
