@@ -45,20 +45,24 @@ def mask_loss(output: MaskPrediction, masks: Tensor, form: Literal["dice", "bce"
     return _weighted(*terms)
 
 
-def semantic_mask_loss(output: MaskPrediction, labels: Tensor, weight: Tensor) -> MixLoss:
+def semantic_mask_loss(
+    output: MaskPrediction, labels: Tensor, weight: Tensor, total: Tensor | float | None = None
+) -> MixLoss:
     """The loss of AVSS: cross-entropy of the classes, and Dice of the mask feature against all that sounds.
 
     Args:
         output: Of a model of several classes.
         labels: (B, T, H, W) class of each pixel, int64; 0 is background.
-        weight: (B, T), one where a frame has labels, which at least one has.
+        weight: (B, T), one where a frame has labels, which at least one has; other frames are not looked at.
+        total: Sum of the weights of the whole batch where this process has only part of it.
     """
-    weights = weight.float() / weight.sum()
-    entropy = F.cross_entropy(output.logits.float().flatten(0, 1), labels.flatten(0, 1), reduction="none")
-    main = (entropy.mean((1, 2)) * weights.flatten()).sum()
+    kept = weight > 0
+    weights = weight[kept].float() / (weight.sum() if total is None else total)
+    logits, labels = output.logits[kept].float(), labels[kept]
     foreground = (labels > 0).float()
-    mix = (dice_loss(_feature_logits(output.mask_feature, foreground), foreground) * weights).sum()
-    return _weighted(main, mix)
+    entropy = F.cross_entropy(resize_logits(logits, foreground), labels, reduction="none").mean((1, 2))
+    dice = dice_loss(_feature_logits(output.mask_feature[kept][None], foreground[None])[0], foreground)
+    return _weighted((entropy * weights).sum(), (dice * weights).sum())
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
