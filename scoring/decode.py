@@ -81,7 +81,7 @@ def read_probability(path: Path, form: Format) -> np.ndarray:
     if form == "probability":
         if pixels.dtype not in (np.uint8, np.uint16):
             raise _error("values", path, f"holds {pixels.dtype}")
-        return np.divide(pixels, np.iinfo(pixels.dtype).max, dtype=np.float32)
+        return np.asarray(np.divide(pixels, np.iinfo(pixels.dtype).max, dtype=np.float32))
     top = int(pixels.max(initial=0))
     positive = pixels > 0
     if top and (top not in WHITE or cv2.countNonZero(positive.view(np.uint8)) != np.count_nonzero(pixels == top)):
