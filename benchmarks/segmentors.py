@@ -23,6 +23,7 @@ from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
 from supervised.options import AVSegFormerOptions, FPNOptions, ModelOptions, VGGishOptions
 from utils.metrics import Metrics
+from utils.semantic import SemanticMetrics
 
 Attention = Callable[[TPAVI, Tensor, Tensor], Tensor]
 
@@ -63,6 +64,40 @@ def metrics_optimized(videos: int) -> Work:
             metrics.add(video, *pair)
         found = metrics.result(metric_batch=1)
         return {"M_F": np.array([found["m_f"]]), "M_J": np.array([found["m_j"]])}
+
+    return work
+
+
+def _classes(frames: int, size: int) -> tuple[Tensor, Tensor]:
+    """Logits of 71 classes, and labels of five of them in blocks, for AVSS."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 5, (frames, 1, 8, 8), generator=generator).float() * 14
+    labels = torch.nn.functional.interpolate(labels, (size, size))[:, 0].long()
+    logits = torch.randn(frames, 71, size, size, generator=generator)
+    return logits.scatter_add_(1, labels[:, None], torch.full_like(logits[:, :1], 3.0)), labels
+
+
+def semantic_metrics_reference(frames: int, size: int) -> Work:
+    """Softmax, and three histograms of each frame."""
+    logits, labels = _classes(frames, size)
+
+    def work() -> Output:
+        iou, f, count = reference.metrics.semantic_sums(logits, labels)
+        means = [(total / count.clamp(min=1)).mean() for total in (iou, f)]
+        return {"mIoU": np.array([means[0]]), "F": np.array([means[1]])}
+
+    return work
+
+
+def semantic_metrics_optimized(frames: int, size: int) -> Work:
+    """One joint histogram of each frame, from which every rule is computed."""
+    logits, labels = _classes(frames, size)
+
+    def work() -> Output:
+        metrics = SemanticMetrics()
+        metrics.add(logits, labels)
+        found = metrics.result()
+        return {"mIoU": np.array([found["miou_real"]]), "F": np.array([found["f_real"]])}
 
     return work
 

@@ -21,6 +21,7 @@ from models.audioclip import AudioCLIP, scale_waveform
 from models.checkpoints import load_strict
 from models.esresnext import ESResNeXtFBSP
 from models.fpn import FeaturePyramid, SemanticHead
+from models.tpavi import scatter
 from models.tpavi_segmentor import Segmentation
 from models.vggish import VGGish
 from utils.fidelity import Fidelity
@@ -42,6 +43,7 @@ class AudioCLIPSegmentor(nn.Module):
         vggish: the VGGish to use; default: the public sizes with random weights.
         channels: width of the neck, twice that of the head.
         fidelity: amplitude of the waveform as in AudioCLIP; default: that of `audioclip`, or "corrected".
+        classes: 1 for masks of what sounds (S4, MS3), 71 for AVSS.
 
     Raises:
         ValueError: for an unknown fusion, upsampling or audio tower.
@@ -56,6 +58,7 @@ class AudioCLIPSegmentor(nn.Module):
         vggish: VGGish | None = None,
         channels: int = 256,
         fidelity: Fidelity | None = None,
+        classes: int = 1,
     ):
         super().__init__()
         if fusion not in get_args(Fusion):
@@ -81,19 +84,20 @@ class AudioCLIPSegmentor(nn.Module):
         last = {"naive_concate": width + extra, "score_fusion": width + 1, "skip": embedding, "none": width}
         widths = [width // 8, width // 4, width // 2, last.get(fusion, width + embedding)]
         self.neck = FeaturePyramid(widths, channels, upsample)
-        self.head = SemanticHead(channels, channels // 2)
+        self.head = SemanticHead(channels, channels // 2, classes)
 
-    def forward(self, frames: Tensor, audio: Tensor | None) -> Tensor:
+    def forward(self, frames: Tensor, audio: Tensor | None, valid: Tensor | None = None) -> Tensor:
         """Segment clips.
 
         Args:
             frames: (B, T, 3, H, W), normalized; H and W multiples of 32.
             audio: as in `encode_audio`; None for fusion "none".
+            valid: (B, T), 0 for frames that only pad a clip; None if all are real.
 
         Returns:
-            Logits (B, T, H, W).
+            Logits (B, T, H, W), or (B, T, classes, H, W) of several classes; 0 for padding.
         """
-        return self.segment(frames, self.encode_audio(audio)).logits
+        return self.segment(frames, self.encode_audio(audio), valid=valid).logits
 
     def encode_audio(self, audio: Tensor | None) -> Tensor | None:
         """Audio features before their projection to the embedding space.
@@ -118,29 +122,51 @@ class AudioCLIPSegmentor(nn.Module):
             features = self.audio.pool(scale_waveform(flat, self.fidelity))
         return features.unflatten(0, audio.shape[:2])
 
-    def segment(self, frames: Tensor, audio_features: Tensor | None, num_labeled: int | None = None) -> Segmentation:
+    def segment(
+        self,
+        frames: Tensor,
+        audio_features: Tensor | None,
+        num_labeled: int | None = None,
+        *,
+        valid: Tensor | None = None,
+        decoded: Tensor | None = None,
+    ) -> Segmentation:
         """Like `forward`, from audio features.
 
         Args:
             frames: as in `forward`.
             audio_features: (B, T, A), the output of `encode_audio`.
             num_labeled: decode only the first frames of each clip. Batch statistics are still those of all frames.
+            valid: as in `forward`. Padding does not enter batch statistics.
+            decoded: (B, T), nonzero for the frames to decode: in training on AVSS, those with labels. Default: `valid`.
 
         Returns:
             The logits and the maps of the neck; no stage has an aligned audio feature.
         """
         if frames.shape[-1] % 32 or frames.shape[-2] % 32:
             raise ValueError(f"frames are {frames.shape[-1]}×{frames.shape[-2]}; both sides must be multiples of 32")
+        if valid is not None:
+            kept = valid if decoded is None else decoded
+            return self._segment_padded(frames, audio_features, valid.bool(), kept.bool())
         maps = self.visual.pyramid(frames.flatten(0, 1))
         if num_labeled is not None:
             maps = [x.unflatten(0, frames.shape[:2])[:, :num_labeled].flatten(0, 1) for x in maps]
             audio_features = None if audio_features is None else audio_features[:, :num_labeled]
+        maps, logits = self._decode(maps, None if audio_features is None else audio_features.flatten(0, 1))
         batch = (len(frames), -1)
-        embeddings = None if audio_features is None else self.projection(audio_features.flatten(0, 1))
-        maps[3] = self._fuse(maps[3], embeddings)
-        maps = self.neck(maps)
-        logits = self.head(maps).unflatten(0, batch)
-        return Segmentation(logits, [x.unflatten(0, batch) for x in maps], [None] * 4)
+        return Segmentation(logits.unflatten(0, batch), [x.unflatten(0, batch) for x in maps], [None] * 4)
+
+    def _segment_padded(self, frames: Tensor, features: Tensor | None, valid: Tensor, decoded: Tensor) -> Segmentation:
+        """`segment` of clips of which only the frames in `valid` (B, T) bool are real, and `decoded` are decoded."""
+        maps = [x[decoded[valid]] for x in self.visual.pyramid(frames[valid])]
+        maps, logits = self._decode(maps, None if features is None else features[decoded])
+        return Segmentation(scatter(logits, decoded), [scatter(x, decoded) for x in maps], [None] * 4)
+
+    def _decode(self, maps: list[Tensor], features: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """The maps of the neck and the logits of frames (N, ...), from maps of the image tower and audio features."""
+        maps[3] = self._fuse(maps[3], None if features is None else self.projection(features))
+        fused = self.neck(maps)
+        return fused, self.head(fused)
 
     @property
     def projection(self) -> nn.Linear:

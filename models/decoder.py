@@ -1,4 +1,4 @@
-"""The RefineNet-style decoder of AVSBench's segmentor, from four maps to one map of logits.
+"""The RefineNet-style decoder of AVSBench's segmentor, from four maps to one of logits.
 
 Source: AVSBench, `model/ResNet_AVSModel.py`. The skip connection of a ResidualConv carries ReLU(x) instead of x,
 because the original's first ReLU works in place; trained weights depend on it (docs/deviations.md).
@@ -60,10 +60,11 @@ class Upsample2(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Logits (N, H, W) from four maps (N, channels, H/4 ... H/32, ·), finest first."""
+    """Logits (N, classes, H, W) from four maps (N, channels, H/4 ... H/32, ·), finest first; (N, H, W) of one class."""
 
-    def __init__(self, channels: int = 256):
+    def __init__(self, channels: int = 256, classes: int = 1):
         super().__init__()
+        self.classes = classes
         self.path4 = Fusion(channels, lateral=False)
         self.path3 = Fusion(channels)
         self.path2 = Fusion(channels)
@@ -74,11 +75,12 @@ class Decoder(nn.Module):
             Upsample2(),
             nn.Conv2d(half, last, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(last, 1, 1),
+            nn.Conv2d(last, classes, 1),
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         stream = self.path4(maps[3])
         for path, lateral in ((self.path3, maps[2]), (self.path2, maps[1]), (self.path1, maps[0])):
             stream = path(stream, lateral)
-        return self.output_conv(stream)[:, 0]
+        logits = self.output_conv(stream)
+        return logits[:, 0] if self.classes == 1 else logits

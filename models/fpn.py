@@ -1,4 +1,4 @@
-"""A semantic feature pyramid network (FPN), from four maps of a backbone to one map of logits.
+"""A semantic feature pyramid network (FPN), from four maps of a backbone to one of logits.
 
 Source: Lin et al., "Feature Pyramid Networks for Object Detection" (CVPR 2017); Kirillov et al., "Panoptic Feature
 Pyramid Networks" (CVPR 2019); as Sam4AVS (BMVC 2023) builds them, without normalization in the neck and with 1×1
@@ -46,29 +46,32 @@ class FeaturePyramid(nn.Module):
 
 
 class SemanticHead(nn.Module):
-    """The head: upsamples the four maps to the finest size, sums them and predicts one logit per pixel.
+    """The head: upsamples the four maps to the finest size, sums them and predicts the logits of each pixel.
 
     Args:
         channels: of the input maps.
         width: of the head, a multiple of 4.
+        classes: logits per pixel.
 
     Raises:
         ValueError: for another width.
     """
 
-    def __init__(self, channels: int = 256, width: int = 128):
+    def __init__(self, channels: int = 256, width: int = 128, classes: int = 1):
         super().__init__()
         if width % CHANNELS_PER_GROUP:
             raise ValueError(f"width {width} is not a multiple of {CHANNELS_PER_GROUP}")
         self.scale_heads = nn.ModuleList(_scale_head(level, channels, width) for level in range(4))
-        self.seg_conv = nn.Conv2d(width, 1, 1)
+        self.classes = classes
+        self.seg_conv = nn.Conv2d(width, classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Logits (N, 4h, 4w) from four maps (N, channels, h/2^i, w/2^i)."""
+        """Logits (N, classes, 4h, 4w) from four maps (N, channels, h/2^i, w/2^i); (N, 4h, 4w) of one class."""
         total = sum(
             (head(x) for head, x in zip(self.scale_heads[1:], maps[1:], strict=True)), self.scale_heads[0](maps[0])
         )
-        return F.interpolate(self.seg_conv(total), scale_factor=4, mode="bilinear", align_corners=True)[:, 0]
+        logits = F.interpolate(self.seg_conv(total), scale_factor=4, mode="bilinear", align_corners=True)
+        return logits[:, 0] if self.classes == 1 else logits
 
 
 def _scale_head(level: int, channels: int, width: int) -> nn.Sequential:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.avsegformer import MaskPrediction
-from supervised.losses import resize_logits
+from supervised.losses import resize_logits, semantic_loss
 
 MIX_WEIGHT = 0.1
 SMOOTHING = 1e-3  # on each of the two sums below Dice's fraction
@@ -58,11 +58,9 @@ def semantic_mask_loss(
     """
     kept = weight > 0
     weights = weight[kept].float() / (weight.sum() if total is None else total)
-    logits, labels = output.logits[kept].float(), labels[kept]
-    foreground = (labels > 0).float()
-    entropy = F.cross_entropy(resize_logits(logits, foreground), labels, reduction="none").mean((1, 2))
+    foreground = (labels[kept] > 0).float()
     dice = dice_loss(_feature_logits(output.mask_feature[kept][None], foreground[None])[0], foreground)
-    return _weighted((entropy * weights).sum(), (dice * weights).sum())
+    return _weighted(semantic_loss(output.logits, labels, weight, total), (dice * weights).sum())
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from supervised.model import AVSModel, InputSpec
-from supervised.options import DataOptions, Fidelity
+from supervised.options import DataOptions
 from utils.cache import Cache, content_hash, weights_hash
 from utils.cli import progress_bar_options
 from utils.dataloader import chunk, load_batches
-from utils.dataset import AVSDataset
+from utils.dataset import AVSDataset, pad_seconds
+from utils.fidelity import Fidelity
 from utils.layout import FRAME_SIZE, AVSBench
 from utils.sound_conditions import AudioCondition
 
@@ -28,7 +29,7 @@ class SupervisedDataset(AVSDataset):
     """A split whose audio may be replaced by precomputed features, and with negatives in training.
 
     Attributes:
-        audio_features: (clips, 5, A) float32 on the CPU. If set, items hold `audio_features` (5, A) instead of
+        audio_features: (clips, T, A) float32 on the CPU. If set, items hold `audio_features` (T, A) instead of
             `log_mel` or `waveform`.
         negatives: the fraction of items with another sound and an empty mask.
         negative_features: like `audio_features`, of the negatives whose sound is no other clip's.
@@ -67,7 +68,8 @@ class SupervisedDataset(AVSDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = super().__getitem__(index)
         if self.condition_of(index) != "original":
-            item["masks"] = torch.zeros_like(item["masks"])
+            truth = "masks" if self.data.benchmark.classes == 1 else "labels"
+            item[truth] = torch.zeros_like(item[truth])
         return item
 
     def load_audio(self, index: int) -> dict[str, Tensor]:
@@ -78,9 +80,16 @@ class SupervisedDataset(AVSDataset):
             return super().load_audio(index) if sound is None else self.load_sound(sound, index)
         if condition == "shuffled":
             partner = self._sounds[condition].partners[index]
-            return {"audio_features": self.audio_features[partner]}
+            assert partner is not None
+            return {"audio_features": self._looped(self.audio_features[partner], partner, index)}
         features = self.audio_features if condition == "original" else self.negative_features[condition]
         return {"audio_features": features[index]}
+
+    def _looped(self, features: Tensor, source: int, index: int) -> Tensor:
+        """The features (T, A) of a clip at the length of another one, repeated or cut where lengths differ (AVSS)."""
+        count = self.data.benchmark.num_frames
+        theirs, ours = count(self.clips[source]), count(self.clips[index])
+        return pad_seconds(features[torch.arange(ours) % theirs], len(features))
 
 
 def open_dataset(
@@ -99,11 +108,13 @@ def open_dataset(
         split: "train", "val" or "test".
         root: replaces `options.root`.
         fidelity: "published" gives val and test the masks of training, "corrected" those on disk, so that all
-            segmentors are measured at the same size.
+            segmentors are measured at the same size. In AVSS "published" crops the clips of training, but not those of
+            val and test, and takes labels that are no class for background.
 
     Raises:
         InputError: if the data are missing.
     """
+    published = fidelity == "published"
     data = AVSBench(root or options.root, options.benchmark)
     kinds: dict[str, Any] = {
         **inputs._asdict(),
@@ -111,7 +122,8 @@ def open_dataset(
         "image_size": options.image_size,
         "mask_size": options.mask_size if split == "train" or fidelity == "published" else FRAME_SIZE[0],
     }
-    kinds |= {"fraction": options.fraction, "soft_masks": options.soft_masks}
+    kinds |= {"fraction": options.fraction, "soft_masks": options.soft_masks, "center_crop": published}
+    kinds["unknown_colors"] = "background" if published else options.unknown_colors
     return SupervisedDataset(data, split, **kinds)
 
 
@@ -150,14 +162,14 @@ def extract_audio_features(
         title: of the progress bar.
 
     Returns:
-        (clips, 5, A) float32 on the CPU, the same in every process.
+        (clips, T, A) float32 on the CPU, the same in every process; 0 after the end of a clip.
     """
     if model.audio_tower is None:
         raise ValueError("this model takes no audio")
     kind = model.inputs.audio
     store = _feature_cache(model, accelerator, cache) if cache else None
     mine = list(range(accelerator.process_index, len(dataset), accelerator.num_processes))
-    features = torch.zeros(len(dataset), 5, model.audio_feature_size)
+    features = torch.zeros(len(dataset), dataset.data.benchmark.max_seconds, model.audio_feature_size)
     was_training = model.training
     model.eval()
     loader = load_batches(_AudioOnly(dataset), chunk(mine, 1), num_workers)
@@ -176,7 +188,7 @@ def extract_audio_features(
                 entry = {"features": model.encode_audio(item[kind].to(accelerator.device))[0].float().cpu()}
             if store:
                 store.put(key, entry)
-        features[item["index"]] = entry["features"]
+        features[item["index"], : len(entry["features"])] = entry["features"]
     model.train(was_training)
     if accelerator.num_processes > 1:  # each process has filled its own rows; the others are zero
         return accelerator.reduce(features.to(accelerator.device), "sum").cpu()

@@ -96,22 +96,25 @@ class WholeBatchDraws(nn.Module):
     Every process draws for the whole batch, from a generator in the same state, and uses the draws of its own videos.
 
     Attributes:
-        num_videos: videos in the whole batch; see `set_num_videos`.
+        lengths: frames of each video of the whole batch; see `set_video_lengths`.
     """
 
     def __init__(self, drop_prob: float, scale_by_keep: bool, rank: int, world: int):
         super().__init__()
         self.drop_prob, self.scale_by_keep = drop_prob, scale_by_keep
         self.rank, self.world = rank, world
-        self.num_videos = 0
+        self.lengths: Sequence[int] = ()
 
     def draw(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
         """Factors for x (videos of this process · frames, ...), video by video: (videos · frames, *sizes)."""
-        mine = rank_slice(list(range(self.num_videos)), self.rank, self.world)
-        kept = x.new_empty(self.num_videos, len(x) // len(mine), *sizes).bernoulli_(1 - self.drop_prob)
+        mine, lengths = rank_slice(list(range(len(self.lengths))), self.rank, self.world), self.lengths
+        if len(set(lengths)) == 1:  # of which a head may take only the first frames
+            lengths = [len(x) // len(mine)] * len(lengths)
+        kept = x.new_empty(sum(lengths), *sizes).bernoulli_(1 - self.drop_prob)
         if self.scale_by_keep and self.drop_prob < 1:
             kept.div_(1 - self.drop_prob)
-        return (kept if len(mine) == self.num_videos else kept[mine]).flatten(0, 1)
+        videos = kept.split(list(lengths))
+        return kept if len(mine) == len(lengths) else torch.cat([videos[video] for video in mine])
 
     @property
     def is_active(self) -> bool:
@@ -165,11 +168,11 @@ class Attention(nn.Module):
         return self.out_proj(read.transpose(1, 2).flatten(2)), None
 
 
-def set_num_videos(module: nn.Module, num_videos: int) -> None:
-    """Set the size of the next batch, over all processes, wherever a model draws random factors for it."""
+def set_video_lengths(module: nn.Module, lengths: Sequence[int]) -> None:
+    """Set the frames of each video of the next batch, over all processes, wherever a model draws factors for it."""
     for part in module.modules():
         if isinstance(part, WholeBatchDraws):
-            part.num_videos = num_videos
+            part.lengths = lengths
 
 
 def convert_sync_batchnorm(module: nn.Module) -> nn.Module:

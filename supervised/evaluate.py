@@ -23,35 +23,43 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from supervised import measures
 from supervised.data import open_dataset
 from supervised.evaluate_arguments import open_model
-from supervised.losses import resize_logits
 from supervised.options import Options
 from utils.accelerator import make_accelerator
+from utils.class_figures import legend_image, overlay_classes, plot_confusion
+from utils.classes import CLASSES
 from utils.cli import cli_entry, progress_bar_options
 from utils.dataloader import chunk, load_batches
-from utils.dataset import AVSDataset, read_frame
+from utils.dataset import AVSDataset
 from utils.device import set_matmul_precision, to_device
 from utils.figures import GROUND_TRUTH_COLOR, PREDICTION_COLOR, overlay_masks
-from utils.metrics import Metrics
+from utils.files import write_bytes
+from utils.layout import Clip
 from utils.results import (
     call_all,
     evenly_spaced,
     format_metrics,
+    write_frame_scores,
     write_grid_image,
+    write_label_images,
     write_masks,
     write_metrics,
+    write_per_class,
     write_per_frame,
     write_row_images,
 )
 from utils.robustness_report import RobustnessRecorder, Run, evaluate_conditions
+from utils.semantic import SemanticMetrics
 
-ClipCallback = Callable[[int, Tensor, Tensor], None]  # (index, logits (5, H, W), masks (5, H, W)), on the CPU
+ClipCallback = Callable[[int, Tensor, Tensor], None]  # (index, prediction, ground truth), as of measures.add_clip
 
 
 @torch.no_grad()
@@ -64,7 +72,7 @@ def evaluate(
     num_workers: int = 0,
     on_clip: ClipCallback | None = None,
     title: str = "evaluate",
-) -> Metrics:
+) -> measures.AnyMetrics:
     """Evaluate every clip of a split once, distributed over the processes.
 
     Args:
@@ -73,7 +81,8 @@ def evaluate(
         accelerator: device, precision and processes.
         batch_size: videos per batch; it does not affect the metrics.
         num_workers: processes that load clips.
-        on_clip: called with the logits and the ground truth of each clip of this process.
+        on_clip: called with the prediction and the ground truth of each clip of this process, as
+            `measures.add_clip` returns them.
         title: of the progress bar.
 
     Returns:
@@ -83,7 +92,8 @@ def evaluate(
     model.eval()
     mine = dataset.with_sound(range(accelerator.process_index, len(dataset), accelerator.num_processes))
     pin_memory = accelerator.device.type == "cuda"
-    metrics = Metrics()
+    benchmark = dataset.data.benchmark
+    metrics = measures.new_metrics(benchmark)
     with tqdm(
         total=len(mine), desc=title, unit="clip", disable=not accelerator.is_main_process, **progress_bar_options()
     ) as bar:
@@ -91,13 +101,12 @@ def evaluate(
             moved = {name: to_device(v, accelerator.device) for name, v in items.items() if isinstance(v, Tensor)}
             with accelerator.autocast():
                 logits = model(moved).logits
-            masks = items["masks"]
-            logits = resize_logits(logits.float(), masks).cpu()
-            for index, clip_logits, clip_masks in zip(items["index"].tolist(), logits, masks, strict=True):
-                metrics.add(index, clip_logits, clip_masks)
+            truths = items["masks" if benchmark.classes == 1 else "labels"]
+            for index, clip_logits, truth in zip(items["index"].tolist(), logits, truths, strict=True):
+                shown = measures.add_clip(metrics, benchmark, index, dataset.clips[index], clip_logits, truth)
                 if on_clip:
-                    on_clip(index, clip_logits, clip_masks)
-            bar.update(len(masks))
+                    on_clip(index, *shown)
+            bar.update(len(truths))
     model.train(was_training)
     metrics.gather(accelerator.num_processes)
     return metrics
@@ -116,19 +125,23 @@ def image_writer(dataset: AVSDataset, out: Path, suffix: str, sheets: int, strip
     """
     with_sheet, with_strips = evenly_spaced(sheets, len(dataset)), evenly_spaced(strips, len(dataset))
 
-    def on_clip(index: int, logits: Tensor, ground_truth: Tensor) -> None:
-        clip = dataset.clips[index]
-        predicted = (logits > 0).numpy()
+    def on_clip(index: int, output: Tensor, ground_truth: Tensor) -> None:
+        clip, semantic = dataset.clips[index], dataset.data.benchmark.classes > 1
+        predicted = (output if semantic else output > 0).numpy()
         if masks:
-            write_masks(out / f"masks{suffix}", clip, list(predicted))
+            write_any = write_label_images if semantic else write_masks
+            write_any(out / f"masks{suffix}", clip, list(predicted))
         if index not in with_sheet | with_strips:
             return
-        frames = [read_frame(path, dataset.mask_size) for path in dataset.data.frames(clip)]
-        rows = {
-            "frames": frames,
-            "ground_truth": overlay_masks(frames, list(ground_truth.numpy() > 0.5), GROUND_TRUTH_COLOR),
-        }
-        rows["prediction"] = overlay_masks(frames, list(predicted), PREDICTION_COLOR)
+        frames, truth = dataset.frame_images(index), ground_truth.numpy()
+        rows = {"frames": frames}
+        if semantic:
+            legend = np.union1d(truth, predicted)
+            rows["ground_truth"], rows["prediction"] = (overlay_classes(frames, list(x)) for x in (truth, predicted))
+            rows["classes"] = [legend_image(legend)]
+        else:
+            rows["ground_truth"] = overlay_masks(frames, list(truth > 0.5), GROUND_TRUTH_COLOR)
+            rows["prediction"] = overlay_masks(frames, list(predicted), PREDICTION_COLOR)
         if index in with_sheet:
             write_grid_image(out / f"sheets{suffix}", clip, rows)
         if index in with_strips:
@@ -144,14 +157,24 @@ def build_accelerator(options: Options) -> Accelerator:
     return make_accelerator(options.train.device, mixed_precision)
 
 
-def recorder_callback(recorder: RobustnessRecorder, run: Run) -> ClipCallback:
-    """A callback for `evaluate` that records what robustness.json needs."""
+def recorder_callback(recorder: RobustnessRecorder, run: Run, semantic: bool) -> ClipCallback:
+    """A callback for `evaluate` that records what robustness.json needs; in AVSS whatever is not background."""
 
-    def on_clip(index: int, logits: Tensor, ground_truth: Tensor) -> None:
-        probabilities = logits.sigmoid().numpy()
+    def on_clip(index: int, output: Tensor, ground_truth: Tensor) -> None:
+        probabilities = ((output > 0).float() if semantic else output.sigmoid()).numpy()
         recorder.add(run, index, probabilities > 0.5, ground_truth.numpy() > 0.5, probabilities)
 
     return on_clip
+
+
+def write_tables(out: Path, suffix: str, metrics: measures.AnyMetrics, clips: Sequence[Clip]) -> None:
+    """Write per_frame.csv, and of AVSS per_class.csv and confusion.png."""
+    if not isinstance(metrics, SemanticMetrics):
+        write_per_frame(out / f"per_frame{suffix}.csv", metrics, clips)
+        return
+    write_frame_scores(out / f"per_frame{suffix}.csv", metrics, clips)
+    write_per_class(out / f"per_class{suffix}.csv", metrics)
+    write_bytes(out / f"confusion{suffix}.png", plot_confusion(metrics.confusion, CLASSES))
 
 
 @cli_entry
@@ -159,8 +182,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args, model, options, digests = open_model(__doc__, argv)
     dataset = open_dataset(options.data, model.inputs, args.split, root=args.root, fidelity=options.fidelity)
-    if args.split == "train" and options.data.benchmark == "s4":
-        print("note: S4 training clips have one labeled frame, the first; only its prediction is evaluated")
+    if args.split == "train" and (only := dataset.data.benchmark.first_only):
+        clips = "S4" if only == ("",) else ", ".join(only)
+        print(f"note: {clips} training clips have one labeled frame, the first; only its prediction is evaluated")
     accelerator = build_accelerator(options)
     model.to(accelerator.device)
 
@@ -168,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         original, begin = run[0] == "original", time.perf_counter()
         images = (args.sheets, args.strips if original else 0, args.masks)
         callbacks = [image_writer(dataset, args.run_dir, suffix, *images)] if any(images) else []
-        callbacks += [recorder_callback(recorder, run)] if recorder else []
+        callbacks += [recorder_callback(recorder, run, dataset.data.benchmark.classes > 1)] if recorder else []
         metrics = evaluate(
             model,
             dataset,
@@ -180,8 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if not accelerator.is_main_process:
             return
-        numbers = metrics.result(args.metric_batch or options.metric_batch)
-        write_per_frame(args.run_dir / f"per_frame{suffix}.csv", metrics, dataset.clips)
+        numbers = measures.result(metrics, args.metric_batch or options.metric_batch)
+        write_tables(args.run_dir, suffix, metrics, dataset.clips)
         write_metrics(
             args.run_dir / f"metrics{suffix}.json",
             numbers,
@@ -195,7 +219,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=options.train.seed,
             checkpoints=digests,
         )
-        print(f"{args.run_dir} · {args.split}, {run[0]} audio, {format_metrics(numbers)}")
+        describe = format_metrics if "m_j" in numbers else measures.format_result
+        print(f"{args.run_dir} · {args.split}, {run[0]} audio, {describe(numbers)}")
 
     evaluate_conditions(dataset, args, args.split, args.run_dir, accelerator, evaluate_run)
     return 0

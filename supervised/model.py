@@ -13,6 +13,7 @@ from models.backbones import AudioCLIPBackbone, load_imagenet
 from models.esresnext import ESResNeXtFBSP
 from models.registry import checkpoint_name, find_weights
 from models.small_weights import read_sizes
+from models.tpavi import scatter
 from models.tpavi_segmentor import Segmentation, TPAVISegmentor
 from models.vggish import VGGish
 from supervised.initialization import InitRecord, init_module, init_tower
@@ -40,23 +41,28 @@ class AVSModel(nn.Module):
     Args:
         options: the segmentor.
         fidelity: "published" or "corrected".
+        classes: of the benchmark: 1 for masks of what sounds.
     """
 
-    def __init__(self, options: ModelOptions, fidelity: Fidelity = "corrected"):
+    def __init__(self, options: ModelOptions, fidelity: Fidelity = "corrected", classes: int = 1):
         super().__init__()
-        self.options, self.fidelity = options, fidelity
+        self.options, self.fidelity, self.classes = options, fidelity, classes
         self.vggish: VGGish | None = None
         self.audioclip_audio: ESResNeXtFBSP | None = None  # of tpavi and avsegformer; that of fpn is in the segmentor
         self.segmentor: TPAVISegmentor | AudioCLIPSegmentor | AVSegFormer
         self.backbone_frozen = False
         if options.segmentor == "tpavi":
             backbone, size = self._build_towers()
-            self.segmentor = TPAVISegmentor(backbone, options.stages, options.attention, options.channels, size)
+            self.segmentor = TPAVISegmentor(
+                *(backbone, options.stages, options.attention, options.channels, size),
+                classes=classes,
+                fidelity=fidelity,
+            )
         elif options.segmentor == "avsegformer":
             backbone, size = self._build_towers()
             head = vars(options.avsegformer)
             sizes = {name: head[name] for name in ("heads", "layers", "queries", "hidden", "dropout")}
-            self.segmentor = AVSegFormer(backbone, channels=options.channels, audio_features=size, **sizes)
+            self.segmentor = AVSegFormer(backbone, classes, options.channels, audio_features=size, **sizes)
         else:
             fpn = options.fpn
             vggish = self._vggish() if checkpoint_name(fpn.audio) == "vggish" and fpn.fusion != "none" else None
@@ -68,6 +74,7 @@ class AVSModel(nn.Module):
                 vggish=vggish,
                 channels=options.channels,
                 fidelity=fidelity,
+                classes=classes,
             )
         for tower in self.frozen_towers():
             tower.requires_grad_(False)
@@ -203,32 +210,41 @@ class AVSModel(nn.Module):
             records.append(init_tower("audio", self.audio_tower, options.audio_weights))
         return records
 
-    def forward(self, batch: dict[str, Any], num_labeled: int | None = None) -> Segmentation | MaskPrediction:
+    def forward(
+        self, batch: dict[str, Any], num_labeled: int | None = None, decoded: Tensor | None = None
+    ) -> Segmentation | MaskPrediction:
         """Segment a batch.
 
         Args:
-            batch: frames (B, 5, 3, H, W), and either audio_features (B, 5, A), the output of `encode_audio`, or its
-                input: log_mel (B, 5, 1, 96, 64) or waveform (B, 5, samples), according to `inputs`.
+            batch: frames (B, T, 3, H, W), and either audio_features (B, T, A), the output of `encode_audio`, or its
+                input: log_mel (B, T, 1, 96, 64) or waveform (B, T, samples), according to `inputs`. In AVSS also valid
+                (B, T), 0 for padding.
             num_labeled: decode only the first frames of each video; default: all.
+            decoded: (B, T), nonzero for the frames of AVSS to decode; default: all that are valid.
 
         Returns:
-            Logits (B, 5 or num_labeled, H, W), and what the segmentor's loss needs.
+            Logits (B, T or num_labeled, H, W), of several classes (B, T, classes, H, W), and what the segmentor's loss
+            needs.
         """
-        features = batch.get("audio_features")
+        features, valid = batch.get("audio_features"), batch.get("valid")
         if features is None and self.audio_tower is not None:
-            features = self.encode_audio(batch[self.inputs.audio])
+            audio = batch[self.inputs.audio]
+            if valid is None:
+                features = self.encode_audio(audio)
+            else:  # padding must not enter batch statistics
+                features = scatter(self.encode_audio(audio[valid.bool()][None])[0], valid.bool())
         if features is not None and self.audioclip_audio is not None:
             features = self.projection(features)
-        if not isinstance(self.segmentor, AVSegFormer):
-            return self.segmentor.segment(batch["frames"], features, num_labeled)
-        assert features is not None
-        return self.segmentor.segment(batch["frames"], features, num_labeled=num_labeled)
+        if isinstance(self.segmentor, AVSegFormer):
+            assert features is not None
+            return self.segmentor.segment(batch["frames"], features, num_labeled, valid=valid, decoded=decoded)
+        return self.segmentor.segment(batch["frames"], features, num_labeled, valid=valid, decoded=decoded)
 
     def encode_audio(self, audio: Tensor) -> Tensor:
-        """Audio features (B, 5, A), before the projection to embeddings if there is one.
+        """Audio features (B, T, A), before the projection to embeddings if there is one.
 
         Args:
-            audio: log_mel (B, 5, 1, 96, 64) or waveform (B, 5, samples), according to `inputs`.
+            audio: log_mel (B, T, 1, 96, 64) or waveform (B, T, samples), according to `inputs`.
 
         Raises:
             ValueError: if the model takes no audio.
@@ -261,9 +277,9 @@ def _init_he(layer: nn.Module) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def architecture(options: ModelOptions) -> dict[str, str]:
+def architecture(options: ModelOptions, classes: int = 1) -> dict[str, str]:
     """What weights are trained for beyond their shapes: saved as metadata with them, and compared on loading."""
-    named: dict[str, object] = {"segmentor": options.segmentor}
+    named: dict[str, object] = {"segmentor": options.segmentor, "classes": classes}
     if options.segmentor == "tpavi":
         named |= {"backbone": options.backbone, "attention": options.attention, "stages": list(options.stages)}
         named |= {"vggish": checkpoint_name(options.audio) == "vggish"}

@@ -9,6 +9,7 @@ from typing import Literal
 from models.registry import checkpoint_name, find_weights
 from utils.cli import InputError
 from utils.fidelity import Fidelity
+from utils.labels import UnknownColors
 from utils.layout import BenchmarkName, SoftMasks
 from utils.option_ranges import MAX_CHANNELS, MAX_IMAGE_SIZE, MAX_SEED, MAX_WORKERS, DeviceName, bounded, check_ranges
 
@@ -32,7 +33,8 @@ class DataOptions:
     """The data.
 
     Args:
-        benchmark: s4 (single source; only the first frame is labeled in training) or ms3 (multiple sources).
+        benchmark: s4 (single source; only the first frame is labeled in training), ms3 (multiple sources), or avss
+            (semantic: a class for each pixel; clips of five and ten seconds).
         root: folder that holds the meta CSV.
         fraction: of the training clips, sampled as in the study.
         image_size: side in pixels of the frames given to the model, a multiple of 32; frames on disk have 224.
@@ -44,6 +46,8 @@ class DataOptions:
         cache: folder that keeps the audio features of a frozen tower for later runs; null computes them once per run.
         soft_masks: what to do with masks that have gray levels: refuse them, or dither them to black and white, as
             the original's loader of S4 does. `python -m avsbench_data.check` counts the pixels concerned.
+        unknown_colors: what to do with labels of AVSS that are no class: refuse them, or take their pixels for
+            background, as the original does.
     """
 
     benchmark: BenchmarkName = "s4"
@@ -55,6 +59,7 @@ class DataOptions:
     num_workers: int = bounded(min(8, os.cpu_count() or 1), 0, MAX_WORKERS)
     cache: Path | None = None
     soft_masks: SoftMasks = "refuse"
+    unknown_colors: UnknownColors = "refuse"
 
 
 @dataclass
@@ -204,7 +209,11 @@ class AVMOptions:
         pool: pooling of the logits to the size of a map.
         binarize: threshold the predicted mask instead of weighting by probability (cosine always does).
         normalize: L2-normalize both features first (cosine always does).
-        avm_vv: add AVM-VV, the same distance between a frame and the frame of the batch with the most similar audio.
+        avm_vv: add AVM-VV, the same distance between a frame and the frame of the batch with the most similar audio. In
+            AVSS it takes the place of the distance to the audio, as in the original.
+        background: of AVSS, the class that the predicted mask leaves out. The original had 70 (woman) by mistake when
+            its results were published, and has had 0 (background) since September 2024. null: 70 under fidelity
+            published, else 0.
     """
 
     distance: Literal["none", "cosine", "kl", "euclidean"] = "none"
@@ -214,6 +223,7 @@ class AVMOptions:
     binarize: bool = False
     normalize: bool = False
     avm_vv: bool = False
+    background: Literal[0, 70] | None = None
 
 
 @dataclass
@@ -245,6 +255,9 @@ class TrainOptions:
         grad_checkpointing: recompute the activations of the image tower in the backward pass: the same numbers with
             less memory and more time. Not together with compile.
         compile: use torch.compile; the first steps then take minutes.
+        validate_from: epochs before the first validation.
+        validate_every: validate after the epochs, counted from 0, that are multiples of this, and after the last. Under
+            fidelity published not after the last, which AVSBench's program for AVSS never validates.
         seed: of initial weights, order of clips and stochastic depth.
         checkpoint_minutes: minutes between saved states within an epoch, from which a killed run resumes; 0 saves
             after every step.
@@ -267,6 +280,8 @@ class TrainOptions:
     channels_last: bool = False
     grad_checkpointing: bool = False
     compile: bool = False
+    validate_from: int = bounded(0, 0)
+    validate_every: int = bounded(1, 1)
     seed: int = bounded(123, 0, MAX_SEED)
     checkpoint_minutes: float = bounded(10.0, 0)
     device: DeviceName = "auto"

@@ -21,6 +21,7 @@ from utils.config import from_yaml
 from utils.files import write_bytes
 from utils.run_identity import check_same_data, check_same_options, differing_options, files_match
 
+BEST_MEASURES = ("val_m_j", "val_miou_truth", "val_miou_published")  # of which a run logs one
 TOWERS = (  # checkpoints, which may be paths
     *("model.fpn.visual", "model.fpn.audio", "model.fpn.variant"),
     *("model.audio", "model.variant"),
@@ -47,8 +48,9 @@ class Progress:
 
     @property
     def best(self) -> float:
-        """The best validation M_J so far; -1 before the end of the first epoch."""
-        return max((row["val_m_j"] for row in self.history), default=-1.0)
+        """The best validation measure so far, M_J or of AVSS mean IoU; -1 before the first validation."""
+        values = (row.get(name) for row in self.history for name in BEST_MEASURES)
+        return max((value for value in values if value is not None), default=-1.0)
 
 
 def save_state(path: Path, progress: Progress, tensors: Mapping[str, Any]) -> None:
@@ -144,7 +146,7 @@ def _initial_digests(run: Path) -> list[str]:
         return []
 
 
-def check_architecture(path: Path, options: ModelOptions) -> None:
+def check_architecture(path: Path, options: ModelOptions, classes: int = 1) -> None:
     """Raise InputError if the metadata of a trained model differ from the architecture in the options.
 
     Several fusions have weights of the same shapes, so that strict loading does not tell them apart.
@@ -154,6 +156,6 @@ def check_architecture(path: Path, options: ModelOptions) -> None:
             trained = file.metadata() or {}
     except Exception:  # missing or damaged: load_checkpoint reports it
         return
-    for name, expected in architecture(options).items():
+    for name, expected in architecture(options, classes).items():
         if trained.get(name, expected) != expected:
             raise InputError(f"{path}: was trained with {name} {trained[name]}, but the configuration says {expected}")

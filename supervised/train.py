@@ -9,8 +9,8 @@
     torchrun --nnodes 2 --nproc_per_node 8 --rdzv_backend c10d --rdzv_endpoint HOST:PORT -m supervised.train ...
                                                                                   on each of two machines
 
-After every epoch the model is validated (M_J over all five frames of each clip), and the best one is saved. The run
-folder (default runs/supervised/CONFIG-NAME; under --fidelity published the name ends in _published) contains
+After every epoch the model is validated (M_J over all frames of each clip, in AVSS mean IoU), and the best is saved.
+The run folder (default runs/supervised/CONFIG-NAME; under --fidelity published the name ends in _published) contains
 config.yaml, initial_weights.json, log.csv, curves.png, tensorboard/, best.safetensors and state.pt.
 
 Running the same command again resumes a run that was killed at any step, with the same result. A finished run with a
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with exclusive_lock(trainer.out / ".lock", "trains in this folder") if is_main else nullcontext():
         trainer.run()
     if is_main:
-        print(f"best val M_J {trainer.progress.best:.4f}. Next: python -m supervised.evaluate --run-dir {out}")
+        print(f"best on val {trainer.progress.best:.4f}. Next: python -m supervised.evaluate --run-dir {out}")
     return 0
 
 

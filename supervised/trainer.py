@@ -17,14 +17,14 @@ from tqdm import tqdm
 
 from models.avsegformer import MaskPrediction
 from models.checkpoints import is_finite
-from supervised import optim, state
-from supervised.avsegformer_losses import MixLoss, mask_loss
+from supervised import measures, optim, state
+from supervised.avsegformer_losses import MixLoss, mask_loss, semantic_mask_loss
 from supervised.cost import TrainingCost
 from supervised.data import CONSTANT_NEGATIVES, extract_audio_features, open_dataset
-from supervised.distributed import convert_sync_batchnorm, loss_scale, rank_slice, set_num_videos, shuffled_batches
+from supervised.distributed import convert_sync_batchnorm, loss_scale, rank_slice, set_video_lengths, shuffled_batches
 from supervised.evaluate import build_accelerator, evaluate
 from supervised.grad_checkpointing import enable_grad_checkpointing
-from supervised.losses import LossTerms, segmentation_loss
+from supervised.losses import LossTerms, segmentation_loss, semantic_segmentation_loss
 from supervised.model import AVSModel, architecture
 from supervised.options import Options, check_options
 from supervised.weights import load_initial_weights
@@ -34,6 +34,7 @@ from utils.dataloader import load_batches
 from utils.device import AsyncCopy, to_channels_last, to_device
 from utils.figures import plot_curves
 from utils.files import remove_partials, write_bytes, write_text
+from utils.layout import BENCHMARKS, Clip
 from utils.run_identity import record_data
 from utils.safetensors_io import safetensors_bytes
 from utils.sound_conditions import AudioCondition
@@ -57,7 +58,8 @@ class Trainer:
         self.accelerator: Accelerator = build_accelerator(options)
         self.cost = TrainingCost(self.accelerator.device)
         set_seed(options.train.seed)
-        self.model = AVSModel(options.model, options.fidelity)
+        self.benchmark = BENCHMARKS[options.data.benchmark]
+        self.model = AVSModel(options.model, options.fidelity, self.benchmark.classes)
         inputs = self.model.inputs
         resuming = (out / "state.pt").is_file()
         self.initial_weights = [] if resuming else load_initial_weights(self.model)
@@ -83,9 +85,10 @@ class Trainer:
             self.resume()
         if self.model.audio_is_static and self.progress.epoch < options.train.epochs:
             self.precompute_audio_features()
-        self.loss_names = (
-            ("loss", "main", "mix") if options.model.segmentor == "avsegformer" else ("loss", "bce", "avm")
-        )
+        if options.model.segmentor == "avsegformer":
+            self.loss_names = ("loss", "main", "mix")
+        else:
+            self.loss_names = ("loss", "bce" if self.benchmark.classes == 1 else "cross_entropy", "avm")
         self.model.freeze_backbone(self.progress.epoch < options.train.freeze_backbone_epochs)
         self.wrap_model()
 
@@ -157,17 +160,10 @@ class Trainer:
         for epoch in range(progress.epoch, self.options.train.epochs):
             begin = time.perf_counter() - progress.seconds
             row: dict[str, Any] = {"epoch": epoch, **self.train_epoch(epoch)}
-            metrics = evaluate(
-                self.eval_model,
-                self.datasets["val"],
-                self.accelerator,
-                num_workers=self.options.data.num_workers,
-                title="val",
-            )
-            numbers = metrics.result(metric_batch=1)
-            row |= {"val_m_j": numbers["m_j"], "val_m_f": numbers["m_f"]}
+            row |= (validated := self.validate() if self.is_validated(epoch) else {})
             row["seconds"] = round(time.perf_counter() - begin, 2)
-            improved = row["val_m_j"] > progress.best
+            first, value = next(iter(validated.items()), ("", 0.0))
+            improved = bool(validated) and value > progress.best
             progress.history.append(row)
             progress.epoch, progress.step, progress.sums, progress.seconds = epoch + 1, 0, {}, 0.0
             if main:
@@ -175,13 +171,32 @@ class Trainer:
                 assert board is not None
                 for name in set(row) - {"epoch"}:
                     board.add_scalar(name, row[name], epoch)
+                text = f"{first} {value:.4f}{' (best so far)' if improved else ''}, " if first else ""
                 tqdm.write(
                     f"epoch {epoch + 1}/{self.options.train.epochs}: loss {row['loss']:.4f}, "
-                    f"val M_J {row['val_m_j']:.4f}{' (best so far)' if improved else ''}, {row['seconds']:.0f} s"
+                    f"{text}{row['seconds']:.0f} s"
                 )
         if board:
             board.close()
         self.accelerator.wait_for_everyone()
+
+    def is_validated(self, epoch: int) -> bool:
+        """Whether the model is validated after an epoch, from 0.
+
+        The last epoch is, except under fidelity published, where it need not be among the original's.
+        """
+        train = self.options.train
+        due = epoch >= train.validate_from and epoch % train.validate_every == 0
+        is_last = epoch + 1 == train.epochs
+        return due or (is_last and (self.options.fidelity == "corrected" or self.progress.best < 0))
+
+    def validate(self) -> dict[str, float]:
+        """The measures of the val split, of which the first chooses the best model."""
+        workers = self.options.data.num_workers
+        metrics = evaluate(self.eval_model, self.datasets["val"], self.accelerator, num_workers=workers, title="val")
+        numbers = measures.result(metrics, metric_batch=1)
+        names = measures.validation_measures(self.benchmark, self.options.fidelity)
+        return {f"val_{name}": numbers[name] for name in names}
 
     def write_config(self) -> None:
         """Write config.yaml, data.json and initial_weights.json."""
@@ -269,18 +284,13 @@ class Trainer:
         Returns:
             Losses of the whole batch, in the order of `loss_names`.
         """
-        device, world = self.accelerator.device, self.accelerator.num_processes
+        device, clips = self.accelerator.device, [self.datasets["train"].clips[index] for index in batch]
         moved = {name: to_device(value, device) for name, value in items.items() if isinstance(value, Tensor)}
-        local, num_labeled = moved["masks"].shape[:2]
-        set_num_videos(self.model, len(batch))
-        with self.accelerator.autocast():
-            output = self.wrapped_model(moved, num_labeled if self.options.loss.distance == "none" else None)
-        loss: LossTerms | MixLoss
-        if isinstance(output, MaskPrediction):
-            loss = mask_loss(output, moved["masks"], self.options.model.avsegformer.loss)
-        else:
-            loss = segmentation_loss(output, moved["masks"], self.options.loss, max(len(batch), local))
-        factor = loss_scale(local, len(batch), world)
+        lengths = [self.benchmark.num_frames(clip) for clip in clips]
+        set_video_lengths(self.model, lengths)
+        if self.options.fidelity == "published" or self.options.model.segmentor == "avsegformer":  # padding passes it
+            set_video_lengths(self.model.visual_tower, [self.benchmark.max_seconds] * len(clips))
+        loss, factor = (self.mask_loss if self.benchmark.classes == 1 else self.class_loss)(moved, clips)
         terms = torch.stack(list(vars(loss).values())).detach() * factor
         losses = AsyncCopy(self.accelerator.reduce(terms, "mean"))
         self.optimizer.zero_grad()
@@ -292,13 +302,39 @@ class Trainer:
             self.ema.update_parameters(self.model)
         return losses
 
+    def mask_loss(self, items: dict[str, Tensor], batch: list[Clip]) -> tuple[LossTerms | MixLoss, float]:
+        """The loss of masks of this process's part of a batch, and the factor that makes it a part of the whole."""
+        local, num_labeled = items["masks"].shape[:2]
+        with self.accelerator.autocast():
+            output = self.wrapped_model(items, num_labeled if self.options.loss.distance == "none" else None)
+        loss: LossTerms | MixLoss
+        if isinstance(output, MaskPrediction):
+            loss = mask_loss(output, items["masks"], self.options.model.avsegformer.loss)
+        else:
+            loss = segmentation_loss(output, items["masks"], self.options.loss, max(len(batch), local))
+        return loss, loss_scale(local, len(batch), self.accelerator.num_processes)
+
+    def class_loss(self, items: dict[str, Tensor], batch: list[Clip]) -> tuple[LossTerms | MixLoss, float]:
+        """`mask_loss` of classes, whose mean is over the labeled frames of the whole batch."""
+        options, labels, labeled = self.options, items["labels"], items["labeled"]
+        # AVM-VV compares the foregrounds of all frames.
+        decoded = items["valid"] if options.loss.avm_vv and options.loss.distance != "none" else labeled
+        with self.accelerator.autocast():
+            output = self.wrapped_model(items, decoded=decoded)
+        split = self.accelerator.num_processes if len(labels) < len(batch) else 1
+        total = sum(map(self.benchmark.num_labeled, batch)) / split
+        if isinstance(output, MaskPrediction):
+            return semantic_mask_loss(output, labels, labeled, total), 1.0
+        return semantic_segmentation_loss(output, labels, labeled, options.loss, options.fidelity, total), 1.0
+
     def save(self, improved: bool) -> None:
         """Write the best model, the log, and, last, the resumable state, each atomically."""
         if improved:
             best = {name: value.contiguous().cpu() for name, value in self.eval_model.state_dict().items()}
             state.check_finite(best, f"after epoch {self.progress.epoch}")
             with state.wrap_disk_errors(self.out):
-                write_bytes(self.out / "best.safetensors", safetensors_bytes(best, architecture(self.options.model)))
+                metadata = architecture(self.options.model, self.benchmark.classes)
+                write_bytes(self.out / "best.safetensors", safetensors_bytes(best, metadata))
         with state.wrap_disk_errors(self.out):
             write_text(self.out / "log.csv", pd.DataFrame(self.progress.history).to_csv(index=False))
             write_bytes(self.out / "curves.png", plot_curves(self.progress.history))

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from models.audioclip_segmentor import AudioCLIPSegmentor
 from models.avsegformer import AVSegFormer
 from models.checkpoints import describe_mismatch, load_checkpoint, load_strict
 from supervised.initialization import InitRecord, init_module
@@ -23,6 +22,7 @@ from supervised.options import Options
 from supervised.state import check_architecture
 from utils.config import from_yaml
 from utils.files import sha256
+from utils.layout import BENCHMARKS
 
 OWN_PREFIX = "segmentor."  # begins the names of every file of this code, and of no reference file
 
@@ -38,8 +38,8 @@ def load_run(run_dir: Path) -> tuple[AVSModel, Options, dict[str, str]]:
     """
     options = from_yaml(Options, run_dir / "config.yaml")
     checkpoint = run_dir / "best.safetensors"
-    model = AVSModel(options.model, options.fidelity)
-    check_architecture(checkpoint, options.model)
+    model = _build(options)
+    check_architecture(checkpoint, options.model, model.classes)
     load_checkpoint(model, checkpoint)
     return model, options, {checkpoint.name: sha256(checkpoint)}  # now: training may replace it during the evaluation
 
@@ -59,9 +59,13 @@ def load_reference(path: Path, options: Options) -> tuple[AVSModel, Options, dic
         InputError: for a missing or damaged file, and for one that does not fit the row, naming keys.
     """
     options = replace(options, fidelity="published")
-    model = AVSModel(options.model, options.fidelity)
+    model = _build(options)
     files = [record.file for record in _load_file(model, path, own=False) if record.file is not None]
     return model, options, {str(file): sha256(file) for file in files}
+
+
+def _build(options: Options) -> AVSModel:
+    return AVSModel(options.model, options.fidelity, BENCHMARKS[options.data.benchmark].classes)
 
 
 def load_initial_weights(model: AVSModel) -> list[InitRecord]:
@@ -79,7 +83,7 @@ def load_initial_weights(model: AVSModel) -> list[InitRecord]:
 
 def _load_file(model: AVSModel, path: Path, own: bool = True) -> list[InitRecord]:
     """Fill a model from a file of the original's or AVSBench's code or, if `own`, of this code."""
-    check_architecture(path, model.options)
+    check_architecture(path, model.options, model.classes)
     is_own = has_vggish = False
 
     def load(state: Mapping[str, Tensor]) -> None:
@@ -97,7 +101,7 @@ def _load_file(model: AVSModel, path: Path, own: bool = True) -> list[InitRecord
 
     load_checkpoint(model, path, load)
     records = [InitRecord("model", path)]
-    if isinstance(model.segmentor, AudioCLIPSegmentor):
+    if hasattr(model.segmentor, "fidelity"):
         model.segmentor.fidelity = model.fidelity  # of this run; load_reference has set the one of the file's training
     if model.vggish is not None and not is_own and not has_vggish:
         records.append(init_module("audio", model.vggish, model.options.vggish.weights))

@@ -1,12 +1,13 @@
 """Compose synthetic clips with exact masks, in the layout of AVSBench's raw data.
 
-  python -m synthetic.compose --out DIR [--pictures DIR] [--backgrounds DIR] [--s4 N] [--ms3 N] [--seed S]
+  python -m synthetic.compose --out DIR [--pictures DIR] [--backgrounds DIR] [--s4 N] [--ms3 N] [--avss N] [--seed S]
   python -m synthetic.compose --out DIR --level hard --split test
 
 DIR/Single-source (S4): one object sounds; one to three of other categories are silent, so that the image alone does
 not determine the mask. DIR/Multi-sources (MS3): two or three objects sound, each for a run of seconds; at least one
 is silent. The mask of a second covers the visible parts of all objects that sound in it, in the frame that
-preprocessing extracts.
+preprocessing extracts. DIR/AVSBench-semantic (AVSS, with --avss): clips like both, of five and ten seconds, as frames
+and audio, and for each pixel the class of the sounding object that it shows (synthetic/clips/avss.py).
 
 The objects are fourteen built-in drawings with synthesized sounds (DIR/offscreen_sounds gets sounds of none of them,
 for evaluations with --audio offscreen), or, with --pictures, NAME.png (with alpha) and NAME.ogg or NAME.wav. They move
@@ -43,13 +44,14 @@ import numpy as np
 from tqdm import tqdm
 
 from synthetic.clips.assets import AssetLibrary, open_assets
+from synthetic.clips.avss import avss_meta, compose_avss_clip, plan_avss
 from synthetic.clips.plan import MIN_CATEGORIES, ClipSpec, RenderConfig, clip_rng, plan_clips
 from synthetic.clips.sampling import LEVELS, mix_audio, sample_objects, sample_scene
 from synthetic.clips.sounds import OFFSCREEN_SOUNDS, synthesize
 from synthetic.clips.synthesis import SYNTHESIS_RATE
 from utils.cli import InputError, Parser, cli_entry, progress_bar_options
 from utils.files import png_bytes, remove_partials, sha256, wav_bytes, write_bytes, write_text
-from utils.layout import BENCHMARKS, CLIP_SECONDS, SPLITS, BenchmarkName
+from utils.layout import BENCHMARKS, SPLITS, BenchmarkName
 from utils.lock import exclusive_lock
 from utils.option_ranges import NON_NEGATIVE_INT, NUM_JOBS, SEED_INT, bounded_number
 from utils.parallel import WORKER_LOST, parallel_map
@@ -70,17 +72,17 @@ def compose_clip(spec: ClipSpec, config: RenderConfig, assets: AssetLibrary) -> 
         Whether the clip existed.
     """
     cv2.setNumThreads(1)  # clips are composed in parallel processes
+    if spec.benchmark == "avss":
+        return compose_avss_clip(spec, config, assets)
     benchmark, clip = BENCHMARKS[spec.benchmark], spec.clip
     video = config.path(spec.benchmark, benchmark.video, clip)
-    masks = [
-        config.path(spec.benchmark, benchmark.mask, clip, k + 1) for k in range(benchmark.masks_per_clip[clip.split])
-    ]
+    masks = [config.path(spec.benchmark, benchmark.mask, clip, k + 1) for k in range(benchmark.num_labeled(clip))]
     if all(path.is_file() for path in (video, *masks)):
         return True
     rng = clip_rng(config.seed, spec.benchmark, spec.index)
     level = LEVELS[config.level]
     objects = sample_objects(spec.benchmark, spec.target, assets.categories, rng, level)
-    count = int(np.ceil(CLIP_SECONDS * config.fps))
+    count = int(np.ceil(benchmark.num_frames(clip) * config.fps))
     times = (displayed_frames(np.arange(count) / config.fps) / config.fps).tolist()
     scene, fractions = sample_scene(objects, assets, config.size, times, rng, level)
     for second, path in enumerate(masks):
@@ -95,6 +97,7 @@ def compose_clip(spec: ClipSpec, config: RenderConfig, assets: AssetLibrary) -> 
 
 def sounding_categories(spec: ClipSpec, config: RenderConfig, assets: AssetLibrary) -> str:
     """The categories of what is seen to sound in a clip, joined by "_"."""
+    assert spec.benchmark != "avss"  # whose clips name them
     rng = clip_rng(config.seed, spec.benchmark, spec.index)  # the objects are what it draws first
     objects = sample_objects(spec.benchmark, spec.target, assets.categories, rng, LEVELS[config.level])
     return "_".join(sorted(item.category for item in objects if item.sounding and item.visible))
@@ -102,6 +105,9 @@ def sounding_categories(spec: ClipSpec, config: RenderConfig, assets: AssetLibra
 
 def write_meta(benchmark: BenchmarkName, specs: Sequence[ClipSpec], config: RenderConfig, assets: AssetLibrary) -> None:
     """Write the meta CSV of a benchmark; called last, so that it lists only clips that exist."""
+    if benchmark == "avss":
+        write_text(config.path(benchmark, BENCHMARKS[benchmark].meta), avss_meta(specs))
+        return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     s4 = benchmark == "s4"
@@ -172,6 +178,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--s4", type=NON_NEGATIVE_INT, default=280, metavar="N", help="single-source clips (default 280)"
     )
     parser.add_argument("--ms3", type=NON_NEGATIVE_INT, default=70, metavar="N", help="multi-source clips (default 70)")
+    parser.add_argument("--avss", type=NON_NEGATIVE_INT, default=0, metavar="N", help="semantic clips (default 0)")
     parser.add_argument("--level", choices=tuple(LEVELS), default="plain", help="of difficulty (default plain)")
     parser.add_argument("--split", choices=SPLITS, help="compose only the clips of this split, the same as among all")
     parser.add_argument("--seed", type=SEED_INT, default=0, help="default 0")
@@ -181,8 +188,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--size", type=frame_size, default=(240, 320), metavar="WxH", help="even (default 320x240)")
     args = parser.parse_args(argv)
-    if args.s4 + args.ms3 == 0:
-        parser.error("--s4 and --ms3 are both 0; there is nothing to compose")
+    if args.s4 + args.ms3 + args.avss == 0:
+        parser.error("--s4, --ms3 and --avss are all 0; there is nothing to compose")
     return args
 
 
@@ -191,7 +198,9 @@ def write_offscreen_sounds(folder: Path, seed: int) -> None:
     for number, name in enumerate(OFFSCREEN_SOUNDS):
         path = folder / f"{name}.wav"
         if not path.is_file():
-            sound = synthesize(name, CLIP_SECONDS * SYNTHESIS_RATE, np.random.default_rng([seed, number]))
+            sound = synthesize(
+                name, BENCHMARKS["s4"].max_seconds * SYNTHESIS_RATE, np.random.default_rng([seed, number])
+            )
             samples = np.rint(sound * (32767 * 0.6 / np.abs(sound).max())).astype(np.int16)
             write_bytes(path, wav_bytes(samples, SYNTHESIS_RATE))
 
@@ -230,14 +239,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin = time.perf_counter()
     assets = open_assets(args.pictures, args.backgrounds)
     config = RenderConfig(args.out, args.seed, float(limit_frame_rate(args.fps)), args.size, args.level)
-    requested: dict[BenchmarkName, int] = {"s4": args.s4, "ms3": args.ms3}
+    requested: dict[BenchmarkName, int] = {"s4": args.s4, "ms3": args.ms3, "avss": args.avss}
     counts = {name: count for name, count in requested.items() if count}
     for name in counts:
         if len(assets.categories) < MIN_CATEGORIES[name]:
             raise InputError(
                 f"{args.pictures}: {len(assets.categories)} categories are too few; {name} needs {MIN_CATEGORIES[name]}"
             )
-    plans = {name: plan_clips(name, count, assets.categories, args.seed) for name, count in counts.items()}
+    plans = {
+        name: plan_avss(count, assets.categories, config)
+        if name == "avss"
+        else plan_clips(name, count, assets.categories, args.seed)
+        for name, count in counts.items()
+    }
     if args.split:
         plans = {name: [spec for spec in plan if spec.clip.split == args.split] for name, plan in plans.items()}
     results = compose_clips(plans, config, assets, args.jobs)

@@ -31,7 +31,7 @@ from synthetic.random_sam2 import GRIDS, image_processor, save_network, tiny_con
 from synthetic.training.audioclip_data import CANVAS
 from utils.cli import Parser, cli_entry, progress_bar_options
 from utils.files import write_text
-from utils.layout import CLIP_SECONDS, FRAME_SIZE
+from utils.layout import BENCHMARKS, FRAME_SIZE
 from utils.option_ranges import SEED_INT, bounded_number
 from utils.paths import expand_user
 from zero_shot.segmenters.sam2 import Sam2Segmenter
@@ -48,7 +48,7 @@ LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY, MAX_GRAD_NORM = 1e-3, 50, 0.01, 1.0
 def draw_clip(assets: AssetLibrary, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
     """A clip as synthetic.compose would make it: 5 frames (224, 224, 3), and masks of its objects (5, K, 224, 224)."""
     objects = sample_objects("ms3", str(rng.choice(assets.categories)), assets.categories, rng)
-    times = [second + 0.5 for second in range(CLIP_SECONDS)]
+    times = [second + 0.5 for second in range(BENCHMARKS["s4"].max_seconds)]
     scene, fractions = sample_scene(objects, assets, CANVAS, times, rng)
     frames = [cv2.resize(scene.frame(each), FRAME_SIZE[::-1], interpolation=cv2.INTER_LINEAR) for each in times]
     return frames, fractions > 0.5
@@ -191,9 +191,9 @@ def sample_batch(pool: Sequence[tuple[Tensor, Tensor]], rng: np.random.Generator
     videos, masks = [], []
     for index in rng.integers(len(pool), size=BATCH):
         video, objects = pool[index]
-        order = torch.arange(CLIP_SECONDS)
+        order = torch.arange(len(video))
         order = order.flip(0) if rng.random() < 0.5 else order
-        start = int(rng.integers(CLIP_SECONDS - LENGTH + 1))
+        start = int(rng.integers(len(video) - LENGTH + 1))
         chosen = order[start : start + LENGTH]
         part, mask = video[chosen], objects[chosen, int(rng.integers(objects.shape[1]))]
         if rng.random() < 0.5:

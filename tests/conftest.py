@@ -58,6 +58,17 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def composed_avss(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a small AVSS with all subsets in every split, preprocessed. Read only: copy it to change it."""
+    out = tmp_path_factory.mktemp("avss")
+    arguments = ["--out", str(out), "--s4", "0", "--ms3", "0", "--avss", "15", "--size", "80x64", "--jobs", "1"]
+    assert compose.main(arguments) == 0
+    root = out / "AVSBench-semantic"
+    assert {outcome.status for outcome in preprocess.preprocess(AVSBench(root, "avss"), jobs=1)} == {"done"}
+    return root
+
+
 @pytest.fixture
 def benchmark_copy(composed: Path, tmp_path: Path) -> Path:
     """A copy of the composed folder that a test may damage."""

@@ -11,7 +11,6 @@ import numpy as np
 import soundfile
 
 from utils.cli import InputError
-from utils.layout import CLIP_SECONDS
 from utils.paths import describe_siblings
 
 SAMPLE_RATE = 16_000  # Hz, of VGGish and of the wav files on disk
@@ -69,15 +68,15 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     return log_spectrum[: count * EXAMPLE_FRAMES].reshape(count, 1, EXAMPLE_FRAMES, MEL_BANDS).astype(np.float32)
 
 
-def pad_or_trim(examples: np.ndarray) -> np.ndarray:
-    """Make (N, 1, 96, 64) examples five: repeat the last one, or drop those after the fifth.
+def pad_or_trim(examples: np.ndarray, seconds: int = 5) -> np.ndarray:
+    """Give (N, 1, 96, 64) examples the length of a clip: repeat the last one, or drop those after its end.
 
-    AVSBench's script stops on N > 5; here the first five seconds are used, as of the frames.
+    AVSBench's script stops on N > 5; here the first seconds are used, as of the frames.
     Raises ValueError if N = 0.
     """
     if len(examples) == 0:
         raise ValueError(f"the audio is shorter than one log-mel example ({MIN_SAMPLES / SAMPLE_RATE:.3f} s)")
-    return examples[np.minimum(np.arange(CLIP_SECONDS), len(examples) - 1)]
+    return examples[np.minimum(np.arange(seconds), len(examples) - 1)]
 
 
 def read_wav(path: Path) -> tuple[np.ndarray, int]:
@@ -142,40 +141,46 @@ def read_mono(path: Path) -> np.ndarray:
 
 
 def load_clip_waveform(
-    path: Path, sample_rate: int, *, audio_repeats: int = 1, int16_round_trip: bool = False
+    path: Path, sample_rate: int, *, seconds: int = 5, audio_repeats: int = 1, int16_round_trip: bool = False
 ) -> np.ndarray:
-    """Read the waveform of a clip, split into five seconds by `split_seconds`.
+    """Read the waveform of a clip, split into seconds by `split_seconds`.
 
     Raises:
         InputError: As of `read_wav`, and for less than one second of audio, for which the original returns rows that
             cannot be batched.
     """
     samples, file_rate = _read(path, dtype="float32", always_2d=True)
+    options: dict[str, Any] = {"seconds": seconds, "audio_repeats": audio_repeats, "int16_round_trip": int16_round_trip}
     try:
-        return split_seconds(
-            samples.mean(axis=1), file_rate, sample_rate, audio_repeats=audio_repeats, int16_round_trip=int16_round_trip
-        )
+        return split_seconds(samples.mean(axis=1), file_rate, sample_rate, **options)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
 
 
 def split_seconds(
-    waveform: np.ndarray, file_rate: int, sample_rate: int, *, audio_repeats: int = 1, int16_round_trip: bool = False
+    waveform: np.ndarray,
+    file_rate: int,
+    sample_rate: int,
+    *,
+    seconds: int = 5,
+    audio_repeats: int = 1,
+    int16_round_trip: bool = False,
 ) -> np.ndarray:
-    """Resample a waveform and split it into five seconds.
+    """Resample a waveform and split it into seconds.
 
-    An incomplete last second of a clip shorter than five seconds is dropped, and the missing seconds are filled with
-    copies of its last `sample_rate` samples.
+    Of audio shorter than the clip an incomplete last second is dropped, and the missing seconds are filled with copies
+    of its last `sample_rate` samples.
 
     Args:
         waveform: float32 (samples,).
         file_rate: Its sample rate in Hz.
         sample_rate: Hz, of the result.
+        seconds: Length of the clip.
         audio_repeats: How often each second is repeated in time; the original gives AudioCLIP five copies.
         int16_round_trip: Quantize to 16 bits, as the original does for No-Prompt and Box-Prompt.
 
     Returns:
-        float32 (5, audio_repeats · sample_rate) in [-1, 1].
+        float32 (seconds, audio_repeats · sample_rate) in [-1, 1].
 
     Raises:
         ValueError: There is less than one second of audio.
@@ -185,9 +190,9 @@ def split_seconds(
     waveform = resample(waveform, file_rate, sample_rate)
     if len(waveform) < sample_rate:
         raise ValueError(f"{len(waveform) / sample_rate:.2f} s of audio; at least one second is needed")
-    full_seconds = min(len(waveform) // sample_rate, CLIP_SECONDS)
-    parts = [waveform[: full_seconds * sample_rate]] + [waveform[-sample_rate:]] * (CLIP_SECONDS - full_seconds)
+    full_seconds = min(len(waveform) // sample_rate, seconds)
+    parts = [waveform[: full_seconds * sample_rate]] + [waveform[-sample_rate:]] * (seconds - full_seconds)
     waveform = np.concatenate(parts)
     if int16_round_trip:
         waveform = quantize_int16(waveform)
-    return np.tile(waveform.reshape(CLIP_SECONDS, sample_rate), (1, audio_repeats)).astype(np.float32, copy=False)
+    return np.tile(waveform.reshape(seconds, sample_rate), (1, audio_repeats)).astype(np.float32, copy=False)

@@ -19,7 +19,6 @@ import soxr  # librosa's resampler, directly: importing librosa takes seconds in
 from utils.audio import MAX_AUDIO_SECONDS, SAMPLE_RATE
 from utils.cli import InputError
 from utils.fidelity import Fidelity, validate_fidelity
-from utils.layout import CLIP_SECONDS
 
 READER_RATE = 44_100  # Hz, to which moviepy has ffmpeg resample
 READER_BUFFER = 200_000  # samples that moviepy's reader holds at most
@@ -69,7 +68,7 @@ def moviepy_duration(path: Path, microseconds: int | None) -> float:
     if microseconds is None or microseconds < 0:
         raise InputError(f"{path}: does not say how long it is, which the original requires; use --fidelity corrected")
     if microseconds > MAX_AUDIO_SECONDS * 1_000_000:
-        raise InputError(f"{path}: is more than {MAX_AUDIO_SECONDS} s long; cut it into clips of {CLIP_SECONDS} s")
+        raise InputError(f"{path}: is more than {MAX_AUDIO_SECONDS} s long; cut it into shorter clips")
     minutes, hundredths = divmod((microseconds + 5_000) // 10_000, 6_000)
     return float(f"{hundredths // 100}.{hundredths % 100:02d}") + 60.0 * minutes
 
@@ -195,9 +194,7 @@ def _decode(
                 raise InputError(f"{path}: its audio format changes; damaged, or not a clip")
             seconds += frame.samples / max(frame.sample_rate, 1)
             if max(seconds, frame.time or 0.0) > MAX_AUDIO_SECONDS:
-                raise InputError(
-                    f"{path}: has more than {MAX_AUDIO_SECONDS} s of sound; cut it into clips of {CLIP_SECONDS} s"
-                )
+                raise InputError(f"{path}: has more than {MAX_AUDIO_SECONDS} s of sound; cut it into shorter clips")
             graph.push(frame)
             blocks += pull_blocks(graph, flush=False)
     blocks += pull_blocks(graph)

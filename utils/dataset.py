@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 from utils.audio import SAMPLE_RATE, load_clip_waveform, log_mel, pad_or_trim, read_mono, split_seconds
 from utils.cli import InputError
 from utils.files import read_image
+from utils.labels import UnknownColors, fit, read_avss_frame, read_frame_and_labels
 from utils.layout import FRAME_SIZE, AVSBench, Clip, SoftMasks
 from utils.log_mel import read_log_mel
 from utils.masks import read_mask
@@ -52,14 +53,23 @@ class AVSDataset(Dataset[dict[str, Any]]):
         image_size: Height and width of the frames; 224 is the size on disk.
         mask_size: Height and width of the masks; sizes other than 224 are their nearest pixels.
         soft_masks: How to treat masks that are not black and white, see utils.masks.read_mask.
+        center_crop: In training on AVSS keep the aspect ratio of frames and labels and crop them, as AVSBench does;
+            else they are squeezed, as in val and test.
+        unknown_colors: How to treat labels of AVSS that are no class, see utils.labels.read_labels.
 
-    Each item is a dict:
+    Each item is a dict, in which T is the number of seconds (5):
         index: int, in the split
         name, category: str; category is "" in MS3
-        frames: float32 (5, 3, H, W), or uint8 RGB (5, H, W, 3) if raw
-        log_mel: float32 (5, 1, 96, 64), or
-        waveform: float32 (5, audio_repeats · sample_rate), in [-1, 1]
-        masks: float32 (M, mask_size, mask_size) of 0 and 1; M = 1 in S4 training, else 5
+        frames: float32 (T, 3, H, W), or uint8 RGB (T, H, W, 3) if raw
+        log_mel: float32 (T, 1, 96, 64), or
+        waveform: float32 (T, audio_repeats · sample_rate), in [-1, 1]
+        masks: float32 (M, mask_size, mask_size) of 0 and 1; M = 1 in S4 training, else T
+
+    In AVSS T is the length of the longest clips (10), to which the others are padded with zeros; frames after their
+    normalization, as in AVSBench. Instead of masks an item has
+        labels: int64 (T, mask_size, mask_size), the class of each pixel; 0 where there are no labels
+        valid: float32 (T,), 0 for padding
+        labeled: float32 (T,), 1 for frames with labels
 
     Raises:
         InputError: The split has no clips, or the fraction is out of range.
@@ -79,9 +89,12 @@ class AVSDataset(Dataset[dict[str, Any]]):
         image_size: int = FRAME_SIZE[0],
         mask_size: int = FRAME_SIZE[0],
         soft_masks: SoftMasks = "refuse",
+        center_crop: bool = False,
+        unknown_colors: UnknownColors = "refuse",
     ):
         self.data, self.images, self.audio, self.image_size, self.mask_size = data, images, audio, image_size, mask_size
-        self.soft_masks = soft_masks
+        self.soft_masks, self.unknown_colors = soft_masks, unknown_colors
+        self.center_crop = center_crop and split == "train"
         self.sample_rate, self.audio_repeats, self.int16_round_trip = sample_rate, audio_repeats, int16_round_trip
         self.clips = data.split(split)
         if split == "train" and fraction != 1.0:
@@ -98,14 +111,19 @@ class AVSDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         clip = self.clips[index]
         item: dict[str, Any] = {"index": index, "name": clip.name, "category": clip.category}
-        item["frames"] = self._frames(self.data.frames(clip))
+        if self.data.benchmark.classes > 1:
+            return item | self._padded(self._load_semantic(clip) | self.load_audio(index))
+        item["frames"] = self._normalized([read_frame(path, self.image_size) for path in self.data.frames(clip)])
         item |= self.load_audio(index)
         masks = torch.from_numpy(np.stack([read_mask(path, self.soft_masks) for path in self.data.masks(clip)]))
-        if self.mask_size != FRAME_SIZE[0]:
-            # PIL's "nearest", by which AVSegFormer's loaders resize masks, is PyTorch's "nearest-exact".
-            masks = F.interpolate(masks[None], (self.mask_size, self.mask_size), mode="nearest-exact")[0]
-        item["masks"] = masks
+        item["masks"] = self._resize_masks(masks)
         return item
+
+    def _resize_masks(self, masks: Tensor) -> Tensor:
+        if self.mask_size == FRAME_SIZE[0]:
+            return masks
+        # PIL's "nearest", by which AVSegFormer's loaders resize masks, is PyTorch's "nearest-exact".
+        return F.interpolate(masks[None], (self.mask_size, self.mask_size), mode="nearest-exact")[0]
 
     def set_sound(self, condition: AudioCondition, seed: int = 0, offscreen_sounds: Path | None = None) -> None:
         """Replace the sound of every clip from now on; frames and masks stay the same.
@@ -155,6 +173,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
             waveform = load_clip_waveform(
                 self.data.wav(clip),
                 self.sample_rate,
+                seconds=self.data.benchmark.num_frames(clip),
                 audio_repeats=self.audio_repeats,
                 int16_round_trip=self.int16_round_trip,
             )
@@ -165,21 +184,51 @@ class AVSDataset(Dataset[dict[str, Any]]):
         """The audio part of an item under a sound condition, whose waveform takes the same path as the clip's own."""
         if self.audio == "none":
             return {}
-        waveform = sound.waveform(index)
+        waveform, length = sound.waveform(index), self.data.benchmark.num_frames(self.clips[index])
         if self.audio == "log_mel":
-            return {"log_mel": torch.from_numpy(pad_or_trim(log_mel(waveform, SAMPLE_RATE)))}
+            return {"log_mel": torch.from_numpy(pad_or_trim(log_mel(waveform, SAMPLE_RATE), length))}
         seconds = split_seconds(
             waveform,
             SAMPLE_RATE,
             self.sample_rate,
+            seconds=length,
             audio_repeats=self.audio_repeats,
             int16_round_trip=self.int16_round_trip,
         )
         return {"waveform": torch.from_numpy(seconds)}
 
-    def _frames(self, paths: Sequence[Path]) -> Tensor:
-        frames = [read_frame(path, self.image_size) for path in paths]
+    def frame_images(self, index: int) -> list[np.ndarray]:
+        """The frames of a clip at the size of its masks: (mask_size, mask_size, 3) uint8 RGB each."""
+        paths = self.data.frames(self.clips[index])
+        if self.data.benchmark.classes == 1:
+            return [read_frame(path, self.mask_size) for path in paths]
+        return [_resize(fit(read_avss_frame(path), train=self.center_crop), self.mask_size) for path in paths]
+
+    def _load_semantic(self, clip: Clip) -> dict[str, Tensor]:
+        """Frames, labels, valid and labeled of an AVSS clip, without padding."""
+        seconds = range(self.data.benchmark.num_frames(clip))
+        options: dict[str, Any] = {"train": self.center_crop, "unknown": self.unknown_colors}
+        frames, labels = zip(*(read_frame_and_labels(self.data, clip, k, **options) for k in seconds), strict=True)
+        given = [np.zeros(FRAME_SIZE, np.uint8) if each is None else each for each in labels]
+        return {
+            "frames": self._normalized([_resize(frame, self.image_size) for frame in frames]),
+            "labels": self._resize_masks(torch.from_numpy(np.stack(given)).float()).long(),
+            "valid": torch.ones(len(seconds)),
+            "labeled": torch.tensor([float(each is not None) for each in labels]),
+        }
+
+    def _padded(self, item: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Pad the seconds of a clip to those of the longest clips with zeros."""
+        return {name: pad_seconds(value, self.data.benchmark.max_seconds) for name, value in item.items()}
+
+    def _normalized(self, frames: Sequence[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(frames)) if self.images == "raw" else normalize_frames(frames, self.images)
+
+
+def pad_seconds(values: Tensor, seconds: int) -> Tensor:
+    """Append zeros to (T, ...) up to `seconds`."""
+    missing = seconds - len(values)
+    return values if missing == 0 else torch.cat([values, values.new_zeros(missing, *values.shape[1:])])
 
 
 def sample_fraction(clips: Sequence[Clip], fraction: float) -> list[Clip]:
@@ -224,6 +273,10 @@ def read_frame(path: Path, size: int = FRAME_SIZE[0]) -> np.ndarray:
     frame = read_image(path)
     if frame.shape[:2] != FRAME_SIZE:
         raise InputError(f"{path}: is {frame.shape[1]}×{frame.shape[0]}, not 224×224; preprocess the clip again")
+    return _resize(frame, size)
+
+
+def _resize(frame: np.ndarray, size: int) -> np.ndarray:
     if size == FRAME_SIZE[0]:
         return frame
     if size < FRAME_SIZE[0]:

@@ -44,7 +44,9 @@ def overlay_masks(
 
 def grid_image(rows: ImageRows) -> np.ndarray:
     """Arrange rows below their titles, one column per second; returns (H, W, 3) uint8 RGB."""
-    return np.concatenate([_titled_row(TITLES.get(name, name), list(row)) for name, row in rows.items()], axis=0)
+    titled = [_titled_row(TITLES.get(name, name), list(row)) for name, row in rows.items()]
+    width = max(row.shape[1] for row in titled)
+    return np.concatenate([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in titled])
 
 
 def row_image(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -75,10 +77,10 @@ def default_style(**settings: Any) -> Iterator[None]:
 
 
 def plot_curves(history: Sequence[Mapping[str, float]]) -> bytes:
-    """Plot the loss, and M_J and M_F on val, by epoch.
+    """Plot the loss, and the measures on val, by epoch.
 
     Args:
-        history: The rows of log.csv, with epoch, loss, val_m_j and val_m_f.
+        history: The rows of log.csv, with epoch, loss, and in those of validated epochs measures named val_….
 
     Returns:
         A PNG file.
@@ -91,9 +93,13 @@ def plot_curves(history: Sequence[Mapping[str, float]]) -> bytes:
         panels = figure.subplots(1, 2)
         epochs = [row["epoch"] + 1 for row in history]
         panels[0].plot(epochs, [row["loss"] for row in history], color="0.2", marker=".")
-        for name, label in (("val_m_j", "M_J"), ("val_m_f", "M_F")):
-            panels[1].plot(epochs, [row[name] for row in history], marker=".", label=label)
-        panels[1].legend()
+        names = dict.fromkeys(name for row in history for name in row if name.startswith("val_"))
+        for name in names:
+            validated = [row for row in history if name in row]
+            label = {"val_m_j": "M_J", "val_m_f": "M_F"}.get(name, name.removeprefix("val_").replace("_", ", "))
+            panels[1].plot([row["epoch"] + 1 for row in validated], [row[name] for row in validated], ".-", label=label)
+        if names:
+            panels[1].legend()
         for panel, title in zip(panels, ("training loss", "val"), strict=True):
             panel.set(title=title, xlabel="epoch")
         figure.savefig(buffer, format="png", dpi=120)

@@ -1,4 +1,5 @@
-"""Preprocess raw videos into frames, 16 kHz audio and log-mel examples, for S4 and MS3.
+"""Preprocess raw videos into frames, 16 kHz audio and log-mel examples, for S4 and MS3; for AVSS, which is distributed
+as frames and audio, make the 16 kHz audio and the log-mel examples.
 
 Files are written atomically, and clips whose files are all intact are skipped, so running the command again resumes an
 interrupted run. A clip that cannot be read does not stop the others.
@@ -20,10 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import soundfile
+import soxr
 from tqdm import tqdm
 
 from utils.audio import SAMPLE_RATE, log_mel, pad_or_trim, read_wav
+from utils.audio_track import to_int16
 from utils.cli import InputError, Parser, progress_bar_options
 from utils.fidelity import Fidelity
 from utils.files import npy_bytes, png_bytes, read_image, remove_partials, wav_bytes, write_bytes, write_text
@@ -33,7 +37,7 @@ from utils.log_mel import read_log_mel
 from utils.option_ranges import NUM_JOBS
 from utils.parallel import WORKER_LOST, parallel_map
 from utils.paths import resolve_path
-from utils.video import read_clip
+from utils.video import ClipMedia, read_clip
 
 COMMENT = "preprocessed as "  # of a wav, followed by its fidelity
 UNTAGGED = "kept; its wav does not state its fidelity"
@@ -51,7 +55,9 @@ class ClipResult:
 
 
 def frames_intact(data: AVSBench, clip: Clip) -> bool:
-    """Whether all five frames exist, are readable and 224×224."""
+    """Whether all frames exist, are readable and 224×224. Those of AVSS are not made here."""
+    if not data.benchmark.video:
+        return True
     try:
         return all(read_image(path).shape[:2] == FRAME_SIZE for path in data.frames(clip))
     except InputError:
@@ -92,7 +98,7 @@ def audio_intact(data: AVSBench, clip: Clip) -> bool:
 
 
 def log_mel_intact(data: AVSBench, clip: Clip) -> bool:
-    """Whether our log-mel file, or AVSBench's pickled one, exists, is readable and (5, 1, 96, 64)."""
+    """Whether our log-mel file, or AVSBench's pickled one, exists, is readable and of the clip's length."""
     try:
         read_log_mel(data, clip)
     except (InputError, OSError):
@@ -112,16 +118,12 @@ def preprocess_clip(
         if not is_other and not overwrite and all(f(data, clip) for f in (frames_intact, audio_intact, log_mel_intact)):
             result.status, result.reason = "skipped", "" if previous else UNTAGGED
             return result
-        media = read_clip(data.video(clip), fidelity)
-        try:
-            array = pad_or_trim(log_mel(media.samples, SAMPLE_RATE))
-        except ValueError as error:
-            raise InputError(f"{data.video(clip)}: {error}") from error
+        media, array = _read_video(data, clip, fidelity) if data.benchmark.video else _read_audio(data, clip, fidelity)
         if is_other:  # if killed from here on, the clip must not pass for either
             wav.unlink()
             examples.unlink(missing_ok=True)
             result.reason = f"was {previous}"
-        for path, frame in zip(data.frames(clip), media.frames, strict=True):
+        for path, frame in zip(data.frames(clip) if data.benchmark.video else (), media.frames, strict=True):
             write_bytes(path, png_bytes(frame, compress=False))  # faster to read in every epoch
         write_bytes(wav, wav_bytes(media.samples, SAMPLE_RATE, COMMENT + fidelity))
         write_bytes(examples, npy_bytes(array))
@@ -130,6 +132,38 @@ def preprocess_clip(
     except OSError as error:
         result.status, result.reason = "failed", f"cannot write: {error}"
     return result
+
+
+def _read_video(data: AVSBench, clip: Clip, fidelity: Fidelity) -> tuple[ClipMedia, np.ndarray]:
+    """The frames, audio and log-mel examples of a raw video."""
+    path, seconds = data.video(clip), data.benchmark.num_frames(clip)
+    media = read_clip(path, fidelity, seconds)
+    try:
+        return media, pad_or_trim(log_mel(media.samples, SAMPLE_RATE), seconds)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read_audio(data: AVSBench, clip: Clip, fidelity: Fidelity) -> tuple[ClipMedia, np.ndarray]:
+    """The 16 kHz audio and log-mel examples of a clip of AVSS; no frames.
+
+    "published" computes examples as AVSBench's VGGish does: from the distributed audio, whatever its rate, with zeros
+    for those that are missing at the end. "corrected" computes them from the 16 kHz audio and repeats the last one.
+    """
+    path, seconds = data.source_audio(clip), data.benchmark.num_frames(clip)
+    samples, rate = read_wav(path)
+    if rate == SAMPLE_RATE:
+        media = ClipMedia([], samples)
+    else:
+        media = ClipMedia([], to_int16(soxr.resample(samples / np.float32(32768), rate, SAMPLE_RATE, quality="HQ")))
+    if fidelity == "published":
+        examples = log_mel(samples, rate)[:seconds]
+        missing = seconds - len(examples)
+        return media, np.concatenate([examples, np.zeros((missing, *examples.shape[1:]), np.float32)])
+    try:
+        return media, pad_or_trim(log_mel(media.samples, SAMPLE_RATE), seconds)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def preprocess(
@@ -156,7 +190,7 @@ def write_report(path: Path, results: Sequence[ClipResult]) -> None:
 
 
 def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None) -> int:
-    """The command line that preprocess_s4.py and preprocess_ms3.py share."""
+    """The command line that preprocess_s4.py, preprocess_ms3.py and preprocess_avss.py share."""
     parser = Parser(usage)
     parser.add_argument("--root", type=resolve_path, default=f"avsbench_data/{BENCHMARKS[benchmark].root}")
     parser.add_argument("--jobs", type=NUM_JOBS, default=-1, help="number of processes (default -1: one per core)")

@@ -28,6 +28,7 @@ from utils.files import mp3_bytes, png_bytes, read_json, webp_bytes, write_bytes
 from utils.layout import AVSBench, Clip
 from utils.metrics import Metrics
 from utils.paths import expand_user, resolve_path
+from utils.semantic import PALETTE, SemanticMetrics
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless")
 COLUMNS = ("m_j", "m_f", "metric_batch", "m_f_whole_set", "iou_dataset", "frames")
@@ -76,6 +77,27 @@ def write_per_frame(path: Path, metrics: Metrics, clips: Sequence[Clip]) -> None
     write_text(path, text.getvalue())
 
 
+def write_frame_scores(path: Path, metrics: SemanticMetrics, clips: Sequence[Clip]) -> None:
+    """Write one row per frame of AVSS: mean IoU and F over the classes that are labeled or predicted in it."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["name", "subset", "classes", "second", "iou", "f"])
+    for index, frames in sorted(metrics.clips.items()):
+        clip = clips[index]
+        for second, (iou, f) in enumerate(frames, 1):
+            writer.writerow([clip.name, clip.subset, clip.objects, second, f"{iou:.6f}", f"{f:.6f}"])
+    write_text(path, text.getvalue())
+
+
+def write_per_class(path: Path, metrics: SemanticMetrics) -> None:
+    """Write one row per class of AVSS, see utils.semantic.SemanticMetrics.per_class."""
+    text, rows = io.StringIO(), metrics.per_class()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
 def format_metrics(metrics: dict[str, Any]) -> str:
     """Format the metrics in one line, for the end of a run."""
     return (
@@ -108,9 +130,15 @@ def write_masks(folder: Path, clip: Clip, masks: Sequence[np.ndarray]) -> None:
         write_bytes(folder / clip.category / clip.name / f"{clip.name}_{k}.png", png_bytes(mask.astype(np.uint8) * 255))
 
 
+def write_label_images(folder: Path, clip: Clip, labels: Sequence[np.ndarray]) -> None:
+    """Write the predicted classes of a clip, (H, W) per second from 0, as PNGs in the palette's colors."""
+    for second, classes in enumerate(labels):
+        write_bytes(folder / clip.name / f"{clip.name}_{second}.png", png_bytes(PALETTE[classes]))
+
+
 def write_grid_image(folder: Path, clip: Clip, rows: ImageRows) -> None:
     """Write all rows of a clip as one image."""
-    write_bytes(folder / f"{clip.category or 'ms3'}_{clip.name}.png", png_bytes(grid_image(rows)))
+    write_bytes(folder / f"{clip.category or clip.subset or 'ms3'}_{clip.name}.png", png_bytes(grid_image(rows)))
 
 
 def write_row_images(folder: Path, data: AVSBench, clip: Clip, rows: ImageRows) -> None:

@@ -9,8 +9,6 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from utils.layout import CLIP_SECONDS
-
 SAMPLE_POINT = 15 / 16  # of each second: when its frame is taken. Source: AVSBench, `preprocess_s4.py`
 ROUNDING = 0.0005  # seconds: Matroska rounds time stamps to milliseconds
 TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT: formats (MPEG-TS, VOB, Ogg) whose time stamps may restart
@@ -75,7 +73,7 @@ def decode_frames(
             continue
 
 
-def displayed_frames(times: np.ndarray, seconds: int = CLIP_SECONDS) -> np.ndarray:
+def displayed_frames(times: np.ndarray, seconds: int = 5) -> np.ndarray:
     """The frame that is displayed at 15/16 of each second.
 
     Args:
@@ -88,7 +86,7 @@ def displayed_frames(times: np.ndarray, seconds: int = CLIP_SECONDS) -> np.ndarr
     return np.searchsorted(times, np.arange(seconds) + SAMPLE_POINT + ROUNDING, side="right") - 1
 
 
-def published_frame_indices(fps: float, seconds: int = CLIP_SECONDS) -> list[int]:
+def published_frame_indices(fps: float, seconds: int = 5) -> list[int]:
     """The frame of each second by the original's rule, which counts frames at the rounded rate.
 
     25 fps gives 23, 48, 73, 98, 123. Source: AVSBench, `preprocess_s4.py` (Python's round: half to even).
@@ -122,7 +120,7 @@ def ffmpeg_constant_rate(times: Sequence[float], rate: float) -> list[int]:
     return output
 
 
-def published_frames(video: VideoStream, times: np.ndarray, seconds: int = CLIP_SECONDS) -> np.ndarray:
+def published_frames(video: VideoStream, times: np.ndarray, seconds: int = 5) -> np.ndarray:
     """The frame of each second as the original selects it: imageio's ffmpeg outputs a constant rate, which is counted.
 
     Args:

@@ -37,8 +37,8 @@ class ClipMedia:
     samples: np.ndarray
 
 
-def read_clip(path: Path, fidelity: Fidelity = "corrected") -> ClipMedia:
-    """Decode the five frames and all audio of a clip, opening the file once.
+def read_clip(path: Path, fidelity: Fidelity = "corrected", seconds: int = 5) -> ClipMedia:
+    """Decode a frame of each second and all audio of a clip, opening the file once.
 
     The frame of a second is the one displayed at 15/16 of it; "published" counts frames at a constant rate instead
     (utils.timestamps). Frames are resized to 224×224 (bilinear, without keeping the aspect ratio); a video that ends
@@ -49,7 +49,7 @@ def read_clip(path: Path, fidelity: Fidelity = "corrected") -> ClipMedia:
         InputError: The file is missing, not a video, truncated or damaged, or has no audio.
     """
     with _open_clip(path) as (container, video, audio):
-        return _decode(path, container, video, audio, fidelity)
+        return _decode(path, container, video, audio, fidelity, seconds)
 
 
 def check_clip(path: Path) -> None:
@@ -145,7 +145,7 @@ def _check_complete(path: Path, container: InputContainer, video: VideoStream, p
 
 
 def _decode(
-    path: Path, container: InputContainer, video: VideoStream, audio: AudioStream, fidelity: Fidelity
+    path: Path, container: InputContainer, video: VideoStream, audio: AudioStream, fidelity: Fidelity, seconds: int
 ) -> ClipMedia:
     video_packets: list[av.Packet] = []
     audio_packets: list[av.Packet] = []
@@ -160,9 +160,9 @@ def _decode(
     times = np.sort(stamps) * float(video.time_base or 0)
     samples = decode_audio(path, audio_packets, fidelity, start=times[0], duration=container.duration)
     if fidelity == "published":
-        indices = published_frames(video, times - (container.start_time or 0) / 1_000_000)
+        indices = published_frames(video, times - (container.start_time or 0) / 1_000_000, seconds)
     else:
-        indices = displayed_frames(times - times[0])
+        indices = displayed_frames(times - times[0], seconds)
     frames = _decode_frames(path, video, video_packets, np.sort(stamps)[indices].tolist())
     return ClipMedia([resize_frame(to_rgb(frame, fidelity)) for frame in frames], samples)
 

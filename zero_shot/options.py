@@ -8,7 +8,7 @@ from typing import Literal
 from models.registry import find_weights, list_weights
 from utils.cli import InputError
 from utils.fidelity import Fidelity
-from utils.layout import BenchmarkName, SoftMasks
+from utils.layout import MaskBenchmarkName, SoftMasks
 from utils.option_ranges import MAX_IMAGE_SIZE, MAX_WORKERS, DeviceName, bounded
 
 MethodName = Literal[
@@ -67,7 +67,7 @@ class DataOptions:
             loader does. `avsbench_data.check` reports how many pixels are affected.
     """
 
-    benchmark: BenchmarkName = "s4"
+    benchmark: MaskBenchmarkName = "s4"
     root: Path = Path("avsbench_data/Single-source")
     split: Literal["train", "val", "test"] = "test"
     max_clips: int = bounded(0, 0)

@@ -12,7 +12,7 @@ from utils.audio import quantize_int16, resample
 from utils.cli import InputError
 from utils.config import resolve_options
 from utils.device import select_device
-from utils.layout import CLIP_SECONDS
+from utils.layout import BENCHMARKS
 from utils.option_ranges import DeviceName
 from utils.video_frame import resize_frame
 from zero_shot.figures import resize_mask
@@ -70,8 +70,9 @@ class Pipeline:
         _validate(frames, audio, sample_rate)
         seconds = self._split_audio(np.asarray(audio), sample_rate, len(frames))
         size, predictions = frames[0].shape[:2], list[Prediction]()
-        batch, window = CLIP_SECONDS * self.options.run.batch_size, self.options.tracking.window
+        batch = BENCHMARKS[self.options.data.benchmark].max_seconds * self.options.run.batch_size
         resized = [resize_frame(np.ascontiguousarray(frame)) for frame in frames]
+        window = self.options.tracking.window
         for start in range(0, len(frames), batch):
             predictions += self.method.predict(resized[start : start + batch], seconds[start : start + batch])
         for start in range(0, len(frames), window):

@@ -8,10 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from utils.layout import BENCHMARKS, BenchmarkName, Clip
+from utils.layout import BENCHMARKS, BenchmarkName, Clip, MaskBenchmarkName, clip_path
 
 SPLIT_FRACTIONS = {"train": 0.70, "test": 0.15, "val": 0.15}
-MIN_CATEGORIES: dict[BenchmarkName, int] = {"s4": 2, "ms3": 3}  # the sounding ones and one silent distractor
+# The sounding ones and one silent distractor.
+MIN_CATEGORIES: dict[BenchmarkName, int] = {"s4": 2, "ms3": 3, "avss": 3}
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ClipSpec:
     """One clip to compose.
 
     Attributes:
-        benchmark: "s4" or "ms3".
+        benchmark: "s4", "ms3" or "avss".
         index: its number within the benchmark.
         target: a category that sounds.
         clip: its name, split and category.
@@ -51,8 +52,7 @@ class RenderConfig:
 
     def path(self, benchmark: BenchmarkName, template: str, clip: Clip | None = None, k: int = 0) -> Path:
         """A file of a benchmark, from one of the path templates of `utils.layout`."""
-        names = {"name": clip.name, "split": clip.split, "category": clip.category} if clip else {}
-        return self.out / BENCHMARKS[benchmark].root / template.format(**names, k=k)
+        return self.out / BENCHMARKS[benchmark].root / (clip_path(template, clip, k) if clip else template)
 
 
 def clip_rng(seed: int, benchmark: BenchmarkName, index: int = -1) -> np.random.Generator:
@@ -88,7 +88,7 @@ def assign_splits(categories: Sequence[str]) -> list[str]:
     return splits
 
 
-def plan_clips(benchmark: BenchmarkName, count: int, categories: Sequence[str], seed: int) -> list[ClipSpec]:
+def plan_clips(benchmark: MaskBenchmarkName, count: int, categories: Sequence[str], seed: int) -> list[ClipSpec]:
     """Plan the clips of a benchmark; the categories take turns as targets, in a random order."""
     order = clip_rng(seed, benchmark).permutation(categories)
     targets = [str(order[i % len(order)]) for i in range(count)]

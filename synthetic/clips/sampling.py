@@ -11,7 +11,7 @@ from synthetic.clips.rasterize import add_clutter
 from synthetic.clips.scene import MovingSprite, Scene
 from synthetic.clips.synthesis import SYNTHESIS_RATE, colored_noise, fade
 from utils.cli import InputError
-from utils.layout import CLIP_SECONDS, FRAME_SIZE, BenchmarkName
+from utils.layout import FRAME_SIZE, MaskBenchmarkName
 
 MAX_ATTEMPTS = 60  # at a scene in which every object is visible
 MAX_OBJECTS = 4  # in a scene of the plain level
@@ -87,7 +87,12 @@ class SceneObject:
 
 
 def sample_objects(
-    benchmark: BenchmarkName, target: str, categories: Sequence[str], rng: np.random.Generator, level: Level = PLAIN
+    benchmark: MaskBenchmarkName,
+    target: str,
+    categories: Sequence[str],
+    rng: np.random.Generator,
+    level: Level = PLAIN,
+    seconds: int = 5,
 ) -> list[SceneObject]:
     """Sample the objects of a clip, all of different categories and at least one of them silent.
 
@@ -101,35 +106,39 @@ def sample_objects(
         categories: all categories, at least two for S4 and three for MS3.
         rng: source of the choice.
         level: of difficulty.
+        seconds: length of the clip.
 
     Returns:
         The objects in back-to-front order, those outside the picture last.
     """
     others = [str(name) for name in rng.permutation([name for name in categories if name != target])]
-    runs = [range(CLIP_SECONDS)] if benchmark == "s4" else _sample_runs(min(int(rng.integers(2, 4)), len(others)), rng)
+    if benchmark == "s4":
+        runs = [range(seconds)]
+    else:
+        runs = _sample_runs(min(int(rng.integers(2, 4)), len(others)), seconds, rng)
     silent = int(rng.integers(level.min_silent, level.objects - len(runs) + 1))
     if benchmark == "s4" and level.pauses and rng.random() < level.pauses:
-        runs = [_run(int(rng.integers(2, CLIP_SECONDS)), rng)]
+        runs = [_run(int(rng.integers(2, seconds)), seconds, rng)]
     unseen = []
     if level.offscreen and len(others) > len(runs) and rng.random() < level.offscreen:
-        unseen = [SceneObject(others.pop(), _run(int(rng.integers(1, CLIP_SECONDS + 1)), rng), visible=False)]
+        unseen = [SceneObject(others.pop(), _run(int(rng.integers(1, seconds + 1)), seconds, rng), visible=False)]
     pairs = zip([target, *others], runs + [range(0)] * silent, strict=False)
     objects = [SceneObject(category, sounding) for category, sounding in pairs]
     return [objects[i] for i in rng.permutation(len(objects))] + unseen
 
 
-def _run(length: int, rng: np.random.Generator) -> range:
-    """A run of that many seconds of a clip."""
-    start = int(rng.integers(0, CLIP_SECONDS - length + 1))
+def _run(length: int, seconds: int, rng: np.random.Generator) -> range:
+    """A run of `length` of a clip's seconds."""
+    start = int(rng.integers(0, seconds - length + 1))
     return range(start, start + length)
 
 
-def _sample_runs(count: int, rng: np.random.Generator) -> list[range]:
+def _sample_runs(count: int, seconds: int, rng: np.random.Generator) -> list[range]:
     """Runs of seconds, which together cover the clip in nine of ten cases."""
     gaps_allowed = rng.random() < 0.1
     while True:
-        runs = [_run(int(length), rng) for length in rng.integers(1, CLIP_SECONDS + 1, count)]
-        if gaps_allowed or len(set().union(*runs)) == CLIP_SECONDS:
+        runs = [_run(int(length), seconds, rng) for length in rng.integers(1, seconds + 1, count)]
+        if gaps_allowed or len(set().union(*runs)) == seconds:
             return runs
 
 
@@ -140,6 +149,7 @@ def sample_scene(
     times: Sequence[float],
     rng: np.random.Generator,
     level: Level = PLAIN,
+    seconds: int = 5,
 ) -> tuple[Scene, np.ndarray]:
     """Place the objects of a clip so that each of them is visible at each of the times.
 
@@ -150,6 +160,7 @@ def sample_scene(
         times: in seconds.
         rng: source of sizes, places and movements.
         level: of difficulty.
+        seconds: length of the clip.
 
     Returns:
         The scene, its sprites in the order of the objects, and the fraction of each pixel that each object covers at
@@ -170,7 +181,8 @@ def sample_scene(
             low, high = level.radius
             min_radius = low + (high - low) * attempt / MAX_ATTEMPTS  # a thin object must be large
             radius = rng.uniform(min_radius, high) * frame_scale
-            sprites.append(_place(assets.sprite(item.category, radius, rng), radius, sprites, size, rng, level))
+            sprite = assets.sprite(item.category, radius, rng)
+            sprites.append(_place(sprite, radius, sprites, size, rng, level, seconds))
         scene = Scene(background, sprites)
         fractions = np.stack([scene.visible_fractions(time) for time in times])
         visible = ((fractions > 0.5).mean(axis=(2, 3)) >= level.min_visible) | optional
@@ -187,6 +199,7 @@ def _place(
     size: tuple[int, int],
     rng: np.random.Generator,
     level: Level,
+    seconds: int,
 ) -> MovingSprite:
     """Give a sprite the trajectory, of a few random ones, with the largest clearance from the others."""
     extent = np.array(size[::-1], float)
@@ -195,7 +208,8 @@ def _place(
     for _ in range(PLACEMENTS):
         start = rng.uniform(margin, extent - margin)
         end = np.clip(start + rng.normal(0, 0.13, 2) * extent, margin, extent - margin)
-        moving = MovingSprite(sprite, start, end, 0.06 * radius, float(rng.uniform(-12, 12)), float(rng.random()))
+        tilt, phase = float(rng.uniform(-12, 12)), float(rng.random())
+        moving = MovingSprite(sprite, start, end, 0.06 * radius, tilt, phase, seconds)
         clearance = min((_clearance(moving, other) for other in others), default=1.0)
         if clearance > best_clearance:
             best, best_clearance = moving, clearance
@@ -208,20 +222,24 @@ def _place(
 def _clearance(one: MovingSprite, other: MovingSprite) -> float:
     """The smallest distance of two sprites relative to the sum of their radii; below 1 they may overlap."""
     radii = sum(sum(moving.sprite.shape[:2]) / 4 for moving in (one, other))
-    offsets = (one.center(time) - other.center(time) for time in (0, CLIP_SECONDS / 2, CLIP_SECONDS))
+    offsets = (one.center(time) - other.center(time) for time in (0, one.seconds / 2, one.seconds))
     return min(float(np.linalg.norm(offset)) for offset in offsets) / radii
 
 
 def mix_audio(
-    objects: Sequence[SceneObject], assets: AssetLibrary, rng: np.random.Generator, level: Level = PLAIN
+    objects: Sequence[SceneObject],
+    assets: AssetLibrary,
+    rng: np.random.Generator,
+    level: Level = PLAIN,
+    seconds: int = 5,
 ) -> np.ndarray:
     """The audio of a clip: each object in the seconds in which it sounds, over background noise.
 
     Returns:
-        Float32 (220500,) at 44.1 kHz, in [-1, 1].
+        Float32 (seconds · 44100,) at 44.1 kHz, in [-1, 1].
     """
-    track = np.zeros(CLIP_SECONDS * SYNTHESIS_RATE, np.float32)
-    sounding = np.zeros(CLIP_SECONDS, bool)
+    track = np.zeros(seconds * SYNTHESIS_RATE, np.float32)
+    sounding = np.zeros(seconds, bool)
     for item in objects:
         if item.sounding:
             part = slice(item.sounding.start * SYNTHESIS_RATE, item.sounding.stop * SYNTHESIS_RATE)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from utils.layout import CLIP_SECONDS, FRAME_SIZE
+from utils.layout import FRAME_SIZE
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,11 @@ class MovingSprite:
     Attributes:
         sprite: float32 (h, w, 4), premultiplied RGBA.
         start: (x, y) of its center at 0 s.
-        end: (x, y) of its center at 5 s.
+        end: (x, y) of its center at the end of the clip.
         bob: amplitude of its vertical oscillation.
         tilt: mean rotation in degrees, around which it oscillates by 5 degrees.
         phase: of both oscillations, in turns.
+        seconds: length of the clip.
     """
 
     sprite: np.ndarray
@@ -31,11 +32,12 @@ class MovingSprite:
     bob: float = 0.0
     tilt: float = 0.0
     phase: float = 0.0
+    seconds: float = 5.0
 
     def center(self, time: float) -> np.ndarray:
         """(x, y) of its center at a time in seconds."""
         offset = self.bob * np.sin(2 * np.pi * (0.5 * time + self.phase))
-        return self.start + (self.end - self.start) * (time / CLIP_SECONDS) + np.array([0, offset])
+        return self.start + (self.end - self.start) * (time / self.seconds) + np.array([0, offset])
 
     def layer(self, time: float, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray]:
         """Render it at a time in seconds.
@@ -83,18 +85,22 @@ class Scene:
             image[region] += cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
         return cv2.convertScaleAbs(image)  # rounds
 
-    def visible_fractions(self, time: float) -> np.ndarray:
+    def visible_fractions(self, time: float, size: tuple[int, int] = FRAME_SIZE) -> np.ndarray:
         """The fraction of each pixel that each sprite covers visibly, at a time in seconds.
 
         Resized as the preprocessing resizes frames, so that it holds for the frames that the models are given.
 
+        Args:
+            time: in seconds.
+            size: height and width of the result.
+
         Returns:
-            Float32 (sprites, 224, 224) in [0, 1].
+            Float32 (sprites, *size) in [0, 1].
         """
         fractions = np.zeros((*self.background.shape[:2], len(self.sprites)), np.float32)
         for index, sprite in enumerate(self.sprites):
             region, pixels = sprite.layer(time, fractions.shape[:2])
             fractions[region] *= 1 - pixels[..., 3:]
             fractions[region][..., index] = pixels[..., 3]
-        resized = cv2.resize(fractions, FRAME_SIZE[::-1], interpolation=cv2.INTER_LINEAR)
-        return np.moveaxis(resized.reshape(*FRAME_SIZE, -1), 2, 0)
+        resized = cv2.resize(fractions, size[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.moveaxis(resized.reshape(*size, -1), 2, 0)

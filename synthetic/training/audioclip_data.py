@@ -21,7 +21,7 @@ from synthetic.training.transforms import crop_close, file_round_trip, random_br
 from utils.audio import load_clip_waveform
 from utils.cli import InputError
 from utils.dataset import read_frame
-from utils.layout import CLIP_SECONDS, FRAME_SIZE, AVSBench
+from utils.layout import BENCHMARKS, FRAME_SIZE, AVSBench
 from utils.masks import read_mask
 
 CANVAS = (240, 320)  # height and width of the composed videos, which preprocessing resizes to squares
@@ -101,13 +101,13 @@ class ScenePairs:
         moving = MovingSprite(sprite, center, center, 0.0, rng.uniform(-12, 12), rng.random())
         background = np.zeros((height, width, 3), np.float32) if black else self.assets.background(height, width, rng)
         scene = Scene(background, [moving])
-        objects = [SceneObject(category, range(CLIP_SECONDS))]
+        objects = [SceneObject(category, range(BENCHMARKS["s4"].max_seconds))]
         return self._sample(scene, 0.0, objects, scene.visible_fractions(0.0), side, rng)
 
     def whole_frame(self, category: str, rng: np.random.Generator) -> Sample:
         """A scene as in the composed S4 clips, in which the category sounds and one to three distractors do not."""
         objects = sample_objects("s4", category, self.assets.categories, rng)
-        time = rng.uniform(0, CLIP_SECONDS)
+        time = rng.uniform(0, BENCHMARKS["s4"].max_seconds)
         scene, fractions = sample_scene(objects, self.assets, CANVAS, [time], rng)
         return self._sample(scene, time, objects, fractions[0], FRAME_SIZE[0], rng)
 
@@ -158,7 +158,8 @@ class ClipPairs:
         epoch, batch = divmod(step, len(self.clips) // self.batch_size)
         order = np.random.default_rng([self.seed, TRAIN_STREAM, epoch]).permutation(len(self.clips))
         rng = np.random.default_rng([self.seed, TRAIN_STREAM, step, index])
-        return augment(self.read(int(order[batch * self.batch_size + index]), int(rng.integers(CLIP_SECONDS))), rng)
+        second = int(rng.integers(self.data.benchmark.max_seconds))
+        return augment(self.read(int(order[batch * self.batch_size + index]), second), rng)
 
     def read(self, index: int, second: int, mask: bool = False) -> Sample:
         """One second of a clip, with its ground-truth mask on request."""

@@ -27,7 +27,7 @@ from synthetic.training.sam_prompts import (
     point_prompt,
 )
 from synthetic.training.transforms import random_brightness, random_jpeg
-from utils.layout import CLIP_SECONDS, FRAME_SIZE, BenchmarkName
+from utils.layout import BENCHMARKS, FRAME_SIZE, MaskBenchmarkName
 
 MIN_AREA = 200  # visible pixels of an object that prompts may point at
 BACKGROUND_START = 0.3  # fraction of the training from which on prompts point at the background
@@ -40,9 +40,9 @@ MAX_POINTS = 128  # of each label in a dense prompt
 
 def draw_labeled_frame(assets: AssetLibrary, rng: np.random.Generator) -> LabeledFrame:
     """A random moment of a clip as synthetic.compose would make it, resized as preprocessing does."""
-    benchmark: BenchmarkName = "s4" if rng.random() < 0.5 else "ms3"
+    benchmark: MaskBenchmarkName = "s4" if rng.random() < 0.5 else "ms3"
     objects = sample_objects(benchmark, str(rng.choice(assets.categories)), assets.categories, rng)
-    time = rng.uniform(0, CLIP_SECONDS)
+    time = rng.uniform(0, BENCHMARKS[benchmark].max_seconds)
     scene, fractions = sample_scene(objects, assets, CANVAS, [time], rng)
     frame = cv2.resize(scene.frame(time), FRAME_SIZE[::-1], interpolation=cv2.INTER_LINEAR)
     return LabeledFrame(frame, fractions[0] > 0.5)

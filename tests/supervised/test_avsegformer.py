@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from supervised import distributed, evaluate, optim, state, train
 from supervised.data import open_dataset
-from supervised.distributed import Attention, Dropout, set_num_videos
+from supervised.distributed import Attention, Dropout, set_video_lengths
 from supervised.model import AVSModel, InputSpec
 from supervised.options import AVSegFormerOptions, DataOptions, ModelOptions, Options, TrainOptions, VGGishOptions
 from tests.helpers.tiny_checkpoints import folder, same
@@ -204,7 +204,7 @@ def test_dropout_decides_as_one_process_does(videos: int, world: int) -> None:
     for rank in range(world):
         mine = distributed.rank_slice(list(range(videos)), rank, world)
         parts = nn.ModuleList([Dropout(0.4, True, rank, world), Attention(attention, rank, world)])
-        set_num_videos(parts, videos)
+        set_video_lengths(parts, [5] * videos)
         x_part, memory_part = (value.unflatten(0, (videos, 2))[mine].flatten(0, 1) for value in (x, memory))
         torch.manual_seed(1)
         ours = [parts[0](x_part), parts[1](x_part, memory_part, memory_part)[0]]
