@@ -8,12 +8,13 @@ A mask belongs to the clip whose name its own name or its folder has, and to the
 0 or from 1: the layouts of AVSBench, AVSegFormer, Sam4AVS, COMBO and AL-Ref-SAM2 (scoring/folders.py). PNGs may be
 binary, probabilities (gray, 0 to 255 or 65535), of a palette, or class indices; --format says which if it is not clear.
 
-Rules for S4 and MS3: m_j, m_f_batch_1, m_f_batch_4, m_f_whole_set, iou_dataset (docs/scoring.md). Two numbers can be
-compared only under the same rule.
+Rules for S4 and MS3: m_j, m_f_batch_1, m_f_batch_4, m_f_whole_set, iou_dataset; for AVSS: miou_* and f_* of published,
+published_nobg, real, seen, truth (recommended) and foreground, and miou_pooled (docs/scoring.md, docs/metrics.md). Two
+numbers can be compared only under the same rule.
 
 Masks that are missing, misshapen or unreadable are counted and named, and the model gets no score unless --incomplete
-allows it; the exit code is then 1. OUT (default runs/score) gets scores.json, scores.md, per_video.csv, per_frame.csv
-and problems.csv.
+allows it; the exit code is then 1. OUT (default runs/score) gets scores.json, scores.md, per_video.csv, per_frame.csv,
+for AVSS per_class.csv, and problems.csv.
 """
 
 if __name__ == "__main__":
@@ -27,15 +28,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from scoring.binary import CONDITION_RULES, RULES, Incomplete, ModelScore, check_clips, open_model, score_models
+from scoring import binary, semantic
+from scoring.binary import CONDITION_RULES, RULES, Incomplete
 from scoring.decode import FORMATS
 from scoring.problems import describe
 from scoring.tables import format_table, frame_rows, video_rows, write_csv
 from utils.cli import InputError, Parser, cli_entry
 from utils.files import write_text
-from utils.layout import SPLITS, AVSBench, Clip
+from utils.layout import BENCHMARKS, SPLITS, AVSBench, Clip
 from utils.option_ranges import POSITIVE_INT
 from utils.paths import expand_user, resolve_path
 
@@ -45,7 +47,7 @@ CONDITIONS = {"original": False, "mixed": False, "silent": True, "noise": True, 
 def build_parser() -> Parser:
     """The command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--benchmark", choices=("s4", "ms3"), required=True)
+    parser.add_argument("--benchmark", choices=tuple(BENCHMARKS), required=True)
     parser.add_argument("--root", type=resolve_path, required=True, help="folder of the meta CSV")
     parser.add_argument("--masks", type=resolve_path, required=True, metavar="DIR", help="the masks of a model")
     parser.add_argument(
@@ -54,9 +56,7 @@ def build_parser() -> Parser:
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the models, in order (default: their folders)")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--format", choices=FORMATS, help="what the PNGs say (default: as a sample of them looks)")
-    parser.add_argument(
-        "--rule", nargs="+", metavar="RULE", help=f"rules to print: {', '.join(RULES)}, or those of a condition"
-    )
+    parser.add_argument("--rule", nargs="+", metavar="RULE", help="rules to print (default: all)")
     parser.add_argument(
         "--audio-condition",
         choices=CONDITIONS,
@@ -101,7 +101,7 @@ def model_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[st
 
 def choose_rules(args: argparse.Namespace, scores: Sequence[dict[str, float]]) -> list[str]:
     """The rules to print, in order; InputError for unknown ones."""
-    known = list(CONDITION_RULES if args.audio_condition else RULES)
+    known = semantic.RULES if args.benchmark == "avss" else list(CONDITION_RULES if args.audio_condition else RULES)
     for rule in args.rule or []:
         if rule not in known:
             raise InputError(f"--rule {rule}: choose from {', '.join(known)}")
@@ -109,7 +109,7 @@ def choose_rules(args: argparse.Namespace, scores: Sequence[dict[str, float]]) -
 
 
 def write_results(
-    args: argparse.Namespace, scores: Sequence[ModelScore], values: Sequence[dict[str, float]], clips: Sequence[Clip]
+    args: argparse.Namespace, scores: Sequence[Any], values: Sequence[dict[str, float]], clips: Sequence[Clip]
 ) -> str:
     """Write all files; returns the table."""
     rules = choose_rules(args, values)
@@ -137,10 +137,14 @@ def write_results(
     }
     write_text(args.out / "scores.json", json.dumps(record, indent=2) + "\n")
     write_text(args.out / "scores.md", table + "\n")
-    areas = ("ground_truth_area", "predicted_area")
-    head = ["model", "category", "name"]
-    write_csv(args.out / "per_video.csv", [*head, "frames", "m_j", "m_f", *areas], video_rows(scores, clips))
-    write_csv(args.out / "per_frame.csv", [*head, "second", "iou", "f_at_half", *areas], frame_rows(scores, clips))
+    head, areas = ["model", "category", "name"], ("ground_truth_area", "predicted_area")
+    if args.benchmark == "avss":
+        write_csv(args.out / "per_video.csv", [*head, "frames", "miou", "f"], semantic.video_rows(scores, clips))
+        write_csv(args.out / "per_frame.csv", [*head, "second", "miou", "f"], semantic.frame_rows(scores, clips))
+        write_csv(args.out / "per_class.csv", ["model", *semantic.CLASS_COLUMNS], semantic.class_rows(scores))
+    else:
+        write_csv(args.out / "per_video.csv", [*head, "frames", "m_j", "m_f", *areas], video_rows(scores, clips))
+        write_csv(args.out / "per_frame.csv", [*head, "second", "iou", "f_at_half", *areas], frame_rows(scores, clips))
     problems = [[s.model.name, p.kind, p.where, p.detail] for s in scores for p in s.problems]
     write_csv(args.out / "problems.csv", ["model", "kind", "where", "detail"], problems)
     return table
@@ -153,15 +157,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin = time.perf_counter()
     folders = [args.masks, *args.other]
     names = model_names(folders, args.names)
+    if args.benchmark == "avss" and args.audio_condition:
+        raise InputError("--audio-condition is of s4 and ms3")
     if args.original and (not args.audio_condition or len(args.original) != len(folders)):
         raise InputError("--original needs --audio-condition, and one folder for each model")
     data = AVSBench(args.root, args.benchmark)
     clips = data.split(args.split)
-    check_clips(clips, args.split)
+    if not clips:
+        raise InputError(f"{data.root}: no {args.split} clips in {data.benchmark.meta}")
+    scoring: Any = semantic if args.benchmark == "avss" else binary
+    open_model = scoring.open_model
     models = [open_model(folder, name, clips, args.format) for folder, name in zip(folders, names, strict=True)]
     for model, folder in zip(models, args.original, strict=bool(args.original)):
         model.original = open_model(folder, model.name, clips, args.format)
-    scores = score_models(
+    scores = scoring.score_models(
         data,
         clips,
         models,

@@ -1,12 +1,14 @@
 """Score the masks of several models on S4 or MS3, clip by clip, in threads."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -15,12 +17,14 @@ from tqdm import tqdm
 from scoring.decode import Format, detect_format, fit_size, read_probability
 from scoring.folders import PredictionFolder, find_predictions
 from scoring.problems import MaskError, Problem, serious
-from utils.cli import InputError, progress_bar_options
+from utils.cli import progress_bar_options
 from utils.frame_counts import FrameCounts, count_frames, set_metrics
 from utils.layout import AVSBench, Clip, SoftMasks
 from utils.masks import read_mask
 from utils.robustness import FrameMeasures, condition_measures, measure_frames
 
+T = TypeVar("T")
+AHEAD = 4  # clips in work for each thread
 Incomplete = Literal["refuse", "empty", "skip"]
 RULES: dict[str, tuple[str, int]] = {  # the value of set_metrics, and metric_batch
     "m_j": ("m_j", 1),
@@ -142,7 +146,7 @@ def score_models(
     scores = [ModelScore(model, problems=list(model.folder.problems)) for model in models]
     work = partial(_score_clip, data, clips, models, incomplete, resize, soft_masks)
     cv2.setNumThreads(1)  # the clips are the unit of parallel work
-    for index, found in enumerate(_in_threads(work, len(clips), jobs)):
+    for index, found in enumerate(in_threads(work, len(clips), jobs)):
         for score, clip in zip(scores, found, strict=True):
             score.problems += clip.problems
             if clip.counts:
@@ -150,13 +154,21 @@ def score_models(
     return scores
 
 
-def _in_threads(work: Callable[[int], list[ClipScore]], count: int, jobs: int | None) -> Iterator[list[ClipScore]]:
-    """work(0), work(1), …, in order, computed in threads: OpenCV and zlib release Python's lock."""
+def in_threads(work: Callable[[int], T], count: int, jobs: int | None) -> Iterator[T]:
+    """work(0), work(1), …, in order, computed in threads: OpenCV and zlib release Python's lock.
+
+    Only a few results wait at a time, so that memory does not grow with the number of clips.
+    """
+    threads = jobs or os.cpu_count() or 1
     with (
-        ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool,
+        ThreadPoolExecutor(threads) as pool,
         tqdm(total=count, desc="score", unit="clip", **progress_bar_options()) as bar,
     ):
-        for result in pool.map(work, range(count)):
+        remaining = iter(range(count))
+        waiting = deque(pool.submit(work, index) for index in islice(remaining, AHEAD * threads))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(work, index) for index in islice(remaining, 1))
             bar.update()
             yield result
 
@@ -175,7 +187,7 @@ def _score_clip(
     truth = [read_mask(path, soft_masks) for path in data.masks(clip)]
     found = []
     for model in models:
-        problems = list(_extra_frames(clip, model.folder, index, len(data.frames(clip))))
+        problems = list(extra_frames(clip, model.folder, index, len(data.frames(clip))))
         masks = _read_masks(clip, index, model, truth, incomplete, resize, problems)
         before = None
         if model.original:
@@ -221,15 +233,9 @@ def _read_masks(
     return masks if usable else None
 
 
-def _extra_frames(clip: Clip, folder: PredictionFolder, index: int, seconds: int) -> Iterator[Problem]:
+def extra_frames(clip: Clip, folder: PredictionFolder, index: int, seconds: int) -> Iterator[Problem]:
     """Seconds that the clip does not have."""
     extra = sorted(set(folder.files.get(index, {})) - set(range(seconds)))
     if extra:
         numbers = ", ".join(str(second + folder.first) for second in extra)
         yield Problem("frames", f"{folder.root}: {clip.name}", f"has {seconds} seconds, but also masks {numbers}")
-
-
-def check_clips(clips: Sequence[Clip], split: str) -> None:
-    """Raise InputError for a split without clips."""
-    if not clips:
-        raise InputError(f"no {split} clips in the meta CSV")

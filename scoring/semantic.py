@@ -1,0 +1,172 @@
+"""Score the masks of several models on AVSS: the class of each pixel, under every rule of utils.semantic."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from scoring.binary import Incomplete, Model, extra_frames, in_threads
+from scoring.decode import Format, fit_size, read_indices, read_pixels
+from scoring.folders import find_predictions
+from scoring.problems import MaskError, Problem, serious
+from utils.classes import CLASSES, decode, unknown_pixels
+from utils.cli import InputError
+from utils.labels import fit, read_labels
+from utils.layout import AVSBench, Clip
+from utils.semantic import SemanticMetrics
+
+RULES = [
+    *(f"{measure}_{rule}" for rule in ("published", "published_nobg", "real", "seen") for measure in ("miou", "f")),
+    *(f"{measure}_{rule}" for rule in ("truth", "foreground") for measure in ("miou", "f")),
+    "miou_pooled",
+]
+CLASS_COLUMNS = ("class", "name", "iou", "f", "frames", "iou_pooled", "labeled_pixels", "predicted_pixels")
+
+
+@dataclass
+class SemanticScore:
+    """The result of a model.
+
+    Attributes:
+        model: whose masks.
+        metrics: the sums over all scored frames.
+        problems: what is wrong with its files.
+    """
+
+    model: Model
+    metrics: SemanticMetrics = field(default_factory=SemanticMetrics)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def clips(self) -> dict[int, list[tuple[float, float]]]:
+        """For each scored clip, the mean IoU and F of each frame over the classes in it."""
+        return self.metrics.clips
+
+    def refused(self, incomplete: Incomplete) -> bool:
+        """Whether the model gets no score."""
+        return not self.clips or (incomplete == "refuse" and bool(serious(self.problems)))
+
+    def result(self, condition: bool, negative: bool) -> dict[str, float]:
+        """The values of all rules."""
+        values = self.metrics.result()
+        return {rule: float(values[rule]) for rule in RULES}
+
+
+def open_model(folder: Path, name: str, clips: Sequence[Clip], form: Format | None = None) -> Model:
+    """Find the masks of a model and decide their format; InputError if there are none, or they have no classes."""
+    found = find_predictions(folder, clips)
+    if form in ("binary", "probability"):
+        raise InputError(f"--format {form} has no classes; masks of AVSS are palette or index")
+    return Model(name, found, form or _detect(found.files))
+
+
+def _detect(files: dict[int, dict[int, Path]]) -> Format:
+    """palette if any of a few files has colors, else index."""
+    for numbers in list(files.values())[:64]:
+        for path in list(numbers.values())[:1]:
+            try:
+                if read_pixels(path).ndim == 3:
+                    return "palette"
+            except MaskError:
+                continue  # reported when it is scored
+    return "index"
+
+
+def read_classes(path: Path, form: Format) -> np.ndarray:
+    """The class of each pixel: (H, W) uint8.
+
+    Raises:
+        MaskError: The file cannot be read, or has colors or indices that are no class.
+    """
+    if form == "index":
+        indices = read_indices(path)
+        if (top := int(indices.max(initial=0))) >= len(CLASSES):
+            raise MaskError(Problem("classes", str(path), f"holds {top}"))
+        return indices.astype(np.uint8)
+    pixels = read_pixels(path)
+    rgb = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB)
+    if (outside := unknown_pixels(rgb)).any():
+        color = ", ".join(map(str, rgb[outside][0].tolist()))
+        detail = f"has {np.count_nonzero(outside)} of {outside.size} pixels such as ({color}); were they interpolated?"
+        raise MaskError(Problem("colors", str(path), detail))
+    return decode(rgb)
+
+
+def score_models(
+    data: AVSBench,
+    clips: Sequence[Clip],
+    models: Sequence[Model],
+    *,
+    incomplete: Incomplete = "refuse",
+    resize: bool = False,
+    jobs: int | None = None,
+    **_: Any,
+) -> list[SemanticScore]:
+    """Score models on the same clips; arguments, result and errors as of `scoring.binary.score_models`."""
+    scores = [SemanticScore(model, problems=list(model.folder.problems)) for model in models]
+    cv2.setNumThreads(1)  # the clips are the unit of parallel work
+    work = partial(_read_clip, data, clips, models, incomplete, resize)
+    for index, (labels, found) in enumerate(in_threads(work, len(clips), jobs)):
+        for score, (classes, problems) in zip(scores, found, strict=True):
+            score.problems += problems
+            if classes is not None:
+                score.metrics.add_clip(index, np.stack(classes), np.stack(labels), data.benchmark.max_seconds)
+    return scores
+
+
+_Read = tuple[list[np.ndarray], list[tuple[list[np.ndarray] | None, list[Problem]]]]
+
+
+def _read_clip(
+    data: AVSBench, clips: Sequence[Clip], models: Sequence[Model], incomplete: Incomplete, resize: bool, index: int
+) -> _Read:
+    """The labels of a clip, and for each model its classes and its problems."""
+    clip = clips[index]
+    labels = [fit(read_labels(data, clip, k), label=True) for k in range(data.benchmark.num_labeled(clip))]
+    found = []
+    for model in models:
+        files = model.folder.files.get(index, {})
+        # The original pads clips of five seconds to ten, and saves the padding too.
+        problems = list(extra_frames(clip, model.folder, index, data.benchmark.max_seconds))
+        masks, usable = [], True
+        for second, label in enumerate(labels):
+            mask = np.zeros(label.shape, np.uint8)
+            try:
+                if second not in files:
+                    number = second + model.folder.first
+                    raise MaskError(Problem("missing", f"{model.folder.root}: {clip.name}", f"number {number}"))
+                mask = fit_size(files[second], read_classes(files[second], model.form), label.shape, resize)
+            except MaskError as error:
+                problems.append(error.problem)
+                usable = usable and incomplete == "empty"
+            masks.append(mask)
+        found.append((masks if usable else None, problems))
+    return labels, found
+
+
+def video_rows(scores: Sequence[SemanticScore], clips: Sequence[Clip]) -> Iterable[list[Any]]:
+    """A line for each model and video: its frames, and the means of their IoU and F."""
+    for score in scores:
+        for index, frames in sorted(score.clips.items()):
+            clip = clips[index]
+            means = np.mean(frames, axis=0)
+            yield [score.model.name, clip.category, clip.name, len(frames), *(f"{value:.6f}" for value in means)]
+
+
+def frame_rows(scores: Sequence[SemanticScore], clips: Sequence[Clip]) -> Iterable[list[Any]]:
+    """A line for each model and frame: the mean IoU and F over the classes that are labeled or predicted in it."""
+    for score in scores:
+        for index, frames in sorted(score.clips.items()):
+            clip = clips[index]
+            for second, values in enumerate(frames, 1):
+                yield [score.model.name, clip.category, clip.name, second, *(f"{value:.6f}" for value in values)]
+
+
+def class_rows(scores: Sequence[SemanticScore]) -> Iterable[list[Any]]:
+    """A line for each model and class, as in per_class.csv of an evaluation."""
+    for score in scores:
+        yield from ([score.model.name, *row.values()] for row in score.metrics.per_class())

@@ -1,0 +1,155 @@
+"""score.py on AVSS: the original's figures from PNG masks, and masks that are no classes."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+import score
+from scoring.semantic import RULES
+from tests.helpers import golden_values as golden
+from utils.classes import PALETTE
+from utils.files import write_text
+
+FOLDER = Path(__file__).parents[1] / "golden"
+FIGURES = json.loads((FOLDER / "avss_metrics_seed1.json").read_text())
+INPUTS = np.load(FOLDER / "avss_metrics_seed1.npz")
+SUBSETS = ("v2", "v1m", "v2", "v1m")  # ten and five frames, as in the figures
+KEYS = {"published": ("all", "miou", "f_score"), "published_nobg": ("all", "miou_noBg", "f_score_noBg")}
+KEYS |= {"real": ("real", "miou", "f_score"), "seen": ("real", "miou_seen", "f_seen")}
+KEYS |= {"truth": ("real", "miou_truth", "f_truth"), "foreground": ("real", "miou_truth_fg", "f_truth_fg")}
+
+
+def write_colors(path: Path, classes: np.ndarray, size: int = 224) -> None:
+    colors = np.repeat(np.repeat(PALETTE[classes], size // 32, 0), size // 32, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), cv2.cvtColor(colors, cv2.COLOR_RGB2BGR))
+
+
+@pytest.fixture(scope="module")
+def predicted() -> np.ndarray:
+    """(4, 10, 32, 32), the classes that the original predicts for the figures."""
+    guess = one_hot(torch.from_numpy(INPUTS["guess"]).long(), 71).permute(0, 3, 1, 2)
+    logits = golden.tensor(1, "avss_logits", (40, 71, 32, 32)) + 5 * guess
+    logits[:, [5, 12, 33, 48, 59]] -= 100
+    logits *= torch.from_numpy(INPUTS["flag"])[:, None, None, None]
+    return logits.argmax(1).numpy().astype(np.uint8).reshape(4, 10, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AVSS with four test clips that have nothing but labels, of 32×32 pixels."""
+    folder = tmp_path_factory.mktemp("avss")
+    rows = [f"clip{i},clip{i},0,0,dog,test,{subset}" for i, subset in enumerate(SUBSETS)]
+    write_text(folder / "metadata.csv", "\n".join(["vid,uid,s_min,s_sec,a_obj,split,label", *rows]) + "\n")
+    for i, subset in enumerate(SUBSETS):
+        for k in range(10 if subset == "v2" else 5):
+            label = INPUTS["label"].reshape(4, 10, 32, 32)[i, k].astype(int)
+            write_colors(folder / subset / f"clip{i}" / "labels_rgb" / f"{k}.png", label, 32)
+    return folder
+
+
+def run(root: Path, masks: Path, out: Path, *more: str) -> int:
+    return score.main(["--benchmark", "avss", "--root", str(root), "--masks", str(masks), "--out", str(out), *more])
+
+
+def write_masks(folder: Path, predicted: np.ndarray, template: str = "{v}/{v}_{k}.png", padding: bool = False) -> Path:
+    for i, subset in enumerate(SUBSETS):
+        for k in range(10 if subset == "v2" or padding else 5):
+            write_colors(folder / template.format(v=f"clip{i}", k=k), predicted[i, k])
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["AVSBench", "AL-Ref-SAM2", "indices"])
+def test_the_originals_figures_follow_from_masks(
+    root: Path, tmp_path: Path, predicted: np.ndarray, layout: str
+) -> None:
+    if layout == "indices":
+        for i, subset in enumerate(SUBSETS):
+            for k in range(10 if subset == "v2" else 5):
+                path = tmp_path / "masks" / subset / f"clip{i}" / f"{k}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), cv2.resize(predicted[i, k], (224, 224), interpolation=cv2.INTER_NEAREST))
+    elif layout == "AVSBench":
+        write_masks(tmp_path / "masks", predicted, padding=True)
+    else:
+        for i, subset in enumerate(SUBSETS):
+            for k in range(10 if subset == "v2" else 5):
+                write_colors(tmp_path / "masks" / f"clip{i}" / f"{k + 1}_video_mask.png", predicted[i, k])
+    assert run(root, tmp_path / "masks", tmp_path / "out") == 0
+    (found,) = json.loads((tmp_path / "out" / "scores.json").read_text())["models"].values()
+    for rule, (part, miou, f) in KEYS.items():
+        assert found[f"miou_{rule}"] == pytest.approx(FIGURES[part][miou], abs=1e-6), rule
+        assert found[f"f_{rule}"] == pytest.approx(FIGURES[part][f], abs=1e-6), rule
+    assert found["miou_pooled"] == pytest.approx(FIGURES["real"]["miou_pooled_truth"], abs=1e-9)
+    assert set(RULES) <= set(found) and found["format"] == ("index" if layout == "indices" else "palette")
+    with (tmp_path / "out" / "per_frame.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 30
+    with (tmp_path / "out" / "per_class.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 71
+
+
+def damage_color(masks: Path) -> None:
+    cv2.imwrite(str(masks / "clip1/clip1_2.png"), np.full((224, 224, 3), (1, 2, 3), np.uint8))
+
+
+def damage_size(masks: Path) -> None:
+    write_colors(masks / "clip1/clip1_2.png", np.zeros((32, 32), int), 320)
+
+
+def damage_missing(masks: Path) -> None:
+    (masks / "clip2/clip2_9.png").unlink()
+
+
+def damage_frames(masks: Path) -> None:
+    write_colors(masks / "clip2/clip2_10.png", np.zeros((32, 32), int))
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (
+            damage_color,
+            "1 mask has colors outside the palette: {m}/clip1/clip1_2.png has 50176 of 50176 pixels such as (3, 2, 1)",
+        ),
+        (damage_size, "1 mask has another size: {m}/clip1/clip1_2.png is 320×320, not 224×224"),
+        (damage_missing, "1 mask is missing: {m}: clip2 number 9"),
+        (damage_frames, "1 clip has a wrong number of frames: {m}: clip2 has 10 seconds, but also masks 10"),
+    ],
+)
+def test_masks_that_are_no_classes_are_named(
+    root: Path,
+    tmp_path: Path,
+    predicted: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    message: str,
+) -> None:
+    masks = write_masks(tmp_path / "masks", predicted)
+    damage(masks)
+    assert run(root, masks, tmp_path / "out") == 1
+    assert message.format(m=masks) in capsys.readouterr().err
+    assert run(root, masks, tmp_path / "skip", "--incomplete", "skip") == 0
+
+
+def test_indices_above_70_are_named(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, subset in enumerate(SUBSETS):
+        for k in range(10 if subset == "v2" else 5):
+            path = tmp_path / "masks" / f"clip{i}" / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((224, 224), 71 if (i, k) == (0, 3) else 70, np.uint8))
+    assert run(root, tmp_path / "masks", tmp_path / "out") == 1
+    assert f"1 mask has class indices above 70: {tmp_path}/masks/clip0/3.png holds 71" in capsys.readouterr().err
+    for words, message in (
+        (["--format", "binary"], "has no classes"),
+        (["--rule", "m_j"], "choose from miou_published"),
+        (["--audio-condition", "silent"], "is of s4 and ms3"),
+    ):
+        assert run(root, tmp_path / "masks", tmp_path / "out", "--incomplete", "skip", *words) == 1
+        assert message in capsys.readouterr().err
