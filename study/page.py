@@ -151,10 +151,10 @@ def _bars(name: str, lines: pd.DataFrame) -> str:
 
 
 def _series(line: Mapping[Hashable, Any]) -> str:
-    """Zero-shot rows are compared by fidelity, supervised ones by the audio that they are evaluated with."""
-    if line["regime"] == "zero_shot":
-        return line["fidelity"]
+    """Zero-shot rows are compared by fidelity, supervised ones, and all of several sounds, by audio."""
     audio = f"{line['audio']} audio"
+    if line["regime"] == "zero_shot" and line["audio"] == "original":
+        return line["fidelity"]
     return audio if line["fidelity"] == "corrected" else f"{audio}, {line['fidelity']}"
 
 

@@ -161,8 +161,9 @@ def recorder_callback(recorder: RobustnessRecorder, run: Run, semantic: bool) ->
     """A callback for `evaluate` that records what robustness.json needs; in AVSS whatever is not background."""
 
     def on_clip(index: int, output: Tensor, ground_truth: Tensor) -> None:
-        probabilities = ((output > 0).float() if semantic else output.sigmoid()).numpy()
-        recorder.add(run, index, probabilities > 0.5, ground_truth.numpy() > 0.5, probabilities)
+        probabilities = None if semantic else output.sigmoid().numpy()
+        masks = output.numpy() > 0 if probabilities is None else probabilities > 0.5
+        recorder.add(run, index, masks, ground_truth.numpy() > 0.5, probabilities)
 
     return on_clip
 

@@ -32,7 +32,7 @@ from utils.labels import UnknownColors, fit, read_avss_frame, read_frame_and_lab
 from utils.layout import FRAME_SIZE, AVSBench, Clip, SoftMasks
 from utils.log_mel import read_log_mel
 from utils.masks import read_mask
-from utils.sound_conditions import AudioCondition, SoundCondition, clip_classes, list_sounds
+from utils.sound_conditions import AudioCondition, SoundCondition, absent_sounds, clip_classes, list_sounds
 
 NORMALIZATION = {  # mean and standard deviation of R, G, B in [0, 1]
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -145,14 +145,22 @@ class AVSDataset(Dataset[dict[str, Any]]):
         sound = SoundCondition(
             condition,
             self.clips,
-            [clip_classes(self.data.benchmark.name, clip) for clip in self.clips],
+            [self._classes(clip) for clip in self.clips],
             self._own_sound,
             seed,
-            list_sounds(offscreen_sounds) if condition == "offscreen" and offscreen_sounds else [],
+            self._offscreen_sounds(offscreen_sounds) if condition == "offscreen" else [],
             read_mono,
         )
         sound.check()
         return sound
+
+    def _classes(self, clip: Clip) -> frozenset[str]:
+        """The classes of a clip; where they are not known, a class of its own."""
+        classes = clip_classes(self.data.benchmark.name, clip)
+        return frozenset([f"clip {clip.name}"]) if classes is None else classes
+
+    def _offscreen_sounds(self, folder: Path | None) -> list[Path]:
+        return absent_sounds(self.data, self.clips) if folder is None else list_sounds(folder)
 
     def _own_sound(self, index: int) -> np.ndarray:
         """The waveform of a clip, float32 (samples,) at 16 kHz."""

@@ -4,7 +4,7 @@
     silent      zeros
     noise       Gaussian white noise at the clip's own level, at least -40 dBFS
     shuffled    the sound of another clip of the split, of other classes; each sound is used once
-    offscreen   a sound of a class in no clip of the split: from a folder, or in AVSS from other splits
+    offscreen   a sound of a class in no clip of the split: from a folder, else from other splits
     mixed       the own sound and that of "shuffled", at equal level
 
 The ground truth of silent, noise, shuffled and offscreen is empty: nothing in the picture makes that sound. Each
@@ -21,14 +21,16 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from utils.classes import parse_objects
 from utils.cli import InputError
-from utils.layout import Clip
+from utils.layout import AVSBench, Clip
 
 AudioCondition = Literal["original", "silent", "noise", "shuffled", "offscreen", "mixed"]
 CONDITIONS: tuple[AudioCondition, ...] = get_args(AudioCondition)
 NEGATIVE_CONDITIONS: tuple[AudioCondition, ...] = ("silent", "noise", "shuffled", "offscreen")
 SEEDED: tuple[AudioCondition, ...] = ("noise", "shuffled", "offscreen", "mixed")
 MIN_NOISE_RMS = 0.01  # -40 dBFS; noise below it is nearly silence to VGGish
+UNSEEN = frozenset(["background", "off-the-screen"])  # in AVSBench's column a_obj: nothing in the picture sounds
 SOUND_FILES = (".wav", ".flac", ".ogg")
 
 ClassSet = frozenset[str]
@@ -131,7 +133,7 @@ class SoundCondition:
     Attributes:
         name: of the condition.
         clips: of the split.
-        classes: the classes that each of them contains.
+        classes: the classes that each of them contains; empty if what sounds is not in the picture.
         read: reads the sound of a clip by its index: float32 (samples,) at 16 kHz.
         seed: of noise and choices.
         sounds: files for "offscreen".
@@ -168,11 +170,17 @@ class SoundCondition:
         if self.name in ("shuffled", "mixed"):
             _ = self.partners
         if self.name == "offscreen" and not self.sounds:
-            raise InputError("--audio offscreen needs --offscreen-sounds: a folder of sounds of no class in the split")
+            raise InputError(
+                "--audio offscreen needs --offscreen-sounds: a folder of sounds of no class in the split "
+                "(no other split has such a class)"
+            )
 
     def applies(self, index: int) -> bool:
         """Whether a clip can be given a sound under this condition."""
-        return self.name not in ("shuffled", "mixed") or self.partners[index] is not None
+        if self.name == "original":
+            return True
+        visible = bool(self.classes[index])  # else its ground truth is empty anyway
+        return visible and (self.name not in ("shuffled", "mixed") or self.partners[index] is not None)
 
     def waveform(self, index: int) -> np.ndarray:
         """The sound of a clip under the condition, float32 (samples,) of the length of its own.
@@ -201,11 +209,24 @@ class SoundCondition:
         return fit_length(self.read_file(self.sounds[choice]), length)
 
 
-def clip_classes(benchmark: str, clip: Clip) -> ClassSet:
-    """The classes of what sounds in a clip. Where they are not known, a class of its own."""
+def clip_classes(benchmark: str, clip: Clip) -> ClassSet | None:
+    """The classes of what is seen to sound in a clip: empty if nothing is, None if they are not known."""
     if benchmark == "s4":
         return frozenset([clip.category])
-    return frozenset(clip.objects.split("_") if clip.objects else [f"clip {clip.name}"])
+    if benchmark == "avss":
+        return frozenset(parse_objects(clip.objects)[0])
+    return frozenset(clip.objects.split("_")) - UNSEEN if clip.objects else None
+
+
+def absent_sounds(data: AVSBench, clips: Sequence[Clip]) -> list[Path]:
+    """The sounds of the benchmark's other clips all of whose classes are in none of these clips, sorted by path."""
+    present = frozenset[str]().union(*(clip_classes(data.benchmark.name, clip) or () for clip in clips))
+    found = []
+    for clip in data.clips:
+        classes = clip_classes(data.benchmark.name, clip)
+        if classes and clip.split != clips[0].split and not classes & present:
+            found.append(data.wav(clip))
+    return sorted(found)
 
 
 def list_sounds(folder: Path) -> list[Path]:

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from utils.audio import SAMPLE_RATE, log_mel
 from utils.cli import InputError
 from utils.dataset import AVSDataset
-from utils.layout import AVSBench
+from utils.layout import BENCHMARKS, AVSBench, Clip
 from utils.sound_conditions import (
     CONDITIONS,
     AudioCondition,
+    SoundCondition,
+    absent_sounds,
     clip_classes,
     fit_length,
     mix,
@@ -123,7 +125,9 @@ def test_only_the_sound_of_an_item_changes(composed: Path, tmp_path: Path, audio
 
 
 def test_conditions_that_are_not_possible_are_refused(composed: Path, tmp_path: Path) -> None:
-    dataset = AVSDataset(AVSBench(composed / "Single-source", "s4"), "test")
+    data = AVSBench(composed / "Single-source", "s4")
+    data.clips = data.split("test")
+    dataset = AVSDataset(data, "test")
     with pytest.raises(InputError, match="needs --offscreen-sounds"):
         dataset.set_sound("offscreen")
     with pytest.raises(InputError, match=r"contains no \.wav"):
@@ -133,3 +137,22 @@ def test_conditions_that_are_not_possible_are_refused(composed: Path, tmp_path: 
         dataset.set_sound("shuffled")
     assert dataset.sound is None
     assert clip_classes("s4", dataset.clips[0]) == {dataset.clips[0].category}
+
+
+def test_classes_of_clips_and_sounds_of_classes_that_a_split_lacks() -> None:
+    names = {"v": "dog_man", "w": "off-the-screen", "x": "h orse", "y": "cat", "z": "dog_cat"}
+    clips = [
+        Clip(name, "train" if name in "yz" else "test", objects=objects, subset="v2") for name, objects in names.items()
+    ]
+    classes = [clip_classes("avss", clip) for clip in clips]
+    assert classes == [{"dog", "man"}, frozenset(), {"horse"}, {"cat"}, {"dog", "cat"}]
+    assert clip_classes("ms3", Clip("a", "test")) is None
+    assert clip_classes("ms3", Clip("a", "test", objects="background")) == frozenset()
+    assert clip_classes("ms3", Clip("a", "test", objects="man_dog")) == {"man", "dog"}
+    data = AVSBench.__new__(AVSBench)
+    data.root, data.benchmark, data.clips = Path("root"), BENCHMARKS["avss"], clips
+    assert absent_sounds(data, data.split("test")) == [data.wav(clips[3])]  # z also has a dog
+    condition = SoundCondition(
+        "silent", clips[:3], [found or frozenset() for found in classes[:3]], lambda _: np.ones(3)
+    )
+    assert [condition.applies(index) for index in range(3)] == [True, False, True]  # nothing in w's picture sounds
