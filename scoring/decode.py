@@ -75,13 +75,13 @@ def read_probability(path: Path, form: Format) -> np.ndarray:
         return (read_indices(path) > 0).astype(np.float32)
     pixels = read_pixels(path)
     if form == "palette":
-        return (pixels > 0).reshape(*pixels.shape[:2], -1).any(axis=2).astype(np.float32)
+        return (np.atleast_3d(pixels).max(axis=2) > 0).astype(np.float32)
     if pixels.ndim == 3:
         raise _error("values", path, f"is colored; {form} masks are gray: see --format")
     if form == "probability":
         if pixels.dtype not in (np.uint8, np.uint16):
             raise _error("values", path, f"holds {pixels.dtype}")
-        return np.asarray(np.divide(pixels, np.iinfo(pixels.dtype).max, dtype=np.float32))
+        return np.divide(pixels, np.iinfo(pixels.dtype).max, dtype=np.float32)
     top = int(pixels.max(initial=0))
     positive = pixels > 0
     if top and (top not in WHITE or cv2.countNonZero(positive.view(np.uint8)) != np.count_nonzero(pixels == top)):
