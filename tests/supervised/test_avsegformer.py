@@ -62,6 +62,19 @@ def test_train_then_evaluate(composed: Path, tmp_path: Path, benchmark: str, fid
     assert {Image.open(path).size for path in (run / "masks").rglob("*.png")} == {(size, size)}
 
 
+@pytest.mark.parametrize("fidelity", ["corrected", pytest.param("published", marks=pytest.mark.slow)])
+def test_classes(composed_avss: Path, tmp_path: Path, fidelity: str) -> None:
+    """AVSS: clips of five and ten seconds, of some of which only the first frame is labeled."""
+    run = tmp_path / "run"
+    root = ["--data.root", str(composed_avss), "--data.benchmark", "avss", "--data.image_size", "32"]
+    more = [*root, "--data.mask_size", "56", "--train.epochs", "1", "--fidelity", fidelity]
+    assert train.main(arguments(composed_avss, run, *more)) == 0
+    log = pd.read_csv(run / "log.csv")
+    np.testing.assert_allclose(log["loss"], log["main"] + log["mix"], rtol=1e-5)
+    assert evaluate.main(["--run-dir", str(run)]) == 0
+    assert 0 <= pd.read_json(run / "metrics.json", typ="series")["miou_pooled"] <= 1
+
+
 @pytest.mark.parametrize("fidelity", ["published", pytest.param("corrected", marks=pytest.mark.slow)])
 def test_killed_at_any_step_it_ends_as_if_it_had_not_been(
     composed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fidelity: str

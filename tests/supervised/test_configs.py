@@ -149,6 +149,19 @@ def test_avsegformer_settings_are_those_of_its_configurations(name: str) -> None
     assert (train.batch_size, options.metric_batch) == (2, 2)
 
 
+def test_avsegformer_on_avss_is_trained_as_its_configurations_say() -> None:
+    for name, (backbone, weights) in {"resnet50": ("resnet50",) * 2, "pvt": ("pvt_v2_b5", "pvt-v2-b5")}.items():
+        options = from_yaml(Options, AVSS[f"avss_avsegformer_{name}"])
+        data, model, train = options.data, options.model, options.train
+        assert (data.benchmark, data.image_size, data.mask_size) == ("avss", 224, 224)
+        assert (model.segmentor, model.backbone, model.weights) == ("avsegformer", backbone, weights)
+        assert model.avsegformer == AVSegFormerOptions() and list(model.freeze) == ["audio"]
+        assert (train.epochs, train.freeze_backbone_epochs, train.batch_size, train.seed) == (30, 0, 4, 123)
+        assert (train.optimizer, train.lr, train.weight_decay) == ("adamw", 2e-5, 1e-2)
+        validated = [e for e in range(30) if e >= train.validate_from and e % train.validate_every == 0]
+        assert validated == list(range(10, 30, 2))
+
+
 @pytest.mark.parametrize("name", [*FPN, *TPAVI])
 def test_what_the_rows_of_the_study_share(name: str) -> None:
     options = from_yaml(Options, FILES[name])
@@ -173,7 +186,8 @@ def test_what_all_rows_share(name: str) -> None:
 
 
 def test_tpavi_on_avss_is_trained_as_its_script_says() -> None:
-    assert set(AVSS) == {"avss_tpavi_resnet50", "avss_tpavi_pvt", "avss_fpn_concate"}
+    tpavi, avsegformer = ({f"avss_{name}_{kind}" for kind in ("resnet50", "pvt")} for name in ("tpavi", "avsegformer"))
+    assert set(AVSS) == {*tpavi, *avsegformer, "avss_fpn_concate"}
     for name, (backbone, weights) in {"resnet50": ("resnet50",) * 2, "pvt": ("pvt_v2_b5", "pvt-v2-b5")}.items():
         options = from_yaml(Options, AVSS[f"avss_tpavi_{name}"])
         data, model, train = options.data, options.model, options.train
