@@ -317,7 +317,7 @@ def test_evaluate_a_published_checkpoint(composed: Path, tmp_path: Path) -> None
     words = reference_words(composed, file, "--model.vggish.weights", str(tmp_path / "missing.pth"))
     assert evaluate.main([*words, "--masks"]) == 0
     result = pd.read_json(tmp_path / "out" / "metrics.json", typ="series")
-    assert (result["fidelity"], result["mask_size"], list(result["checkpoints"])) == ("published", 96, [file.name])
+    assert (result["fidelity"], result["mask_size"], list(result["checkpoints"])) == ("published", 96, [str(file)])
     asked = DataOptions("s4", composed / "Single-source", image_size=64, num_workers=0)
     clips = open_dataset(asked, model.inputs, "test")
     item = clips[0]
