@@ -13,6 +13,7 @@ if __name__ == "__main__":  # before imports that take seconds
     prepare_process()
 
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ STREAM = 6  # of random numbers; the other trainings and the composed clips use 
 EVALUATION_CLIPS = 60
 BATCH, LENGTH = 8, 4  # clips in a step, and frames of them
 POOL_CLIPS, NEW_CLIPS = 400, 0.5  # clips that are drawn while training and kept; the chance of another one
+SAVE_STEPS = 50
 LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY, MAX_GRAD_NORM = 1e-3, 50, 0.01, 1.0
 
 
@@ -66,8 +68,6 @@ def new_network(seed: int) -> Any:
     visible = model.mask_decoder.pred_obj_score_head.proj_out
     torch.nn.init.zeros_(visible.weight)
     torch.nn.init.constant_(visible.bias, 10.0)
-    for parameter in visible.parameters():
-        parameter.requires_grad_(False)
     return model
 
 
@@ -154,10 +154,12 @@ def _mask_loss(logits: Tensor, target: Tensor) -> Tensor:
     return 5 * F.binary_cross_entropy_with_logits(logits, coarse) + dice.mean()
 
 
-def train(model: Any, processor: Any, seed: int, minutes: float) -> int:
-    """Train in place for a number of minutes; returns the number of steps."""
+def train(model: Any, seed: int, minutes: float, folder: Path) -> int:
+    """Train in place for a number of minutes, saving now and then and at the end; returns the number of steps."""
+    processor = image_processor(model)
     assets, rng = open_assets(None, None), np.random.default_rng([seed, STREAM, time.time_ns()])
-    model.eval()  # no dropout
+    model.eval().requires_grad_(True)  # no dropout
+    model.mask_decoder.pred_obj_score_head.requires_grad_(False)
     parameters = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98))
     begin, step, pool = time.monotonic(), 0, list[tuple[Tensor, Tensor]]()
@@ -174,9 +176,19 @@ def train(model: Any, processor: Any, seed: int, minutes: float) -> int:
             optimizer.zero_grad(set_to_none=True)
             step += 1
             bar.update()
-            if step % 25 == 0:
-                print(f"step {step}, {done:.0%} of the time, loss {loss.item():.3f}", flush=True)
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            if step % SAVE_STEPS == 0:
+                _save(folder, model)
+    _save(folder, model)
     return step
+
+
+def _save(folder: Path, model: Any) -> None:
+    """Save the network as a folder; each file is complete or the one before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial") as partial:
+        for path in sorted(save_network(model, Path(partial)).iterdir()):
+            path.replace(folder / path.name)
 
 
 def prepare_clip(processor: Any, frames: Sequence[np.ndarray], masks: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -235,11 +247,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.evaluate:
         if (args.out / "config.json").is_file():
             model, _ = load_network(args.out, "sam2", tracks=True)
-            model.requires_grad_(True)
         else:
             model = new_network(args.seed)
-        steps = train(model, image_processor(model), args.seed, args.minutes)
-        save_network(model, args.out)
+        steps = train(model, args.seed, args.minutes, args.out)
         print(f"{args.out}: {steps} steps of {BATCH} clips")
     iou = evaluate(args.out)
     write_text(args.out / "evaluation.txt", f"{iou}\n")

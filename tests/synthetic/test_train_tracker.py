@@ -19,7 +19,7 @@ def test_training_carries_masks_as_tracking_does() -> None:
     model = train_tracker.new_network(seed=2).eval().requires_grad_(False)
     with torch.no_grad():
         for layer in model.modules():
-            if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) and layer.weight.requires_grad is False:
+            if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
                 layer.weight.mul_(3)  # with small weights all masks are alike
         torch.nn.init.constant_(model.mask_decoder.pred_obj_score_head.proj_out.bias, 1000.0)
     processor = image_processor(model)
