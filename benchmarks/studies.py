@@ -39,10 +39,10 @@ def _options(method: str, count: int, bench: AVSBench, side: int, cache: Path) -
     return Options(
         method="no_prompt" if method == "no_prompt" else "point",
         data=DataOptions(root=bench.root, max_clips=count, num_workers=0),
-        audioclip=AudioCLIPOptions(weights="mini", reverse=False, interpolation="bicubic"),
+        audioclip=AudioCLIPOptions(weights="mini", crop_size=128, reverse=False, interpolation="bicubic"),
         sam=SamOptions(model="mini", weights="mini"),
         prompt=PromptOptions(threshold=0.95),
-        retrieval=RetrievalOptions(rule="top1", crop_size=128, max_area=0.5),
+        retrieval=RetrievalOptions(rule="top1", max_area=0.5),
         proposals=ProposalOptions(side, 0.75, 0.9),
         run=RunOptions(cache=cache, device="cpu"),
     )
@@ -101,7 +101,7 @@ def study_reference(method: str, count: int, composed: int, side: int) -> Work:
         kept = [index for index, crop in cropped.items() if crop is not None]
         if not kept:
             return np.zeros((224, 224), bool)
-        size = options.retrieval.crop_size
+        size = options.audioclip.crop_size
         crops = torch.stack([reference.images.crop_image(crop, size) for crop in cropped.values() if crop is not None])
         scores = proposal_probabilities(model.encode_image(crops), audio, options.retrieval.logit_scale)
         chosen = select_proposals(scores, kept, len(records), rule="top1")

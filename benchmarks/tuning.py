@@ -31,7 +31,7 @@ def _options(method: str, count: int, composed: int, side: int) -> tuple[Options
         "sam.model": "mini",
         "prompt.threshold": 0.95,
         "retrieval.rule": "top1",
-        "retrieval.crop_size": 128,
+        "audioclip.crop_size": 128,
         "retrieval.max_area": 0.5,
         "run.cache": folder / "cache",
         "run.device": "cpu",

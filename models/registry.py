@@ -40,16 +40,19 @@ class Checkpoint:
 
     name: str
     file: str | None
-    url: str | None
+    url: str | None = None
     hub: str = ""
     revision: str = ""
-    gated: bool = False
     instructions: str = ""
     size: int | None = None
+    megabytes: float | None = None
     sha256: str = ""
     sha256_prefix: str = ""
     license: str = ""
+    gated: bool = False
+    non_commercial: bool = False
     used_by: Sequence[str] = ()
+    recipes: Sequence[str] = ()
     note: str = ""
     inferred: str = ""
     option: str = ""
@@ -58,6 +61,11 @@ class Checkpoint:
     def command(self) -> str:
         """The command that downloads the file."""
         return f"python -m pretrained.download {self.option}{self.name}"
+
+    @property
+    def downloadable(self) -> bool:
+        """Whether a program can download it, after a login if it is gated."""
+        return bool(self.file and (self.url or self.hub))
 
     @property
     def digest(self) -> str:
@@ -110,7 +118,7 @@ def find_weights(weights: str | Path, small: str = "") -> Path | None:
             raise InputError("mini: this network has no small weights")
         return MINI_DIR / f"{small}.safetensors"
     for checkpoint in list_checkpoints():
-        if str(weights) in (checkpoint.name, checkpoint.hub) and checkpoint.file:
+        if checkpoint.file and str(weights) in (checkpoint.name, checkpoint.hub or checkpoint.name):
             return weights_dir() / checkpoint.file
     path = Path(weights).expanduser()
     if small and (path.is_dir() or (path / f"{small}.json").is_file()):
@@ -122,9 +130,13 @@ def find_weights(weights: str | Path, small: str = "") -> Path | None:
 
 
 def checkpoint_name(weights: str | Path) -> str:
-    """The registered name of a checkpoint given by name or path, by its file name; else the argument as a string."""
+    """The registered name of a checkpoint given by name or path, by its file name; else the argument as a string.
+
+    A file in a registered folder has the folder's name.
+    """
     names = {checkpoint.file: checkpoint.name for checkpoint in list_checkpoints()}
-    return names.get(Path(weights).name, str(weights))
+    path = Path(weights)
+    return names.get(path.name) or names.get(path.parent.name, str(weights))
 
 
 def require_weights(path: Path) -> None:
@@ -148,7 +160,7 @@ def command_for(path: Path) -> str:
         return f"python -m synthetic.train {path.stem} --out {path.parent}"
     for checkpoint in list_checkpoints():
         for found in (path, path.parent) if checkpoint.hub else (path,):  # a folder, or a file in it
-            if checkpoint.file == found.name and (checkpoint.url or checkpoint.hub):
+            if checkpoint.file == found.name and checkpoint.downloadable:
                 folder = "" if found.parent.resolve() == weights_dir().resolve() else f" --to {found.parent}"
                 return f"{checkpoint.command}{folder}"
     return ""

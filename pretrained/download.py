@@ -76,7 +76,7 @@ def check_file(checkpoint: Checkpoint, folder: Path) -> DownloadResult:
     if path.is_dir():
         return DownloadResult(*check_repository(checkpoint, path))
     if not path.is_file():
-        how = checkpoint.command if checkpoint.url or checkpoint.hub else checkpoint.instructions
+        how = checkpoint.command if checkpoint.downloadable else checkpoint.instructions
         return DownloadResult("missing", how)
     if reason := validation_error(checkpoint, path):
         return DownloadResult("wrong", f"{reason}; delete it and download it again")
@@ -93,7 +93,7 @@ def download_file(checkpoint: Checkpoint, folder: Path) -> DownloadResult:
         InputError: if it cannot be downloaded or what arrived is not the published file.
         OSError: if the server cannot be reached or the file cannot be written.
     """
-    if checkpoint.file is None or not (checkpoint.url or checkpoint.hub):
+    if checkpoint.file is None or not checkpoint.downloadable:
         raise InputError(f"cannot be downloaded by a program: {checkpoint.instructions}")
     path = folder / checkpoint.file
     if path.exists():
@@ -127,13 +127,14 @@ def process(checkpoint: Checkpoint, folder: Path, only_check: bool) -> DownloadR
 
 
 def format_list(checkpoints: Sequence[Checkpoint]) -> str:
-    """A table of names, files, sizes and uses."""
+    """A table of names, files, sizes, uses and restrictions."""
 
     def line(checkpoint: Checkpoint) -> str:
-        size = "" if checkpoint.size is None else f"{checkpoint.size / 1e6:.1f} MB"
-        used_by = "; ".join(checkpoint.used_by) or "not needed"
-        used_by += " (gated)" if checkpoint.gated else ""
-        return f"{checkpoint.name:20} {checkpoint.file or '(folder)':33} {size:>9}  {used_by}"
+        megabytes = checkpoint.megabytes if checkpoint.size is None else checkpoint.size / 1e6
+        size = "" if megabytes is None else f"{megabytes:.1f} MB"
+        uses = "; ".join((*checkpoint.used_by, *checkpoint.recipes)) or "not needed"
+        uses += " (gated)" * checkpoint.gated + " (non-commercial)" * checkpoint.non_commercial
+        return f"{checkpoint.name:24} {checkpoint.file or '(folder)':33} {size:>9}  {uses}"
 
     return "\n".join(map(line, checkpoints))
 
@@ -161,7 +162,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Checkpoi
         parser.error("give names, --all, --check or --list")
     if args.names:
         return args, [c for c in known if {c.name, c.file} & set(args.names)]
-    return args, [c for c in known if not args.all or (c.used_by and c.url)]
+    return args, [c for c in known if not args.all or (c.used_by and c.downloadable)]
 
 
 @cli_entry

@@ -28,6 +28,8 @@ from transformers import (
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     GroundingDinoImageProcessor,
+    MMGroundingDinoConfig,
+    MMGroundingDinoForObjectDetection,
     PreTrainedTokenizerFast,
     SwinConfig,
 )
@@ -87,12 +89,13 @@ def save_clap(folder: Path, fusion: bool = False, seed: int = 0) -> Path:
     return folder
 
 
-def save_detector(folder: Path, seed: int = 0) -> Path:
+def save_detector(folder: Path, seed: int = 0, multimodal: bool = False) -> Path:
     """Write a random GroundingDINO, whose tokens are letters and whose frames are 96 pixels high.
 
     Args:
         folder: to write into.
         seed: of the weights.
+        multimodal: write an MM-GroundingDINO.
 
     Returns:
         The folder.
@@ -104,7 +107,7 @@ def save_detector(folder: Path, seed: int = 0) -> Path:
         vocabulary[200 + index], vocabulary[300 + index] = letter, f"##{letter}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-    config = GroundingDinoConfig(
+    config = (MMGroundingDinoConfig if multimodal else GroundingDinoConfig)(
         backbone_config=SwinConfig(  # type: ignore[call-arg]  # out_indices is accepted, but not declared
             embed_dim=8,
             depths=[1, 1, 1, 1],
@@ -131,7 +134,7 @@ def save_detector(folder: Path, seed: int = 0) -> Path:
         init_std=0.1,
     )
     torch.manual_seed(seed)
-    network = GroundingDinoForObjectDetection(config)
+    network = (MMGroundingDinoForObjectDetection if multimodal else GroundingDinoForObjectDetection)(config)
     for name, values in network.named_parameters():
         if "bbox_embed" in name:  # its last layer is initialized to zero, which would give all boxes the same size
             torch.nn.init.normal_(values, std=0.1)

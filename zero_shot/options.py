@@ -14,17 +14,19 @@ from utils.option_ranges import MAX_IMAGE_SIZE, MAX_WORKERS, DeviceName, bounded
 MethodName = Literal[
     "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
 ]
-EncoderName = Literal["audioclip"]
+EncoderName = Literal["audioclip", "pe_av"]
 SegmenterName = Literal["sam", "sam2", "edgetam", "sam3_tracker"]
 
 # Recommended with the public weights: No-Prompt compares audio and image embeddings, which is what AudioCLIP was
 # trained for, and needs no threshold on a similarity map.
 RECOMMENDED_CONFIG = "zero_shot/configs/s4_no_prompt.yaml"
+MAP_METHODS = ("point", "heatmap_box", "heatmap")  # methods that start from a similarity map
 BASELINES = ("foreground", "largest_proposal", "random_proposal")  # methods that use no audio
 
 RUNTIME_ONLY = ("data.num_workers", "run.batch_size", "run.memory_mib", "run.cache", "run.use_cache", "run.device")
 WEIGHTS = (
     "audioclip.weights",
+    "pe_av.weights",
     "sam.weights",
     "sam2.weights",
     "tracking.weights",
@@ -87,7 +89,8 @@ class AudioCLIPOptions:
             int16 and the public weights nobody has validated it (zero_shot.tune searches both together). The small
             weights are not reversed.
         noise: waveform whose embedding is subtracted from every audio embedding.
-        image_size: input side in pixels, a multiple of 32; 224 gives a map of 7×7 cells.
+        image_size: input side of frames in pixels, a multiple of 32; 224 gives a map of 7×7 cells.
+        crop_size: input side of crops of proposals in pixels, a multiple of 32.
         interpolation: how the map is resized to the frame; the published rows use bilinear.
         audio_repeats: how many times each second of audio is repeated before it is encoded.
         amplitude: scale of the waveform: unit is [-1, 1], int16 is 32768 times that; by_fidelity uses unit for
@@ -100,9 +103,22 @@ class AudioCLIPOptions:
     reverse: bool = True
     noise: Literal["none", "rand", "gaussian", "zero"] = "none"
     image_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple_of=32)
+    crop_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple_of=32)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     audio_repeats: int = bounded(5, 1, 100)
     amplitude: Literal["by_fidelity", "unit", "int16"] = "by_fidelity"
+
+
+@dataclass
+class PEAVOptions:
+    """PE-AV, by the transformers package (pip install -e .[grounding]).
+
+    Args:
+        weights: a name in pretrained/checkpoints.yaml (pe-av-small, pe-av-base, pe-av-large) or the path of a folder as
+            transformers' save_pretrained writes it.
+    """
+
+    weights: str = "pe-av-small"
 
 
 @dataclass
@@ -177,7 +193,6 @@ class RetrievalOptions:
         rule: threshold keeps the proposals whose probability exceeds the threshold; top1 keeps the most probable one.
         threshold: of the probability.
         logit_scale: factor of the cosine similarities before the softmax.
-        crop_size: input side of the crops in pixels, a multiple of 32.
         max_area: ignore proposals that cover more than this fraction of the frame.
     """
 
@@ -185,7 +200,6 @@ class RetrievalOptions:
     rule: Literal["threshold", "top1"] = "threshold"
     threshold: float = bounded(0.5, 0, 1)
     logit_scale: float = bounded(100.0, 0, exclude_minimum=True)
-    crop_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple_of=32)
     max_area: float = bounded(1.0, 0, 1)
 
 
@@ -278,13 +292,14 @@ class Options:
     Args:
         method: no_prompt, point, heatmap_box and box_prompt are the study's. heatmap thresholds the similarity map
             without SAM; foreground, largest_proposal and random_proposal are trivial baselines, which use no audio.
-        encoder: the audio-visual encoder.
+        encoder: the audio-visual encoder. pe_av computes no similarity maps, so it serves no_prompt alone.
         segmenter: the promptable segmenter: Segment Anything, or SAM 2.1, EdgeTAM or SAM 3's tracker, which the
             transformers package runs (pip install -e .[grounding]).
         fidelity: published repeats the original's errors, corrected fixes them (docs/deviations.md). Which of the two
             gives better masks is known of the small weights only.
         data: which clips are evaluated.
         audioclip: AudioCLIP and its similarity maps.
+        pe_av: PE-AV.
         sam: Segment Anything, and how every segmenter is prompted.
         sam2: SAM 2.1, EdgeTAM or SAM 3's tracker.
         prompt: how the similarity map becomes a prompt.
@@ -304,6 +319,7 @@ class Options:
     fidelity: Fidelity = "corrected"
     data: DataOptions = field(default_factory=DataOptions)
     audioclip: AudioCLIPOptions = field(default_factory=AudioCLIPOptions)
+    pe_av: PEAVOptions = field(default_factory=PEAVOptions)
     sam: SamOptions = field(default_factory=SamOptions)
     sam2: Sam2Options = field(default_factory=Sam2Options)
     prompt: PromptOptions = field(default_factory=PromptOptions)
@@ -314,6 +330,11 @@ class Options:
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     run: RunOptions = field(default_factory=RunOptions)
     metric_batch: int = bounded(1, 1)
+
+    @property
+    def needs_similarity_maps(self) -> bool:
+        """Whether the method needs an encoder that compares audio with every place of a frame."""
+        return self.method in MAP_METHODS or (self.method == "no_prompt" and self.retrieval.score == "map")
 
     @property
     def window(self) -> int:
@@ -337,7 +358,10 @@ class Options:
         """The checkpoints that the results depend on, whether they exist or not."""
         found: list[Path | None] = []
         if self.method not in (*BASELINES, "box_prompt"):
-            found.append(find_weights(self.audioclip.weights, "audioclip"))
+            if self.encoder == "audioclip":
+                found.append(find_weights(self.audioclip.weights, "audioclip"))
+            else:
+                found += folder_weights(find_folder(self.pe_av.weights))
         if self.method not in ("foreground", "heatmap"):
             if self.segmenter == "sam":
                 found.append(find_weights(self.sam.checkpoint, "sam"))

@@ -65,7 +65,7 @@ DEFAULT_VALUES: dict[str, Values] = {
 }
 # What it has besides. Each value of these makes the networks run again.
 EXTRA_VALUES: dict[str, Values] = {
-    "no_prompt": _MAP_EXTRA | _PROPOSALS | {"retrieval.crop_size": [224]},
+    "no_prompt": _MAP_EXTRA | _PROPOSALS | {"audioclip.crop_size": [224]},
     "point": _MAP_EXTRA,
     "heatmap_box": _MAP_EXTRA,
     "heatmap": _MAP_EXTRA,
@@ -76,7 +76,7 @@ _from_map = lambda o: o.method != "no_prompt" or o.retrieval.score == "map"  # n
 _thresholded = lambda o: o.retrieval.rule == "threshold"  # noqa: E731
 USED: dict[str, Callable[[Options], bool]] = {
     **dict.fromkeys([*_MAP, "audioclip.image_size"], _from_map),
-    "retrieval.crop_size": lambda o: o.retrieval.score == "crop",
+    "audioclip.crop_size": lambda o: o.retrieval.score == "crop",
     "retrieval.threshold": _thresholded,
     "retrieval.logit_scale": _thresholded,  # the most probable one is the same at any scale
     "prompt.threshold": lambda o: o.method != "point" or o.prompt.points != "global",

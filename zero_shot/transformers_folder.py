@@ -4,7 +4,7 @@ The folder contains what transformers' save_pretrained writes, and `pretrained.d
 safetensors, the processor's configuration and, for networks that read text, the tokenizer's files.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ TOKENIZER_FILE = "tokenizer_config.json"
 SOURCES = {  # a repository of the hub for each model_type
     "clap": "laion/clap-htsat-unfused",
     "grounding-dino": "IDEA-Research/grounding-dino-base",
+    "mm-grounding-dino": "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_v3det",
+    "pe_audio": "facebook/pe-a-frame-small",
+    "pe_audio_video": "facebook/pe-av-small",
+    "sam3": "facebook/sam3",
     "sam2": "facebook/sam2.1-hiera-tiny",
     "edgetam": "yonigozlan/EdgeTAM-hf",
     "sam3_tracker": "facebook/sam3",
@@ -55,7 +59,7 @@ def remedy(folder: Path, model_type: str) -> str:
 def load_folder(
     folder: Path,
     model_type: str,
-    network: str,
+    network: str | Callable[[Any], Any],
     parts: Mapping[str, dict[str, str]],
     other_types: Sequence[str] = (),
 ) -> tuple[Any, list[Any]]:
@@ -64,7 +68,7 @@ def load_folder(
     Args:
         folder: as save_pretrained writes it.
         model_type: as in config.json, a key of SOURCES.
-        network: class of transformers.
+        network: class of transformers, or a function that makes one from the package.
         parts: classes of processors, with the options of their from_pretrained.
         other_types: further values of model_type that the class of the network reads.
 
@@ -92,7 +96,8 @@ def load_folder(
     transformers.logging.set_verbosity_error()  # it warns that an image network is read from a video network's folder
     transformers.logging.disable_progress_bar()
     try:
-        model, report = getattr(transformers, network).from_pretrained(
+        network_class = getattr(transformers, network) if isinstance(network, str) else network(transformers)
+        model, report = network_class.from_pretrained(
             folder,
             local_files_only=True,
             trust_remote_code=False,

@@ -246,6 +246,8 @@ def test_checkpoints_yaml(capsys: pytest.CaptureFixture[str]) -> None:
         assert len(set(given)) == len(given)
     for entry in known:
         assert entry.url or entry.hub or entry.instructions, entry.name
+        assert not (entry.gated or entry.non_commercial) or (not entry.used_by and not entry.recipes), entry.name
+        assert not entry.hub or entry.license, entry.name
         assert len(entry.sha256) in (0, 64) and len(entry.sha256_prefix) in (0, 8)
         assert set(entry.digest) <= set("0123456789abcdef")
         assert entry.sha256_prefix in (entry.file or ""), "the prefix is what the file's name says"

@@ -23,7 +23,7 @@ from utils.layout import AVSBench, Clip, SoftMasks
 from utils.masks import read_mask
 from utils.preprocess import audio_intact, frames_intact, log_mel_intact
 from utils.results import results_table
-from zero_shot.encoders.clap import read_labels
+from zero_shot.label_list import read_labels
 
 CLIP = Clip("a", "test", "dog")
 MEL = np.linspace(-5, 5, 5 * 96 * 64, dtype=np.float32).reshape(5, 1, 96, 64)

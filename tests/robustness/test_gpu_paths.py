@@ -225,12 +225,14 @@ def test_audioclip_by_pixel_gives_the_same(precision: Any, tmp_path: Path) -> No
     found, whole = [], {"segmentation": np.ones((64, 64), bool), "bbox": [0, 0, 63, 63]}
     for by_pixel in (False, True):
         eye = AudioCLIPEncoder(
-            clip(1), AudioCLIPOptions(image_size=64), cache=tmp_path, precision=precision, channels_last=by_pixel
+            clip(1),
+            AudioCLIPOptions(image_size=64, crop_size=64, audio_repeats=1),
+            cache=tmp_path,
+            precision=precision,
+            channels_last=by_pixel,
         )
-        heard = eye.encode_audio(sounds, 1)
-        found.append(
-            (heard, eye.similarity_maps(frames, heard), eye.encode_crops(frames[0], [whole], 64, "corrected")[0])
-        )
+        audio = eye.encode_audio(sounds)
+        found.append((audio, eye.similarity_maps(frames, audio), eye.encode_crops(frames[0], [whole], "corrected")[0]))
         assert eye.model.visual.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last) or not by_pixel
     tolerance = 1e-4 if precision == "fp32" else 0.15
     for plain, other in zip(*found, strict=True):

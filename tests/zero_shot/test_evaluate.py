@@ -20,9 +20,8 @@ from utils.config import from_yaml
 from utils.files import read_image
 from utils.layout import AVSBench
 from zero_shot import evaluate
-from zero_shot.encoders.audioclip import AudioCLIPEncoder, build_audioclip_encoder
+from zero_shot.encoders.audioclip import AudioCLIPEncoder
 from zero_shot.methods import build_method
-from zero_shot.methods.no_prompt import NoPrompt
 from zero_shot.methods.prompted import PointPrompt
 from zero_shot.options import AudioCLIPOptions, Options, RunOptions, SamOptions
 
@@ -39,7 +38,7 @@ ROWS = {
 }
 MINI = ["--audioclip.weights", "mini", "--audioclip.reverse", "false", "--sam.model", "mini", "--sam.weights", "mini"]
 FEW = ["--proposals.points_per_side", "6", "--proposals.pred_iou_thresh", "0.5"]
-FEW += ["--proposals.stability_score_thresh", "0.6", "--retrieval.crop_size", "128", "--retrieval.rule", "top1"]
+FEW += ["--proposals.stability_score_thresh", "0.6", "--audioclip.crop_size", "128", "--retrieval.rule", "top1"]
 
 
 @pytest.mark.parametrize("benchmark", ["s4", "ms3"])
@@ -145,14 +144,6 @@ def tiny_audioclip(fidelity: str) -> AudioCLIP:
     return AudioCLIP(**sizes, audio_groups=2, audio_width_per_group=8, fidelity=fidelity).eval()  # type: ignore[arg-type]
 
 
-def test_audio_of_no_prompt_depends_on_the_fidelity() -> None:
-    encoder = AudioCLIPEncoder(tiny_audioclip("corrected"), AudioCLIPOptions())
-    published = NoPrompt(Options(fidelity="published"), encoder, None)  # type: ignore[arg-type]
-    corrected = NoPrompt(Options(), encoder, None)  # type: ignore[arg-type]
-    assert (published.sample_rate, published.audio_repeats, published.int16_round_trip) == (48_000, 1, True)
-    assert (corrected.sample_rate, corrected.audio_repeats, corrected.int16_round_trip) == (44_100, 5, False)
-
-
 def test_points_leave_the_diagonal_only_when_corrected() -> None:
     encoder = AudioCLIPEncoder(tiny_audioclip("corrected"), AudioCLIPOptions())
     heat = torch.zeros(224, 224)
@@ -177,17 +168,18 @@ def test_points_leave_the_diagonal_only_when_corrected() -> None:
 )
 def test_amplitude_follows_fidelity_by_default(amplitude, fidelity, heard) -> None:
     options = Options(fidelity=fidelity, audioclip=AudioCLIPOptions(weights="mini", amplitude=amplitude))
-    assert build_audioclip_encoder(options, torch.device("cpu"), None).model.fidelity == heard
+    assert AudioCLIPEncoder.from_options(options, torch.device("cpu"), None).model.fidelity == heard
 
 
 def test_audio_features_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     noise = torch.rand(5, 4410, generator=torch.Generator().manual_seed(1)) - 0.5
-    plain = AudioCLIPEncoder(tiny_audioclip("corrected"), AudioCLIPOptions()).encode_audio(noise, 2)
-    kept = AudioCLIPEncoder(tiny_audioclip("corrected"), AudioCLIPOptions(), cache=tmp_path)
-    assert torch.equal(kept.encode_audio(noise[1:4], 2), kept.encode_audio(noise[1:4], 2))
-    torch.testing.assert_close(kept.encode_audio(noise, 2), plain, atol=1e-5, rtol=1e-4)
+    options = AudioCLIPOptions(audio_repeats=2)
+    plain = AudioCLIPEncoder(tiny_audioclip("corrected"), options).encode_audio(noise)
+    kept = AudioCLIPEncoder(tiny_audioclip("corrected"), options, cache=tmp_path)
+    assert torch.equal(kept.encode_audio(noise[1:4]), kept.encode_audio(noise[1:4]))
+    torch.testing.assert_close(kept.encode_audio(noise), plain, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(plain.norm(dim=1), torch.ones(5))
-    other = AudioCLIPEncoder(tiny_audioclip("published"), AudioCLIPOptions(), cache=tmp_path).encode_audio(noise, 2)
+    other = AudioCLIPEncoder(tiny_audioclip("published"), options, cache=tmp_path).encode_audio(noise)
     assert not torch.allclose(other, plain, atol=1e-3)  # the cache does not mix amplitudes
 
 
@@ -198,9 +190,9 @@ def test_bf16_stays_close() -> None:
     maps = []
     for precision in ("fp32", "bf16"):
         encoder = AudioCLIPEncoder(
-            create_model("audioclip", "mini", text=False), AudioCLIPOptions(), precision=precision
+            create_model("audioclip", "mini", text=False), AudioCLIPOptions(audio_repeats=1), precision=precision
         )
-        maps.append(encoder.similarity_maps(frames, encoder.encode_audio(seconds, 1)))
+        maps.append(encoder.similarity_maps(frames, encoder.encode_audio(seconds)))
     assert maps[1].dtype == torch.float32 and 0 < (maps[0] - maps[1]).abs().mean() < 0.1
 
 

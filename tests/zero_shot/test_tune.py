@@ -35,7 +35,7 @@ from zero_shot.tune_report import best_per_cell, heatmap_options, ranking
 
 MINI = "--audioclip.weights mini --audioclip.reverse false --sam.model mini --sam.weights mini --run.device cpu"
 FEW = "--proposals.points_per_side 6 --proposals.pred_iou_thresh 0.5 --proposals.stability_score_thresh 0.6"
-FEW += " --retrieval.crop_size 128 --retrieval.rule top1 --data.num_workers 0 --data.max_clips 2 --run.batch_size 1"
+FEW += " --audioclip.crop_size 128 --retrieval.rule top1 --data.num_workers 0 --data.max_clips 2 --run.batch_size 1"
 METRICS = ("m_j", "m_f", "m_f_whole_set", "iou_dataset", "frames", "videos")
 
 

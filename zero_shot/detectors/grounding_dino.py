@@ -1,4 +1,4 @@
-"""GroundingDINO, an open-vocabulary detector, by the `transformers` package (an optional extra).
+"""GroundingDINO and MM-GroundingDINO, open-vocabulary detectors, by the `transformers` package (an optional extra).
 
 The study loads `groundingdino_swinb_cogcoor.pth` (Swin-B) in the format of GroundingDINO's own code, which is not
 supported here. The closest model in transformers' format is `IDEA-Research/grounding-dino-base`; we have not verified
@@ -13,11 +13,16 @@ import torch
 from torchvision.ops import box_convert
 
 from utils.memo import NO_MEMO
-from zero_shot.transformers_folder import load_folder
+from zero_shot.transformers_folder import load_folder, read_model_type
+
+NETWORKS = {  # classes of transformers by model_type
+    "grounding-dino": "GroundingDinoForObjectDetection",
+    "mm-grounding-dino": "MMGroundingDinoForObjectDetection",
+}
 
 
 class GroundingDinoDetector:
-    """GroundingDINO, which detects boxes for a caption.
+    """GroundingDINO or MM-GroundingDINO, which detect boxes for a caption.
 
     Args:
         folder: of the model, as transformers saves it; preprocessor_config.json has its input size (shorter side 800
@@ -34,11 +39,20 @@ class GroundingDinoDetector:
         self.device = torch.device(device)
         # PIL's resizing, as in the original; torchvision's differs by one gray level in places.
         parts: dict[str, dict[str, str]] = {"AutoImageProcessor": {"backend": "pil"}, "AutoTokenizer": {}}
-        network = "GroundingDinoForObjectDetection"
-        model, (self.image_processor, self.tokenizer) = load_folder(Path(folder), "grounding-dino", network, parts)
+        found = read_model_type(Path(folder), "grounding-dino")
+        model_type = found if found in NETWORKS else "grounding-dino"
+        model, (self.image_processor, self.tokenizer) = load_folder(
+            Path(folder), model_type, NETWORKS[model_type], parts
+        )
         self.model = model.to(self.device)
 
     def detect(self, frame: np.ndarray, caption: str, threshold: float = 0.3) -> np.ndarray:
+        """The boxes of `detect_with_scores`."""
+        return self.detect_with_scores(frame, caption, threshold)[0]
+
+    def detect_with_scores(
+        self, frame: np.ndarray, caption: str, threshold: float = 0.3
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Detect what the caption names.
 
         Args:
@@ -47,7 +61,7 @@ class GroundingDinoDetector:
             threshold: boxes whose highest probability over the words of the caption exceeds it are kept.
 
         Returns:
-            Boxes (K, 4) float32: left, top, right, bottom in pixels of the frame.
+            Boxes (K, 4) float32: left, top, right, bottom in pixels of the frame; and their highest probabilities (K,).
 
         Raises:
             ValueError: for a frame of another shape or type, or a caption without words.
@@ -58,8 +72,9 @@ class GroundingDinoDetector:
             raise ValueError("the caption has no words")
         scores, boxes = self.memo("detections", caption, [frame], lambda: self._detect(frame, caption))
         height, width = frame.shape[:2]
-        kept = box_convert(boxes[scores > threshold], "cxcywh", "xyxy")
-        return (kept * torch.tensor([width, height, width, height])).numpy()
+        keep = scores > threshold
+        kept = box_convert(boxes[keep], "cxcywh", "xyxy")
+        return (kept * torch.tensor([width, height, width, height])).numpy(), scores[keep].float().numpy()
 
     @torch.inference_mode()
     def _detect(self, frame: np.ndarray, caption: str) -> tuple[torch.Tensor, torch.Tensor]:

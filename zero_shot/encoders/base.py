@@ -1,7 +1,7 @@
-"""What a method needs of an audio-visual encoder."""
+"""What a method needs of an audio-visual encoder, or of a classifier of sounds."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,25 +12,30 @@ from utils.memo import Memo
 from zero_shot.options import Options
 
 
+@runtime_checkable
 class AudioVisualEncoder(Protocol):
-    """Embeds audio, frames and crops of frames in one space. Embeddings and maps are float32 on the CPU.
+    """Embeds audio and crops of frames in one space. Embeddings and maps are float32 on the CPU.
+
+    How audio and images are preprocessed is the encoder's own affair: a method passes waveforms at `sample_rate` and
+    pixels, so that another encoder changes nothing else.
 
     Attributes:
         device: where it computes.
         sample_rate: Hz, of the audio that it encodes.
+        int16_round_trip: whether that audio must be quantized to 16 bits first.
         memo: where it keeps results for encoders `with_options`.
     """
 
     device: torch.device
     sample_rate: int
+    int16_round_trip: bool
     memo: Memo
 
-    def encode_audio(self, audio: Tensor, repeats: int) -> Tensor:
+    def encode_audio(self, audio: Tensor) -> Tensor:
         """Embed audio.
 
         Args:
-            audio: (N, samples) float32 in [-1, 1].
-            repeats: how many times each waveform is repeated before it is encoded.
+            audio: (N, samples) float32 in [-1, 1], one second each.
 
         Returns:
             Normalized embeddings (N, D).
@@ -38,14 +43,13 @@ class AudioVisualEncoder(Protocol):
         ...
 
     def encode_crops(
-        self, frame: np.ndarray, proposals: Sequence[dict[str, Any]], size: int, fidelity: Fidelity
+        self, frame: np.ndarray, proposals: Sequence[dict[str, Any]], fidelity: Fidelity
     ) -> tuple[Tensor, list[int]]:
         """Embed crops of one frame (`zero_shot.proposal_scoring.crop_proposals`).
 
         Args:
             frame: (H, W, 3) uint8 RGB.
             proposals: records of `Segmenter.propose`.
-            size: side of the network's input in pixels.
             fidelity: how crops are cut out.
 
         Returns:
@@ -57,6 +61,11 @@ class AudioVisualEncoder(Protocol):
         """The same networks under other options, for `zero_shot.tune`. The options name the same weights."""
         ...
 
+
+@runtime_checkable
+class DenseEncoder(AudioVisualEncoder, Protocol):
+    """An encoder that also compares audio with every place of a frame."""
+
     def similarity_maps(self, frames: Sequence[np.ndarray], audio_features: Tensor) -> Tensor:
         """Compare each frame with its audio.
 
@@ -66,5 +75,31 @@ class AudioVisualEncoder(Protocol):
 
         Returns:
             Similarity maps (N, H, W) in [0, 1].
+        """
+        ...
+
+
+class SoundClassifier(Protocol):
+    """Names sounds by a list of labels.
+
+    Attributes:
+        labels: the names.
+        sample_rate: Hz, of the audio that it takes.
+    """
+
+    labels: list[str]
+    sample_rate: int
+
+    def probabilities(self, audio: Tensor) -> Tensor:
+        """How sure it is that each label names the sound.
+
+        Args:
+            audio: (N, samples) floats in [-1, 1], one second each.
+
+        Returns:
+            Probabilities (N, labels) float32 on the CPU.
+
+        Raises:
+            ValueError: for another shape, NaN or infinity.
         """
         ...

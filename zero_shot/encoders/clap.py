@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from utils.cli import InputError
-from utils.files import read_json
 from utils.memo import NO_MEMO
-from zero_shot.transformers_folder import SOURCES, load_folder
+from zero_shot.label_list import read_labels
+from zero_shot.transformers_folder import load_folder
 
 SAMPLE_RATE = 48_000  # Hz, CLAP's
 MAX_SECONDS = 10  # length of CLAP's input; it takes a random crop of longer audio
@@ -23,17 +23,18 @@ CHUNK = 32  # texts or waveforms encoded at once
 
 
 class ClapClassifier:
-    """CLAP as a zero-shot audio classifier.
+    """CLAP as a zero-shot audio classifier; implements SoundClassifier.
 
     Args:
         folder: of a CLAP without fusion, as transformers saves it.
-        labels: the labels, or a JSON file with a list of them; they are CLAP's text input as they are.
+        labels: the labels, or the file of a list of them (`zero_shot.label_list`); CLAP's text input as they are.
         device: where it runs.
 
     Raises:
         InputError: if the package, the folder or a part of it is missing or does not fit, or if the list is not one.
     """
 
+    sample_rate = SAMPLE_RATE
     memo = NO_MEMO
 
     def __init__(self, folder: Path | str, labels: Path | str | list[str], device: torch.device | str = "cpu") -> None:
@@ -43,7 +44,7 @@ class ClapClassifier:
         model, (self.feature_extractor, self.tokenizer) = load_folder(Path(folder), "clap", "ClapModel", parts)
         self.model = model.to(self.device)
         if model.config.audio_config.enable_fusion:
-            raise InputError(f"{folder}: a CLAP with fusion; the study's is without ({SOURCES['clap']})")
+            raise InputError(f"{folder}: a CLAP with fusion; the study's is without")
         if self.feature_extractor.sampling_rate != SAMPLE_RATE or self.feature_extractor.max_length_s != MAX_SECONDS:
             raise InputError(f"{folder}: its preprocessor_config.json is not for {MAX_SECONDS} s at {SAMPLE_RATE} Hz")
         chunks = [self.labels[i : i + CHUNK] for i in range(0, len(self.labels), CHUNK)]
@@ -69,6 +70,10 @@ class ClapClassifier:
             )
         order = self.similarities(audio).argsort(dim=1, descending=True, stable=True)[:, :top_k]
         return [[self.labels[index] for index in row] for row in order.tolist()]
+
+    def probabilities(self, audio: Tensor) -> Tensor:
+        """Implements SoundClassifier.probabilities: a softmax over the labels, with CLAP's own temperature."""
+        return (self.similarities(audio) * self.model.logit_scale_a.exp().cpu()).softmax(dim=1)
 
     def similarities(self, audio: Tensor) -> Tensor:
         """Cosine similarities (N, labels) of audio, as of `classify`, with all labels."""
@@ -99,17 +104,3 @@ class ClapClassifier:
         tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(self.device)
         features = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
         return F.normalize(features.pooler_output, dim=1)
-
-
-def read_labels(path: Path) -> list[str]:
-    """Read a JSON list of labels.
-
-    Raises:
-        InputError: if the file is missing or is not a list of non-empty strings.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such list of labels")
-    labels = read_json(path)
-    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) and label for label in labels):
-        raise InputError(f"{path}: not a JSON list of names")
-    return labels

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zero_shot.encoders import AudioVisualEncoder
+from zero_shot.encoders import AudioVisualEncoder, require_maps
 from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod
 from zero_shot.options import Options
 from zero_shot.proposal_scoring import (
@@ -22,25 +22,20 @@ from zero_shot.proposal_scoring import (
 )
 from zero_shot.segmenters import Segmenter
 
-PUBLISHED_SAMPLE_RATE = 48_000  # Hz: the original passes audio at CLAP's rate to AudioCLIP
-
 
 class NoPrompt(ZeroShotMethod):
     """The union of the proposals that score highest, as crops or by the similarity map."""
 
     def __init__(self, options: Options, encoder: AudioVisualEncoder, segmenter: Segmenter):
         self.options, self.encoder, self.segmenter = options, encoder, segmenter
-        # The original encodes one second at 48 kHz with a network that was trained on five seconds at 44.1 kHz.
-        published = options.fidelity == "published"
-        self.int16_round_trip = published
-        self.sample_rate = PUBLISHED_SAMPLE_RATE if published else encoder.sample_rate
-        self.audio_repeats = 1 if published else options.audioclip.audio_repeats
+        self.dense = require_maps(encoder, options) if options.retrieval.score == "map" else None
+        self.sample_rate, self.int16_round_trip = encoder.sample_rate, encoder.int16_round_trip
 
     def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
         """Implements ZeroShotMethod.predict."""
         options = self.options.retrieval
-        audio_features = self.encoder.encode_audio(audio, self.audio_repeats)
-        maps = self.encoder.similarity_maps(frames, audio_features) if options.score == "map" else None
+        audio_features = self.encoder.encode_audio(audio)
+        maps = self.dense.similarity_maps(frames, audio_features) if self.dense else None
         predictions = []
         for index, proposals in enumerate(self.segmenter.propose(frames, self.options.proposals)):
             size = frames[index].shape[:2]
@@ -74,8 +69,7 @@ class NoPrompt(ZeroShotMethod):
 
         All proposals are embedded, so that another `max_area` needs no network.
         """
-        size, fidelity = self.options.retrieval.crop_size, self.options.fidelity
-        features, given = self.encoder.encode_crops(frame, proposals, size, fidelity)
+        features, given = self.encoder.encode_crops(frame, proposals, self.options.fidelity)
         rows = {index: row for row, index in enumerate(given)}
         kept = [place for place, index in enumerate(small) if index in rows]
         return features[[rows[small[place]] for place in kept]], kept

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zero_shot.encoders import AudioVisualEncoder
+from zero_shot.encoders import AudioVisualEncoder, require_maps
 from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod, mean_over_mask
 from zero_shot.options import Options
 from zero_shot.prompts import Prompt, choose_mask, component_boxes, dense_points, peak_points, top_points
@@ -21,13 +21,12 @@ class SimilarityThreshold(ZeroShotMethod):
     """The similarity map above a threshold, without SAM."""
 
     def __init__(self, options: Options, encoder: AudioVisualEncoder):
-        self.options, self.encoder = options, encoder
-        self.sample_rate = encoder.sample_rate
+        self.options, self.encoder = options, require_maps(encoder, options)
+        self.sample_rate, self.int16_round_trip = encoder.sample_rate, encoder.int16_round_trip
 
     def similarity_maps(self, frames: Sequence[np.ndarray], audio: Tensor) -> Tensor:
         """Similarity maps (N, H, W) in [0, 1]; arguments as of `predict`."""
-        audio_features = self.encoder.encode_audio(audio, self.options.audioclip.audio_repeats)
-        return self.encoder.similarity_maps(frames, audio_features)
+        return self.encoder.similarity_maps(frames, self.encoder.encode_audio(audio))
 
     def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
         """Implements ZeroShotMethod.predict."""
