@@ -1,14 +1,15 @@
 """Segment the source of the sound in your own video: masks, a video with them drawn on it, and an HTML page.
 
-    python demo.py VIDEO                                                small networks, which know fourteen drawings
-    python demo.py VIDEO --config zero_shot/configs/s4_no_prompt.yaml             public weights
-    python demo.py VIDEO --mask-rate frame --save-heatmaps --save-prompts         a mask per frame, and more images
-    python demo.py VIDEO --prompt.threshold 0.5 --out DIR                         any option of zero_shot.evaluate
+    python demo.py VIDEO                                                     small networks, which know drawings only
+    python demo.py VIDEO --config zero_shot/configs/modern/demo_small.yaml   public weights, for your own videos
+    python demo.py VIDEO --mask-rate frame --save-heatmaps --save-prompts    a mask per frame, and more images
+    python demo.py VIDEO --prompt.threshold 0.5 --out DIR                    any option of zero_shot.evaluate
 
 Any container, codec, length, size and frame rate. DIR (default runs/demo/NAME-OF-THE-VIDEO) gets index.html, which a
 browser opens from disk; overlay.mp4, the video with its audio and the masks; masks/ as PNG of the video's size.
 Running an interrupted command again resumes it. The demo of one video never overwrites that of another.
-python -m pretrained.download audioclip-full sam-vit-h gets the public weights.
+python -m pretrained.download clap-htsat-unfused mm-grounding-dino-tiny edgetam gets the weights of demo_small.yaml
+(1.4 GB), which needs pip install -e .[grounding]; demo_large.yaml beside it is for GPUs.
 """
 
 if __name__ == "__main__":  # before imports that take seconds

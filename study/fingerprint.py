@@ -53,8 +53,7 @@ def compute_fingerprint(
     described = json.dumps(known, sort_keys=True, default=str)
     # Composed clips have the same names whatever they were composed of; their compose.json tells them apart.
     files = [*checkpoint_files(regime, options), *dataset_files(root, benchmark)]
-    if regime == "zero_shot" and options.method == "box_prompt":
-        files.append(options.grounding.labels)
+    files += options.label_files() if regime == "zero_shot" else []
     return (hashlib.sha256(described.encode()).hexdigest(), *map(file_digest, files))
 
 

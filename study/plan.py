@@ -17,7 +17,7 @@ def load_study(name_or_path: str | Path, data: Mapping[DatasetName, Path | None]
     """Read a study.
 
     Args:
-        name_or_path: mini, paper, or a YAML file (study/study_file.py describes it).
+        name_or_path: mini, paper, modern, or a YAML file (study/study_file.py describes it).
         data: folders of benchmarks, in place of the file's.
 
     Returns:

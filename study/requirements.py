@@ -94,7 +94,7 @@ def _count_missing(clips: Iterable[Clip], files: Callable[[Clip], list[Path]]) -
 
 def _missing_weights(job: Job) -> list[MissingRequirement]:
     found = [_how_to_get(path) for path in checkpoint_files(job.regime, job.options) if not path.is_file()]
-    if job.regime == "zero_shot" and job.options.method == "box_prompt" and not find_spec("transformers"):
+    if job.regime == "zero_shot" and job.options.transformers_folders() and not find_spec("transformers"):
         found.append(MissingRequirement("transformers", "pip install -e .[grounding]"))
     return found
 

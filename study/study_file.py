@@ -58,7 +58,7 @@ from utils.sound_conditions import AudioCondition
 Regime = Literal["zero_shot", "supervised"]
 REGIMES = get_args(Regime)
 DatasetName = Literal["s4", "ms3", "s4_hard", "ms3_hard"]  # a benchmark, or harder clips in its layout
-STUDIES = ("mini", "models", "paper", "robustness")  # the files that come with this package
+STUDIES = ("mini", "models", "modern", "paper", "robustness")  # the files that come with this package
 
 
 @dataclass

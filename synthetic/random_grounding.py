@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before imports that take seconds
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -107,7 +108,8 @@ def save_detector(folder: Path, seed: int = 0, multimodal: bool = False) -> Path
         vocabulary[200 + index], vocabulary[300 + index] = letter, f"##{letter}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-    config = (MMGroundingDinoConfig if multimodal else GroundingDinoConfig)(
+    config_class, network_class = _detector_classes(multimodal)
+    config = config_class(
         backbone_config=SwinConfig(  # type: ignore[call-arg]  # out_indices is accepted, but not declared
             embed_dim=8,
             depths=[1, 1, 1, 1],
@@ -134,7 +136,7 @@ def save_detector(folder: Path, seed: int = 0, multimodal: bool = False) -> Path
         init_std=0.1,
     )
     torch.manual_seed(seed)
-    network = (MMGroundingDinoForObjectDetection if multimodal else GroundingDinoForObjectDetection)(config)
+    network = network_class(config)
     for name, values in network.named_parameters():
         if "bbox_embed" in name:  # its last layer is initialized to zero, which would give all boxes the same size
             torch.nn.init.normal_(values, std=0.1)
@@ -144,6 +146,13 @@ def save_detector(folder: Path, seed: int = 0, multimodal: bool = False) -> Path
     GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 160}).save_pretrained(folder)
     BertTokenizer.from_pretrained(folder).save_pretrained(folder)
     return folder
+
+
+def _detector_classes(multimodal: bool) -> tuple[Any, Any]:
+    """Configuration and network of MM-GroundingDINO or of GroundingDINO."""
+    if multimodal:
+        return MMGroundingDinoConfig, MMGroundingDinoForObjectDetection
+    return GroundingDinoConfig, GroundingDinoForObjectDetection
 
 
 @cli_entry

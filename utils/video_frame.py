@@ -54,6 +54,15 @@ def resize_frame(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
+def shrink_frame(rgb: np.ndarray, side: int) -> np.ndarray:
+    """Reduce an image whose longer side exceeds `side` pixels to that, keeping the aspect ratio."""
+    longer = max(rgb.shape[:2])
+    if longer <= side:
+        return rgb
+    height, width = (max(1, round(length * side / longer)) for length in rgb.shape[:2])
+    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+
+
 def display_size(height: int, width: int, aspect: Fraction | None) -> tuple[int, int]:
     """The height and width in square pixels at which players display a frame. Frames are enlarged, never shrunk.
 

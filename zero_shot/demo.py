@@ -18,7 +18,7 @@ from utils.figures import PREDICTION_COLOR, overlay_mask
 from utils.files import jpeg_bytes, png_bytes, read_image, write_bytes, write_text
 from utils.lock import exclusive_lock
 from utils.parallel import compute_ahead
-from utils.video_frame import resize_frame, to_rgb
+from utils.video_frame import resize_frame, shrink_frame, to_rgb
 from utils.video_info import VideoInfo
 from utils.video_stream import frame_to_rgb, read_frame_per_second, read_frames, resize_to_video
 from utils.video_writer import write_video
@@ -40,6 +40,7 @@ from zero_shot.demo_notes import (
     describe_certainty,
     models_used,
     summary,
+    surest_labels,
     uses_small_weights,
 )
 from zero_shot.figures import heatmap_image, prompt_image, resize_mask
@@ -58,7 +59,7 @@ class DemoFrame:
         number: from 1.
         second: from 0.
         on_page: whether it represents its second on the page.
-        frame: (224, 224, 3) uint8 RGB, as in the study.
+        frame: (H, W, 3) uint8 RGB, the input of the method; 224 × 224 for those of the study.
         image: (h, w, 3) uint8 RGB, for the page.
         audio: (samples,) of its second; None if that is silent.
     """
@@ -158,8 +159,9 @@ def iterate_frames(
         if index >= skip:
             on_page = not every_frame or index == representative[second]
             rgb = to_rgb(frame)
-            image = resize_for_page(resize_to_video(video, rgb))
-            yield DemoFrame(index + 1, second, on_page, resize_frame(rgb), image, audio)
+            whole = resize_to_video(video, rgb)
+            input_frame = resize_frame(rgb) if method.image_size is None else shrink_frame(whole, method.image_size)
+            yield DemoFrame(index + 1, second, on_page, input_frame, resize_for_page(whole), audio)
 
 
 def predict_windows(
@@ -192,6 +194,7 @@ def save_mask(out: Path, video: VideoInfo, frame: DemoFrame, prediction: Predict
     record = MaskRecord(frame.number, frame.second, prediction is None, float(mask.mean()))
     if prediction:
         record.labels = prediction.labels
+        record.label_scores = surest_labels(prediction)
         record.certain = describe_certainty(prediction)
     return record
 

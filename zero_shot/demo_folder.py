@@ -56,6 +56,7 @@ class MaskRecord:
         silent: whether this second is silent, so that the mask is empty.
         area: fraction of the frame that the mask covers, 0 to 1.
         labels: what the method classified the audio as.
+        label_scores: the most probable labels with their probabilities, for methods that state them.
         certain: how certain the mask is, in words; empty if nothing is known.
         images: paths relative to the page by view (frame, heatmap, mask); empty if the page does not show this frame.
     """
@@ -65,6 +66,7 @@ class MaskRecord:
     silent: bool
     area: float
     labels: Sequence[str] = ()
+    label_scores: Mapping[str, float] = field(default_factory=dict)
     certain: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
 
@@ -85,8 +87,14 @@ def describe(options: Options, video: VideoInfo, digest: str, outputs: DemoOutpu
         "frames": video.num_frames,
         **asdict(outputs),
         "options": {name: value for name, value in plain.items() if name not in UNUSED_OPTIONS},
-        "weights": {path.name: sha256(path) for path in options.checkpoint_files() if path.is_file()},
+        "weights": _digests(options.checkpoint_files()),
+        "labels": _digests(options.label_files()),
     }
+
+
+def _digests(paths: Sequence[Path]) -> dict[str, str]:
+    """The sha256 of the files that exist, by folder and name: every folder of transformers has a model.safetensors."""
+    return {f"{path.parent.name}/{path.name}": sha256(path) for path in paths if path.is_file()}
 
 
 def choose_folder(video: VideoInfo, digest: str) -> Path:

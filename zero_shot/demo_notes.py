@@ -3,18 +3,30 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.registry import MINI_DIR
+from models.registry import MINI_DIR, list_checkpoints
 from utils.video_info import VideoInfo
 from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable
 from zero_shot.methods import Prediction
-from zero_shot.options import BASELINES, RECOMMENDED_CONFIG, Options
+from zero_shot.options import RECOMMENDED_CONFIG, Options
 
 MAX_CARDS = 600  # seconds shown on the page; of longer videos every n-th second is shown
 SMALL_WEIGHTS_NOTE = (
     "Made by the small networks of this repository, which know fourteen drawings and nothing else: do not rely on what "
-    "they mark in any other video. For that: python -m pretrained.download audioclip-full sam-vit-h, then "
-    f"--config {RECOMMENDED_CONFIG}"
+    "they mark in any other video. For that: python -m pretrained.download clap-htsat-unfused mm-grounding-dino-tiny "
+    f"edgetam, then --config {RECOMMENDED_CONFIG}"
 )
+ENCODER_TITLES = {"audioclip": "AudioCLIP", "pe_av": "PE-AV"}
+SEGMENTER_TITLES = {
+    "sam": "Segment Anything",
+    "sam2": "SAM 2.1",
+    "edgetam": "EdgeTAM",
+    "sam3_tracker": "SAM 3's tracker",
+}
+EMPTY_REASONS = {
+    "no_prompt": "no proposal was similar enough",
+    "concept_prompt": "no label was sure enough, or the detector did not find what it names",
+}
+SHOWN_LABELS = 3  # per second, on the page
 
 
 def uses_small_weights(options: Options) -> bool:
@@ -28,20 +40,57 @@ def card_stride(video: VideoInfo) -> int:
 
 
 def models_used(options: Options) -> list[str]:
-    """The networks that speak in a demo: what each of them does, and the name or path of its weights."""
-    found = []
-    if options.method == "box_prompt":
-        found += [f"labels of the audio: CLAP ({options.grounding.clap})"]
-        found += [f"boxes: GroundingDINO ({options.grounding.detector})"]
-    elif options.method not in BASELINES:
-        found += [f"audio and image: {options.encoder} ({options.audioclip.weights})"]
-    if options.method not in ("foreground", "heatmap"):
+    """The networks of a demo: what each of them does, its weights and their license."""
+    concept, grounding = options.concept, options.grounding
+    found: list[tuple[str, str, str]] = []
+    if options.method in ("box_prompt", "concept_prompt"):
+        frames = options.method == "concept_prompt" and concept.classifier == "pe_a_frame"
+        found.append(("names the sound", *(("PE-A-Frame", concept.pe_a_frame) if frames else ("CLAP", grounding.clap))))
+        texts = options.method == "concept_prompt" and concept.finder == "sam3"
+        found.append(
+            ("segments what is named", "SAM 3", concept.sam3)
+            if texts
+            else ("finds what is named", "GroundingDINO", grounding.detector)
+        )
+    elif options.uses_encoder:
+        weights = options.audioclip.weights if options.encoder == "audioclip" else options.pe_av.weights
+        found.append(("compares audio and image", ENCODER_TITLES[options.encoder], weights))
+    if options.uses_segmenter:
         weights = options.sam.checkpoint if options.segmenter == "sam" else options.sam2.name(options.segmenter)
-        found += [f"masks: {options.segmenter} ({weights})"]
+        found.append(("segments", SEGMENTER_TITLES[options.segmenter], weights))
+    lines = [f"{title} {role}: {_describe_weights(weights)}" for role, title, weights in found]
     if options.track != "none":
         weights = options.tracking.weights or options.sam2.name(options.segmenter)
-        found += [f"tracking, {options.track}: {weights}"]
-    return found
+        lines.append(f"tracking, {options.track}: {_describe_weights(weights)}")
+    return lines
+
+
+def _describe_weights(weights: str) -> str:
+    """A checkpoint's name, or its path, and its license if that is stated."""
+    known = next((each for each in list_checkpoints() if weights in (each.name, each.hub or each.name)), None)
+    if known is None:
+        return printable(Path(weights))
+    return f"{known.name}, {known.license}" if known.license else known.name
+
+
+def surest_labels(prediction: Prediction) -> dict[str, float]:
+    """The SHOWN_LABELS most probable labels of a second, the most probable first; empty if no probability is known."""
+    if set(prediction.label_scores.values()) <= {1.0}:  # of methods that name sounds without saying how surely
+        return {}
+    best = sorted(prediction.label_scores.items(), key=lambda item: -item[1])[:SHOWN_LABELS]
+    return {label: round(score, 4) for label, score in best}
+
+
+def describe_labels(record: MaskRecord) -> str:
+    """What the sound of a second is called, and how surely, in words; empty if the method names no sounds."""
+    if not record.label_scores:
+        return f"labels “{'”, “'.join(record.labels)}”" if record.labels else ""
+    named = [f"“{label}” {100 * score:.0f} %" for label, score in record.label_scores.items()]
+    sure = [text for text, label in zip(named, record.label_scores, strict=True) if label in record.labels]
+    rest = [text for text in named if text not in sure]
+    if not sure:
+        return f"no label is sure enough; at best {', '.join(named)}"
+    return f"labels {', '.join(sure)}" + (f"; less surely {', '.join(rest)}" if rest else "")
 
 
 def describe_certainty(prediction: Prediction) -> str:
@@ -52,7 +101,8 @@ def describe_certainty(prediction: Prediction) -> str:
     name = f"“{best.label}”: " if best.label else ""
     more = f", and {len(prediction.objects) - 1} more objects" if len(prediction.objects) > 1 else ""
     carried = "" if prediction.pivot is None else ", carried here by tracking"
-    return f"{name}predicted IoU {best.predicted_iou:.2f} × audio {best.audio_score:.2f}{more}{carried}"
+    detected = f" × detected {best.detection_score:.2f}" if best.detection_score < 1 else ""
+    return f"{name}predicted IoU {best.predicted_iou:.2f}{detected} × audio {best.audio_score:.2f}{more}{carried}"
 
 
 def collect_notes(
@@ -71,7 +121,7 @@ def collect_notes(
         notes.append(f"Silent at {format_times(silent)}: the masks are empty there.")
     empty = sum(not record.silent and record.area == 0 for record in records)
     if empty:
-        reason = "no proposal was similar enough" if options.method == "no_prompt" else "there was no prompt for SAM"
+        reason = EMPTY_REASONS.get(options.method, "there was no prompt for SAM")
         if options.track != "none":
             reason += ", or the audio does not agree with the object that was tracked"
         notes.append(f"{empty} of {len(records)} masks are empty although there is audio: {reason}.")

@@ -11,6 +11,7 @@ zero_shot/data has
 """
 
 from pathlib import Path
+from typing import Any
 
 from utils.cli import InputError
 from utils.files import read_json
@@ -37,7 +38,7 @@ def read_targets(path: Path) -> dict[str, str | None]:
         raise InputError(f"{path}: no such list of labels")
     content = _read_lines(path) if path.suffix.lower() == ".txt" else read_json(path)
     targets = content if isinstance(content, dict) else None
-    names = list(content) if isinstance(content, dict | list) else [None]
+    names: list[Any] = list(content) if isinstance(content, dict | list) else [None]
     if not all(map(_is_text, names)) or not all(value is None or _is_text(value) for value in (targets or {}).values()):
         raise InputError(f"{path}: not a JSON list of names, nor an object from names to what to look for")
     if not names:

@@ -12,14 +12,21 @@ from utils.layout import MaskBenchmarkName, SoftMasks
 from utils.option_ranges import MAX_IMAGE_SIZE, MAX_WORKERS, DeviceName, bounded
 
 MethodName = Literal[
-    "no_prompt", "point", "heatmap_box", "box_prompt", "heatmap", "foreground", "largest_proposal", "random_proposal"
+    "no_prompt",
+    "point",
+    "heatmap_box",
+    "box_prompt",
+    "concept_prompt",
+    "heatmap",
+    "foreground",
+    "largest_proposal",
+    "random_proposal",
 ]
 EncoderName = Literal["audioclip", "pe_av"]
 SegmenterName = Literal["sam", "sam2", "edgetam", "sam3_tracker"]
 
-# Recommended with the public weights: No-Prompt compares audio and image embeddings, which is what AudioCLIP was
-# trained for, and needs no threshold on a similarity map.
-RECOMMENDED_CONFIG = "zero_shot/configs/s4_no_prompt.yaml"
+# Recommended for people's own videos: it names sounds by an open list, and needs neither a GPU nor AudioCLIP.
+RECOMMENDED_CONFIG = "zero_shot/configs/modern/demo_small.yaml"
 MAP_METHODS = ("point", "heatmap_box", "heatmap")  # methods that start from a similarity map
 BASELINES = ("foreground", "largest_proposal", "random_proposal")  # methods that use no audio
 
@@ -32,6 +39,8 @@ WEIGHTS = (
     "tracking.weights",
     "grounding.clap",
     "grounding.detector",
+    "concept.pe_a_frame",
+    "concept.sam3",
 )  # compared by file content
 
 
@@ -224,13 +233,13 @@ class ProposalOptions:
 
 @dataclass
 class GroundingOptions:
-    """How method box_prompt classifies the audio and detects boxes for the labels.
+    """How methods box_prompt and concept_prompt classify the audio and detect boxes for the labels.
 
     Args:
         clap: name in pretrained/checkpoints.yaml or path of a CLAP model, a folder written by transformers.
-        detector: the same for a GroundingDINO model.
-        labels: JSON file with the list of labels.
-        top_k: labels per second of audio; the study uses 1 for S4 and 2 for MS3.
+        detector: the same for a GroundingDINO or MM-GroundingDINO model.
+        labels: file with the list of labels, JSON or text (zero_shot/label_list.py); zero_shot/data has some.
+        top_k: labels per second of audio, at most; the study uses 1 for S4 and 2 for MS3.
         threshold: minimum score of a box.
     """
 
@@ -239,6 +248,32 @@ class GroundingOptions:
     labels: Path = Path("zero_shot/data/audioset_labels.json")
     top_k: int = bounded(1, 1, 100)
     threshold: float = bounded(0.3, 0, 1)
+
+
+@dataclass
+class ConceptOptions:
+    """What method concept_prompt has in addition to the options of `grounding`.
+
+    Args:
+        classifier: what names the sound: CLAP, whose probabilities of all labels sum to 1, or PE-A-Frame, whose
+            probabilities are independent of each other.
+        pe_a_frame: name in pretrained/checkpoints.yaml or path of a PE-A-Frame model, a folder written by transformers.
+        min_confidence: labels of a lower probability are not looked for; has to be tuned for classifier and labels.
+        finder: what finds the named thing: the detector, whose boxes the segmenter turns into masks, or SAM 3, which
+            makes masks itself.
+        sam3: name or path of a SAM 3 model; the public one is gated, so that nothing uses it unless finder is sam3.
+        min_presence: minimum probability, by SAM 3's presence score, that a frame shows the named thing.
+        image_size: longer side in pixels to which demo.py and Python's pipeline reduce larger frames; the clips of the
+            benchmarks are 224 pixels wide.
+    """
+
+    classifier: Literal["clap", "pe_a_frame"] = "clap"
+    pe_a_frame: str = "pe-a-frame-small"
+    min_confidence: float = bounded(0.2, 0, 1)
+    finder: Literal["detector", "sam3"] = "detector"
+    sam3: str = "sam3"
+    min_presence: float = bounded(0.5, 0, 1)
+    image_size: int = bounded(1024, 32, MAX_IMAGE_SIZE)
 
 
 @dataclass
@@ -290,8 +325,9 @@ class Options:
     """A zero-shot run.
 
     Args:
-        method: no_prompt, point, heatmap_box and box_prompt are the study's. heatmap thresholds the similarity map
-            without SAM; foreground, largest_proposal and random_proposal are trivial baselines, which use no audio.
+        method: no_prompt, point, heatmap_box and box_prompt are the study's. concept_prompt is box_prompt with models
+            of today, which may be unsure and then mark nothing. heatmap thresholds the similarity map without SAM;
+            foreground, largest_proposal and random_proposal are trivial baselines, which use no audio.
         encoder: the audio-visual encoder. pe_av computes no similarity maps, so it serves no_prompt alone.
         segmenter: the promptable segmenter: Segment Anything, or SAM 2.1, EdgeTAM or SAM 3's tracker, which the
             transformers package runs (pip install -e .[grounding]).
@@ -305,7 +341,8 @@ class Options:
         prompt: how the similarity map becomes a prompt.
         retrieval: how no_prompt selects proposals.
         proposals: which masks SAM proposes.
-        grounding: how box_prompt finds boxes.
+        grounding: how box_prompt and concept_prompt find boxes.
+        concept: what concept_prompt has in addition.
         track: carry the masks of the most certain second (by predicted IoU × audio score) through the clip: forward
             into the seconds after it, or into both directions; the other seconds keep their own masks.
         tracking: how masks are carried.
@@ -326,6 +363,7 @@ class Options:
     retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
     proposals: ProposalOptions = field(default_factory=ProposalOptions)
     grounding: GroundingOptions = field(default_factory=GroundingOptions)
+    concept: ConceptOptions = field(default_factory=ConceptOptions)
     track: Literal["none", "forward", "both"] = "none"
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     run: RunOptions = field(default_factory=RunOptions)
@@ -354,22 +392,43 @@ class Options:
             )
         return find_folder(self.tracking.weights) if self.tracking.weights else self.sam2.folder(self.segmenter)
 
+    @property
+    def uses_encoder(self) -> bool:
+        """Whether the method compares audio and image by the audio-visual encoder."""
+        return self.method not in (*BASELINES, "box_prompt", "concept_prompt")
+
+    @property
+    def uses_segmenter(self) -> bool:
+        """Whether the segmenter makes the masks."""
+        sam3 = self.method == "concept_prompt" and self.concept.finder == "sam3"
+        return self.method not in ("foreground", "heatmap") and not sam3
+
+    def transformers_folders(self) -> list[Path]:
+        """The folders of networks of the transformers package that a run needs, whether they exist or not."""
+        names: list[str] = []
+        if self.uses_encoder and self.encoder == "pe_av":
+            names.append(self.pe_av.weights)
+        if self.method in ("box_prompt", "concept_prompt"):
+            concept, clap, detector = self.method == "concept_prompt", self.grounding.clap, self.grounding.detector
+            names.append(self.concept.pe_a_frame if concept and self.concept.classifier == "pe_a_frame" else clap)
+            names.append(self.concept.sam3 if concept and self.concept.finder == "sam3" else detector)
+        found = [find_folder(name) for name in names]
+        if self.uses_segmenter and self.segmenter != "sam":
+            found.append(self.sam2.folder(self.segmenter))
+        if self.track != "none":
+            found.append(self.tracker_folder())
+        return list(dict.fromkeys(found))
+
+    def label_files(self) -> list[Path]:
+        """The files of labels that the results depend on."""
+        return [self.grounding.labels] if self.method in ("box_prompt", "concept_prompt") else []
+
     def checkpoint_files(self) -> list[Path]:
         """The checkpoints that the results depend on, whether they exist or not."""
         found: list[Path | None] = []
-        if self.method not in (*BASELINES, "box_prompt"):
-            if self.encoder == "audioclip":
-                found.append(find_weights(self.audioclip.weights, "audioclip"))
-            else:
-                found += folder_weights(find_folder(self.pe_av.weights))
-        if self.method not in ("foreground", "heatmap"):
-            if self.segmenter == "sam":
-                found.append(find_weights(self.sam.checkpoint, "sam"))
-            else:
-                found += folder_weights(self.sam2.folder(self.segmenter))
-        if self.method == "box_prompt":
-            found += folder_weights(find_folder(self.grounding.clap))
-            found += folder_weights(find_folder(self.grounding.detector))
-        if self.track != "none":
-            found += folder_weights(self.tracker_folder())
-        return list(dict.fromkeys(path for path in found if path is not None))
+        if self.uses_encoder and self.encoder == "audioclip":
+            found.append(find_weights(self.audioclip.weights, "audioclip"))
+        if self.uses_segmenter and self.segmenter == "sam":
+            found.append(find_weights(self.sam.checkpoint, "sam"))
+        files = [path for path in found if path is not None]
+        return files + [path for folder in self.transformers_folders() for path in folder_weights(folder)]

@@ -8,7 +8,7 @@ from utils.files import write_text
 from utils.pages import render_page
 from utils.video_info import VideoInfo
 from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable
-from zero_shot.demo_notes import describe_video, format_time
+from zero_shot.demo_notes import describe_labels, describe_video, format_time
 
 TEMPLATE = Path(__file__).parent / "templates" / "demo.html"
 VIEWS = {  # in the order in which a card shows them
@@ -75,8 +75,8 @@ def _card(record: MaskRecord) -> _Card:
         summary = "the mask is empty"
     else:
         summary = f"{100 * record.area:.1f} % of the frame"
-    if record.labels:
-        summary += f" · labels “{'”, “'.join(record.labels)}”"
+    if named := describe_labels(record):
+        summary += f" · {named}"
     if record.certain:
         summary += f" · {record.certain}"
     images = [(view, record.images[view]) for view in VIEWS if view in record.images]

@@ -14,7 +14,7 @@ from utils.config import resolve_options
 from utils.device import select_device
 from utils.layout import BENCHMARKS
 from utils.option_ranges import DeviceName
-from utils.video_frame import resize_frame
+from utils.video_frame import resize_frame, shrink_frame
 from zero_shot.figures import resize_mask
 from zero_shot.methods import Prediction, ZeroShotMethod, build_method
 from zero_shot.options import Options
@@ -30,8 +30,9 @@ class PipelineResult:
     Attributes:
         masks: (N, H, W) bool, the source of the sound.
         similarity_maps: (N, 224, 224) float32 in [0, 1]; None for methods without them.
-        prompts: SAM's prompt for each frame, in pixels of a 224 × 224 frame; None where SAM was not prompted.
-        labels: for each frame the labels that box_prompt assigns to the audio; empty for other methods.
+        prompts: SAM's prompt for each frame, in pixels of the frame that the networks get; None where SAM was not
+            prompted.
+        labels: for each frame the labels that box_prompt or concept_prompt assigns to the audio; empty for others.
     """
 
     masks: np.ndarray
@@ -56,7 +57,7 @@ class Pipeline:
 
         Args:
             frames: N frames (H, W, 3) uint8 RGB of one size, one per second. As in the study, the networks get them at
-                224 × 224.
+                224 × 224; those of concept_prompt at most at `concept.image_size`.
             audio: (samples,) or (samples, channels), int16 or floats in [-1, 1], of N seconds; padded with silence or
                 trimmed if it is shorter or longer.
             sample_rate: of the audio, in Hz.
@@ -71,8 +72,9 @@ class Pipeline:
         seconds = self._split_audio(np.asarray(audio), sample_rate, len(frames))
         size, predictions = frames[0].shape[:2], list[Prediction]()
         batch = BENCHMARKS[self.options.data.benchmark].max_seconds * self.options.run.batch_size
-        resized = [resize_frame(np.ascontiguousarray(frame)) for frame in frames]
-        window = self.options.tracking.window
+        window, side = self.options.tracking.window, self.method.image_size
+        whole = map(np.ascontiguousarray, frames)
+        resized = [resize_frame(frame) if side is None else shrink_frame(frame, side) for frame in whole]
         for start in range(0, len(frames), batch):
             predictions += self.method.predict(resized[start : start + batch], seconds[start : start + batch])
         for start in range(0, len(frames), window):

@@ -62,6 +62,7 @@ DEFAULT_VALUES: dict[str, Values] = {
     "heatmap_box": _AUDIO | _MAP | _BOXES | _THRESHOLD,
     "heatmap": _AUDIO | _MAP | _THRESHOLD,
     "box_prompt": _GROUNDING,
+    "concept_prompt": _GROUNDING | {"concept.min_confidence": [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7]},
 }
 # What it has besides. Each value of these makes the networks run again.
 EXTRA_VALUES: dict[str, Values] = {
@@ -69,6 +70,7 @@ EXTRA_VALUES: dict[str, Values] = {
     "point": _MAP_EXTRA,
     "heatmap_box": _MAP_EXTRA,
     "heatmap": _MAP_EXTRA,
+    "concept_prompt": {"concept.min_presence": [0.3, 0.5, 0.7]},
 }
 
 # Options without effect under some values of others, in an order in which each can be decided.
@@ -98,6 +100,8 @@ def parse_values(words: Sequence[str], base: Options) -> Values:
     if defaults is None:
         raise InputError(f"method {method} has no option to tune; choose a row of {', '.join(DEFAULT_VALUES)}")
     known, found = defaults | EXTRA_VALUES.get(method, {}), Values()
+    if base.uses_encoder and base.encoder != "audioclip":  # which has neither AudioCLIP's options nor its maps
+        known, defaults = ({n: v for n, v in each.items() if not _of_audioclip(n)} for each in (known, defaults))
     for word in words:
         name, equals, texts = word.partition("=")
         if name not in known:
@@ -110,6 +114,11 @@ def parse_values(words: Sequence[str], base: Options) -> Values:
     chosen = found if words else defaults
     # The row's own value is always among them.
     return {name: list(dict.fromkeys([*values, get_option(base, name)])) for name, values in chosen.items()}
+
+
+def _of_audioclip(name: str) -> bool:
+    """Whether an option is of AudioCLIP, or needs its similarity maps."""
+    return name.startswith("audioclip.") or name == "retrieval.score"
 
 
 def option_sets(values: Values, base: Options, budget: int, seed: int) -> list[OptionSet]:

@@ -11,7 +11,9 @@ from torch import Tensor
 from utils.memo import Memo
 from zero_shot.components import Components
 from zero_shot.detectors.grounding_dino import GroundingDinoDetector
+from zero_shot.detectors.sam3 import Sam3Detector
 from zero_shot.encoders import AudioVisualEncoder
+from zero_shot.encoders.base import SoundClassifier
 from zero_shot.encoders.clap import ClapClassifier
 from zero_shot.options import Options, ProposalOptions
 from zero_shot.segmenters import Segmenter
@@ -51,6 +53,14 @@ class SharedComponents(Components):
     def detector(self) -> GroundingDinoDetector:
         """The one detector, which gets its options with each call."""
         return self._once("detector", super().detector)
+
+    def sound_classifier(self) -> SoundClassifier:
+        """The one classifier of concept_prompt, which has no options."""
+        return self._once("sound_classifier", super().sound_classifier)
+
+    def text_detector(self) -> Sam3Detector:
+        """The one detector of that kind, which gets its options with each call."""
+        return self._once("text_detector", super().text_detector)
 
     def _once(self, name: str, build: Callable[[], Any]) -> Any:
         if name not in self._built:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from models.registry import command_for
+from models.registry import command_for, list_checkpoints
 from utils.cli import InputError
 from utils.files import read_json
 
@@ -27,7 +27,6 @@ SOURCES = {  # a repository of the hub for each model_type
     "sam2": "facebook/sam2.1-hiera-tiny",
     "edgetam": "yonigozlan/EdgeTAM-hf",
     "sam3_tracker": "facebook/sam3",
-    "sam3": "facebook/sam3",
 }
 DOWNLOADING_KEYS = ("auto_map", "backbone", "use_pretrained_backbone", "use_timm_backbone")  # of config.json
 
@@ -53,7 +52,11 @@ def read_model_type(folder: Path, expected: str) -> str:
 def remedy(folder: Path, model_type: str) -> str:
     """How to obtain a folder, for messages."""
     command = command_for(folder)
-    return f"{command} gets it" if command else f"save {SOURCES[model_type]} there by transformers' save_pretrained"
+    if not command:
+        return f"save {SOURCES[model_type]} there by transformers' save_pretrained"
+    known = next((checkpoint for checkpoint in list_checkpoints() if checkpoint.file == folder.name), None)
+    gated = f" (gated: ask for access at https://huggingface.co/{known.hub} first)" if known and known.gated else ""
+    return f"{command} gets it{gated}"
 
 
 def load_folder(

@@ -24,6 +24,7 @@ from zero_shot.methods.no_prompt import NoPrompt
 from zero_shot.methods.prompted import HeatmapBox, PointPrompt, SimilarityThreshold
 from zero_shot.options import Options, PEAVOptions, RetrievalOptions
 from zero_shot.proposal_scoring import crop_proposals
+from zero_shot.search_space import parse_values
 
 COLORS = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]  # of the proposals, from left to right
 FRAME = np.repeat(np.array(COLORS, np.uint8), 20, axis=0)[None].repeat(40, axis=0)  # (40, 60, 3)
@@ -118,6 +119,16 @@ def test_methods_that_need_a_map_refuse_an_encoder_without_one(method: Any) -> N
             classes[method](options, StubEncoder([0, 1, 2]), StubSegmenter())
 
 
+def test_tune_searches_what_the_encoder_has() -> None:
+    options = Options(method="no_prompt", encoder="pe_av")
+    names = set(parse_values([], options))
+    assert names == {"retrieval.rule", "retrieval.threshold", "retrieval.logit_scale", "retrieval.max_area"}
+    assert names | {"retrieval.score", "audioclip.reverse"} <= set(parse_values([], Options(method="no_prompt")))
+    for name in ("retrieval.score", "audioclip.crop_size"):
+        with pytest.raises(InputError, match=f"--search {name}: method no_prompt does not have it"):
+            parse_values([name], options)
+
+
 def test_the_refusal_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--config", "zero_shot/configs/mini/s4_point_local.yaml", "--encoder", "pe_av", "--out", str(tmp_path)]
     assert evaluate.main(words) == 1
@@ -199,7 +210,7 @@ def test_pe_av_computes_nothing_twice(
 def test_no_prompt_runs_with_pe_av(folder: Path, composed: Path, tmp_path: Path) -> None:
     words = ["--config", "zero_shot/configs/mini/s4_no_prompt.yaml", "--encoder", "pe_av", "--pe_av.weights"]
     words += [str(folder), "--data.root", str(composed / "Single-source"), "--data.max_clips", "1"]
-    words += ["--proposals.points_per_side", "4", "--proposals.stability_score_thresh", "0.6", "--run.use_cache"]
+    words += ["--proposals.points_per_side", "2", "--proposals.stability_score_thresh", "0.6", "--run.use_cache"]
     assert evaluate.main([*words, "false", "--data.num_workers", "0", "--out", str(tmp_path / "run")]) == 0
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert any(name.endswith("pe-av/model.safetensors") for name in found["checkpoints"])

@@ -81,7 +81,11 @@ def test_a_demo_tracks_in_windows_and_resumes(
     out = tmp_path / "out"
     assert demo.main([str(video), "--out", str(out), *options]) == 0
     page = (out / "index.html").read_text(encoding="utf-8")
-    assert "tracking, both: " in page and "audioclip (mini)" in page and "carried here by tracking" in page
+    assert (
+        "tracking, both: " in page
+        and "AudioCLIP compares audio and image: mini" in page
+        and "carried here by tracking" in page
+    )
     records = [json.loads(line) for line in (out / "masks.jsonl").read_text().splitlines()]
     assert len(records) == 7 and [record["silent"] for record in records].index(True) == 2
     windows = [records[start : start + 3] for start in (0, 3, 6)]

@@ -22,7 +22,7 @@ class PEAFrameClassifier:
 
     Args:
         folder: as transformers' save_pretrained writes it.
-        labels: file of a list of labels, by `zero_shot.label_list.read_labels`; the text input as they are.
+        labels: the labels, or the file of a list of them (`zero_shot.label_list`); the text input as they are.
         device: where it runs.
 
     Raises:
@@ -31,8 +31,9 @@ class PEAFrameClassifier:
 
     memo = NO_MEMO
 
-    def __init__(self, folder: Path | str, labels: Path | str, device: torch.device | str = "cpu") -> None:
-        self.labels, self.device = read_labels(Path(labels)), torch.device(device)
+    def __init__(self, folder: Path | str, labels: Path | str | list[str], device: torch.device | str = "cpu") -> None:
+        self.labels = labels if isinstance(labels, list) else read_labels(Path(labels))
+        self.device = torch.device(device)
         parts: dict[str, dict[str, str]] = {"AutoFeatureExtractor": {}, "AutoTokenizer": {}}
         model, (self.feature_extractor, self.tokenizer) = load_folder(
             Path(folder), "pe_audio", "PeAudioFrameLevelModel", parts

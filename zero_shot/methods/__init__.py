@@ -16,9 +16,11 @@ import torch
 
 from utils.device import set_matmul_precision
 from zero_shot.components import Components
+from zero_shot.label_list import read_targets
 from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod
 from zero_shot.methods.baselines import Foreground, ProposalBaseline
 from zero_shot.methods.box_prompt import BoxPrompt
+from zero_shot.methods.concept_prompt import ConceptPrompt
 from zero_shot.methods.no_prompt import NoPrompt
 from zero_shot.methods.prompted import HeatmapBox, PointPrompt, SimilarityThreshold
 from zero_shot.methods.tracking import build_tracker
@@ -31,6 +33,12 @@ METHODS: dict[str, Callable[[Options, Components], ZeroShotMethod]] = {
     "point": lambda options, parts: PointPrompt(options, parts.encoder(), parts.segmenter()),
     "heatmap_box": lambda options, parts: HeatmapBox(options, parts.encoder(), parts.segmenter()),
     "box_prompt": lambda options, parts: BoxPrompt(options, parts.classifier(), parts.detector(), parts.segmenter()),
+    "concept_prompt": lambda options, parts: ConceptPrompt(
+        options,
+        targets=read_targets(options.grounding.labels),  # first: what is wrong with it is found at once
+        classifier=parts.sound_classifier(),
+        finder=parts.object_finder(),
+    ),
     "heatmap": lambda options, parts: SimilarityThreshold(options, parts.encoder()),
     "foreground": lambda options, parts: Foreground(),
     "largest_proposal": lambda options, parts: ProposalBaseline(options, parts.segmenter()),

@@ -23,12 +23,14 @@ class ObjectMask:
         predicted_iou: the segmenter's estimate of its IoU, 0 to 1; 1 where there is none.
         audio_score: how well the audio of the frame's second agrees with it, 0 to 1, by the method.
         label: its name, for methods that name objects.
+        detection_score: how sure a detector is that the frame shows what the label names, 0 to 1; 1 without one.
     """
 
     mask: np.ndarray
     predicted_iou: float
     audio_score: float
     label: str = ""
+    detection_score: float = 1.0
 
     @property
     def certainty(self) -> float:
@@ -89,11 +91,14 @@ class ZeroShotMethod(ABC):
         sample_rate: Hz, of the audio that `predict` takes.
         int16_round_trip: whether that audio must be quantized to 16 bits first.
         tracker: carries masks through a clip; None leaves every frame its own.
+        image_size: longer side in pixels to which larger frames of other sources than a benchmark are reduced; None
+            resizes them to 224 × 224, as in the study.
     """
 
     sample_rate = 44_100
     int16_round_trip = False
     tracker: "ClipTracker | None" = None
+    image_size: int | None = None
 
     @abstractmethod
     def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
