@@ -83,7 +83,7 @@ def semantic_metrics_reference(frames: int, size: int) -> Work:
 
     def work() -> Output:
         iou, f, count = reference.metrics.semantic_sums(logits, labels)
-        means = [(total / count.clamp(min=1)).mean() for total in (iou, f)]
+        means = [(total / count.clamp(min=1)).mean().item() for total in (iou, f)]
         return {"mIoU": np.array([means[0]]), "F": np.array([means[1]])}
 
     return work
