@@ -286,10 +286,10 @@ class Trainer:
         """
         device, clips = self.accelerator.device, [self.datasets["train"].clips[index] for index in batch]
         moved = {name: to_device(value, device) for name, value in items.items() if isinstance(value, Tensor)}
-        lengths = [self.benchmark.num_frames(clip) for clip in clips]
-        set_video_lengths(self.model, lengths)
-        if self.options.fidelity == "published" or self.options.model.segmentor == "avsegformer":  # padding passes it
-            set_video_lengths(self.model.visual_tower, [self.benchmark.max_seconds] * len(clips))
+        set_video_lengths(self.model, [self.benchmark.num_labeled(clip) for clip in clips])  # that the head decodes
+        padded = self.options.fidelity == "published" or self.options.model.segmentor == "avsegformer"
+        lengths = [self.benchmark.max_seconds if padded else self.benchmark.num_frames(clip) for clip in clips]
+        set_video_lengths(self.model.visual_tower, lengths)
         loss, factor = (self.mask_loss if self.benchmark.classes == 1 else self.class_loss)(moved, clips)
         terms = torch.stack(list(vars(loss).values())).detach() * factor
         losses = AsyncCopy(self.accelerator.reduce(terms, "mean"))
