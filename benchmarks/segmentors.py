@@ -28,7 +28,7 @@ from utils.semantic import SemanticMetrics
 Attention = Callable[[TPAVI, Tensor, Tensor], Tensor]
 
 
-def _attend_to_all_pixels(block: TPAVI, maps: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+def _attend_to_all_pixels(block: TPAVI, maps: Tensor, audio: Tensor, valid: None) -> tuple[Tensor, Tensor]:
     return reference.tpavi.tpavi(block, maps, audio), block.align_channel(audio)
 
 

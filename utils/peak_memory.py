@@ -10,7 +10,7 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class PeakMemory:
     """Peak memory since this was constructed, minus what was allocated then.
 
-    On a CPU it is resident memory, which only Linux tells.
+    On a CPU it is resident memory, which only Linux tells, and not in every container.
     """
 
     def __init__(self, device: str) -> None:
@@ -21,8 +21,10 @@ class PeakMemory:
             self.before = torch.cuda.memory_allocated() / 2**20
         else:
             self.before = _resident_mib("VmRSS")
-            if self.before is not None:
+            try:
                 RESET.write_text("5")  # resets VmHWM
+            except OSError:  # not Linux, or a container without write access
+                self.before = None
 
     def mib(self) -> float | None:
         """The peak in MiB; None where it is not known."""

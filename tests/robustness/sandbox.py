@@ -86,7 +86,7 @@ class Guard:
 
     def _must_be_inside(self, event: str, path: Any) -> None:
         place = os.path.realpath(os.fsdecode(path)) if not isinstance(path, int) else str(self.inside)
-        if not place.startswith((f"{self.inside}{os.sep}", os.devnull)) and place != str(self.inside):
+        if not place.startswith((f"{self.inside}{os.sep}", os.devnull, "/proc/")) and place != str(self.inside):
             self.outside.append(f"{event} {place}")
 
 

@@ -73,7 +73,13 @@ def test_train_then_evaluate(
     for name in ("m_j", "m_f"):
         assert read(run, "metrics_val_original.json")[name] == pytest.approx(chosen[f"val_{name}"], abs=2e-3)
     with safe_open(run / "best.safetensors", "pt") as file:
-        assert file.metadata() == {"segmentor": "fpn", "fusion": "concate", "upsample": "bilinear", "vggish": "False"}
+        assert file.metadata() == {
+            "segmentor": "fpn",
+            "classes": "1",
+            "fusion": "concate",
+            "upsample": "bilinear",
+            "vggish": "False",
+        }
 
 
 def test_run_folders_are_called_by_config_and_fidelity(

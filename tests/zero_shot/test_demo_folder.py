@@ -242,7 +242,7 @@ def test_images_of_the_page_can_be_enlarged(tmp_path: Path) -> None:
     assert read_image(out / "images" / "000001_mask.jpg").shape == (540, 960, 3)
 
 
-@pytest.mark.parametrize("command, own", [(demo, 4), (evaluate, 4), (train, 1)])
+@pytest.mark.parametrize("command, own", [(demo, 4), (evaluate, 4), (train, 2)])
 def test_help_shows_usage_as_written_and_own_options_first(
     command: object, own: int, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
