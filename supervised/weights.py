@@ -20,6 +20,7 @@ from supervised.initialization import InitRecord, init_module
 from supervised.model import AVSModel
 from supervised.options import Options
 from supervised.state import check_architecture
+from utils.cli import InputError
 from utils.config import from_yaml
 from utils.files import sha256
 from utils.layout import BENCHMARKS
@@ -38,6 +39,8 @@ def load_run(run_dir: Path) -> tuple[AVSModel, Options, dict[str, str]]:
     """
     options = from_yaml(Options, run_dir / "config.yaml")
     checkpoint = run_dir / "best.safetensors"
+    if not checkpoint.is_file():
+        raise InputError(f"{checkpoint}: no such file; python -m supervised.train writes it after an epoch")
     model = _build(options)
     check_architecture(checkpoint, options.model, model.classes)
     load_checkpoint(model, checkpoint)

@@ -97,10 +97,10 @@ class AVSDataset(Dataset[dict[str, Any]]):
         self.center_crop = center_crop and split == "train"
         self.sample_rate, self.audio_repeats, self.int16_round_trip = sample_rate, audio_repeats, int16_round_trip
         self.clips = data.split(split)
-        if split == "train" and fraction != 1.0:
-            self.clips = sample_fraction(self.clips, fraction)
         if not self.clips:
             raise InputError(f"{data.root}: no {split} clips in {data.benchmark.meta}")
+        if split == "train" and fraction != 1.0:
+            self.clips = sample_fraction(self.clips, fraction)
         self.sound: SoundCondition | None = None
         if audio == "waveform":
             from librosa import resample  # noqa: F401  takes seconds: once here, before data-loading processes are forked
@@ -244,6 +244,8 @@ def sample_fraction(clips: Sequence[Clip], fraction: float) -> list[Clip]:
     if not 0 < fraction <= 1:
         raise InputError(f"fraction {fraction} is not in (0, 1]")
     indices = pd.Series(range(len(clips))).sample(frac=fraction, replace=False, random_state=0)
+    if not len(indices):
+        raise InputError(f"data.fraction {fraction} leaves none of {len(clips)} clips")
     return [clips[index] for index in indices]
 
 

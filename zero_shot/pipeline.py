@@ -21,6 +21,7 @@ from zero_shot.options import Options
 from zero_shot.prompts import Prompt
 
 CONFIG_DIR = Path(__file__).parent / "configs"
+MAX_CHANNELS = 16  # of audio; an array with more columns than this and than rows is (channels, samples)
 
 
 @dataclass
@@ -142,5 +143,7 @@ def _validate(frames: Sequence[np.ndarray], audio: np.ndarray, sample_rate: int)
     samples = np.asarray(audio)
     if samples.ndim not in (1, 2) or not (samples.dtype == np.int16 or np.issubdtype(samples.dtype, np.floating)):
         raise ValueError(f"expected audio (samples,) or (samples, channels), got {samples.shape} of {samples.dtype}")
+    if samples.ndim == 2 and samples.shape[1] > max(samples.shape[0], MAX_CHANNELS):
+        raise ValueError(f"expected audio (samples,) or (samples, channels), got {samples.shape}: transpose it")
     if sample_rate < 1 or not np.isfinite(samples).all():
         raise ValueError("the sample rate must be positive, and the audio finite")

@@ -45,11 +45,14 @@ def transformers_folders(public_data: SimpleNamespace) -> None:
 
 
 @pytest.fixture
-def public(public_data: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """The same, with the networks of their sizes and SAM4AVS_WEIGHTS in force."""
-    monkeypatch.setenv("SAM4AVS_WEIGHTS", str(public_data.weights))
-    monkeypatch.setattr("open_clip.IMAGENET_CLASSNAMES", ["tench", "tabby cat", "convertible"] * 2)
-    with public_files.small_networks():
+def public(public_data: SimpleNamespace) -> Iterator[SimpleNamespace]:
+    """The same, with the networks of their sizes and SAM4AVS_WEIGHTS in force.
+
+    Not by the fixture monkeypatch: a test's own patches have to be undone before these.
+    """
+    with pytest.MonkeyPatch.context() as patch, public_files.small_networks():
+        patch.setenv("SAM4AVS_WEIGHTS", str(public_data.weights))
+        patch.setattr("open_clip.IMAGENET_CLASSNAMES", ["tench", "tabby cat", "convertible"] * 2)
         yield public_data
 
 

@@ -181,11 +181,10 @@ def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
 
 
 @pytest.mark.parametrize(("checks", "plant"), [pytest.param(checks, plant, id=name) for name, checks, plant in FAULTS])
-def test_planted_faults_are_caught(
-    checks: list[str], plant: Plant, public: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plant(monkeypatch, public, tmp_path)
-    code, verdicts, _ = run(public, *checks, out=tmp_path)
+def test_planted_faults_are_caught(checks: list[str], plant: Plant, public: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch, public, tmp_path)
+        code, verdicts, _ = run(public, *checks, out=tmp_path)
     # Checks of other checkpoints than the first are the same computation.
     first = {check.id: check.checkpoints[0] for check in read_known_outputs().checks}
     assert code == 1

@@ -93,6 +93,8 @@ def test_partial_training_data_is_the_originals_draw() -> None:
     assert drawn["ms3", 0.5][:8] == [230, 228, 12, 215, 264, 45, 238, 55]
     for name in ("s4", "ms3"):
         assert drawn[name, 0.5][: len(drawn[name, 0.2])] == drawn[name, 0.2]
+    with pytest.raises(InputError, match=f"leaves none of {len(ms3)} clips"):
+        sample_fraction(ms3, 1e-6)
     assert sorted(sample_fraction(ms3, 1.0), key=lambda clip: int(clip.name)) == ms3
     for wrong in (0.0, 1.01):
         with pytest.raises(InputError, match=f"fraction {wrong} is not in"):

@@ -162,6 +162,7 @@ def test_weights_are_optional_and_names_are_resolved(monkeypatch: pytest.MonkeyP
         ([np.zeros((4, 4, 3))], np.zeros(9), 9, "of uint8"),
         ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)], np.zeros(9), 9, "of one size"),
         ([np.zeros((4, 4, 3), np.uint8)], np.zeros((1, 1, 9)), 9, "expected audio"),
+        ([np.zeros((4, 4, 3), np.uint8)], np.zeros((2, 99)), 9, "transpose it"),
         ([np.zeros((4, 4, 3), np.uint8)], np.zeros(9, np.int64), 9, "expected audio"),
         ([np.zeros((4, 4, 3), np.uint8)], np.full(9, np.nan), 9, "finite"),
         ([np.zeros((4, 4, 3), np.uint8)], np.zeros(9), 0, "positive"),
