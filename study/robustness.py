@@ -19,9 +19,9 @@ KEY = "robustness"  # of the table
 NOTE = (
     "Each cell is the predicted area as a fraction of the frame / M_J against the masks of the original sound. Under "
     "silent, noise, shuffled and offscreen audio nothing in the picture makes the sound, so a model that uses the "
-    "audio has a small area and a small M_J. Several seeds: mean, and [smallest to largest] area. H is the harmonic "
-    "mean of M_J under the original sound and 1 - area under silent, noise and shuffled audio; 1 is best."
+    "audio has a small area and a small M_J. Several seeds: mean, and [smallest to largest] area."
 )
+H_NOTE = "H is the harmonic mean of M_J (original) and 1 - area under silent, noise and shuffled audio; 1 is best."
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,28 @@ def robustness_tables(found: Sequence[RobustnessRun], titles: Mapping[str, str])
 
 def _note(lines: Sequence[RobustnessRun]) -> str:
     areas = sorted({format_score(run.content["ground_truth_area"]) for run in lines})
-    return f"{NOTE} The ground truth covers {' to '.join(areas)} of the frame."
+    notes = [NOTE, *([H_NOTE] if _have_h(lines) else []), f"The ground truth covers {' to '.join(areas)} of the frame."]
+    return " ".join(notes)
+
+
+def _have_h(lines: Sequence[RobustnessRun]) -> bool:
+    """Whether any run has all the conditions of H."""
+    return any("H" in run.content for run in lines)
 
 
 def _cells(lines: Sequence[RobustnessRun]) -> "pd.DataFrame":
     import pandas as pd
 
     present = {name for run in lines for name in run.content["conditions"]}
-    columns = [name for name in CONDITIONS if name in present]
+    columns: list[str] = [name for name in CONDITIONS if name in present]
     rows = []
     for run in lines:
         conditions = run.content["conditions"]
         cells = [_cell(conditions[name]) if name in conditions else NOT_PLANNED for name in columns]
-        rows.append([*cells, format_score(run.content["H"]) if "H" in run.content else NOT_PLANNED])
-    return pd.DataFrame(rows, index=[run.label for run in lines], columns=[*columns, "H"], dtype=object)
+        mean = format_score(run.content["H"]) if "H" in run.content else NOT_PLANNED
+        rows.append([*cells, *([mean] if _have_h(lines) else [])])
+    columns += ["H"] if _have_h(lines) else []
+    return pd.DataFrame(rows, index=[run.label for run in lines], columns=columns, dtype=object)
 
 
 def _cell(condition: Mapping[str, Any]) -> str:

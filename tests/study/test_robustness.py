@@ -54,11 +54,14 @@ def test_table_curves_and_page(tmp_path: Path) -> None:
         (job.run_dir(runs) / FILE).write_text(json.dumps(content))
     found = robustness_runs(study, runs)
     (table,) = robustness_tables(found, TITLES)
-    assert list(table.cells.columns) == ["original", "silent", "noise", "H"]
+    assert list(table.cells.columns) == ["original", "silent", "noise"] and "H is" not in table.note
     assert table.rows() == [
-        ("map", [".500 / .500", ".500 / .500", ".400 [.300 to .500] / .400", "–"]),
-        ("FPN", [".500 / .500", ".000 / .000", ".000 / .000", "–"]),
+        ("map", [".500 / .500", ".500 / .500", ".400 [.300 to .500] / .400"]),
+        ("FPN", [".500 / .500", ".000 / .000", ".000 / .000"]),
     ]
+    found[0].content["H"] = 0.25  # which needs shuffled audio too
+    (with_h,) = robustness_tables(found, TITLES)
+    assert with_h.rows()[0][1][-1] == ".250" and with_h.rows()[1][1][-1] == "–" and "H is" in with_h.note
     names = [curves.name for curves in robustness_curves(found, "s4", "S4")]
     assert names == ["share_s4_silent", "sweep_s4_silent", "share_s4_noise", "sweep_s4_noise"]
     assert largest_in_silence(found, "s4") == [("map", "one (.500), two (.500)"), ("FPN", "none")]
@@ -66,7 +69,7 @@ def test_table_curves_and_page(tmp_path: Path) -> None:
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Sound conditions, S4" in page and "one (.500), two (.500)" in page and "Predicted area: S4, noise" in page
     text = write_tables(study, runs, tmp_path / "out")[0].read_text(encoding="utf-8")
-    assert "| map | .500 / .500 | .500 / .500 | .400 [.300 to .500] / .400 | – |" in text
+    assert "| map | .500 / .500 | .500 / .500 | .400 [.300 to .500] / .400 |" in text
 
 
 def test_the_study_of_robustness_has_the_rows_of_the_synthetic_study() -> None:
