@@ -87,8 +87,6 @@ def load_folder(
         raise InputError(MISSING_PACKAGE) from error
     hint = remedy(folder, model_type)
     required = [*REQUIRED_FILES, *([TOKENIZER_FILE] if any("Tokenizer" in name for name in parts) else [])]
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; {hint}")
     if missing := [name for name in required if not any(folder.glob(name))]:
         raise InputError(f"{folder}: not a {model_type} folder (missing {', '.join(missing)}); {hint}")
     found = read_model_type(folder, model_type)
