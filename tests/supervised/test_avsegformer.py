@@ -267,15 +267,19 @@ def test_two_processes_train_as_one(composed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "more, bound",
-    [("--train.precision bf16", 2e-2), pytest.param("--train.compile true", 1e-3, marks=pytest.mark.slow)],
+    [("--train.precision bf16", 1e-2), pytest.param("--train.compile true", 1e-3, marks=pytest.mark.slow)],
 )
 def test_bfloat16_and_compiled_runs(composed: Path, tmp_path: Path, more: str, bound: float) -> None:
-    """A frozen and a trained backbone. Without dropout, whose draws a compiled kernel makes in another order."""
-    plain = ["--data.fraction", "0.4", "--model.avsegformer.dropout", "0"]
+    """A frozen and a trained backbone. Without dropout, whose draws a compiled kernel makes in another order.
+
+    The learning rate is small, so that rounding does not grow from step to step: at 1e-3, the second epoch's loss in
+    bfloat16 is 1 % off on one processor and 6 % on another; at 1e-6, at most .03 %.
+    """
+    plain = ["--data.fraction", "0.4", "--model.avsegformer.dropout", "0", "--train.lr", "1e-6"]
     assert train.main(arguments(composed, tmp_path / "plain", *plain)) == 0
     assert train.main(arguments(composed, tmp_path / "other", *plain, *more.split())) == 0
-    logs = [pd.read_csv(tmp_path / run / "log.csv") for run in ("plain", "other")]
-    np.testing.assert_allclose(logs[0][["loss", "main", "mix"]], logs[1][["loss", "main", "mix"]], rtol=bound)
+    logs = [pd.read_csv(tmp_path / run / "log.csv")[["loss", "main", "mix"]] for run in ("plain", "other")]
+    np.testing.assert_allclose(logs[0], logs[1], rtol=bound)
 
 
 # --- published checkpoints -------------------------------------------------------------------------------
