@@ -20,10 +20,11 @@ from models.audioclip_segmentor import AudioCLIPSegmentor
 from reference.random_sam import MINI, random_sam
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
+from supervised.model_options import FPNOptions, ModelOptions, VGGishOptions
 from supervised.optim import build_optimizer
-from supervised.options import FPNOptions, ModelOptions, TrainOptions, VGGishOptions
+from supervised.options import TrainOptions
 from utils.device import to_channels_last
-from zero_shot.options import ProposalOptions
+from zero_shot.method_options import ProposalOptions
 from zero_shot.segmenters.proposals import generate_proposals
 from zero_shot.segmenters.sam import SamSegmenter
 from zero_shot.segmenters.sam_encoder import compiled_block, encode, encode_block

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.harness import Output, Work
 from synthetic.random_sam2 import image_processor, published_config, random_network, tiny_config
-from zero_shot.options import ProposalOptions
+from zero_shot.method_options import ProposalOptions
 from zero_shot.segmenters import sam2
 from zero_shot.segmenters.proposals import generate_proposals
 from zero_shot.segmenters.sam import SamSegmenter

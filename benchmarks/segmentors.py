@@ -21,7 +21,7 @@ from supervised.avsegformer_losses import mask_loss
 from supervised.grad_checkpointing import enable_grad_checkpointing
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
-from supervised.options import AVSegFormerOptions, FPNOptions, ModelOptions, VGGishOptions
+from supervised.model_options import AVSegFormerOptions, FPNOptions, ModelOptions, VGGishOptions
 from utils.metrics import Metrics
 from utils.semantic import SemanticMetrics
 

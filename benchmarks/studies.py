@@ -19,17 +19,10 @@ from utils.audio import load_clip_waveform
 from utils.layout import AVSBench
 from zero_shot.encoders.audioclip import SAMPLE_RATE
 from zero_shot.evaluate import evaluate, open_split
+from zero_shot.method_options import PromptOptions, ProposalOptions, RetrievalOptions
 from zero_shot.methods import build_method
-from zero_shot.options import (
-    AudioCLIPOptions,
-    DataOptions,
-    Options,
-    PromptOptions,
-    ProposalOptions,
-    RetrievalOptions,
-    RunOptions,
-    SamOptions,
-)
+from zero_shot.model_options import AudioCLIPOptions, SamOptions
+from zero_shot.options import DataOptions, Options, RunOptions
 from zero_shot.proposal_scoring import crop_proposal, proposal_probabilities, select_proposals, union_masks
 from zero_shot.similarity import similarity_map
 

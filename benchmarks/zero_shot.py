@@ -13,7 +13,7 @@ from models.registry import create_model
 from models.sam import SAM_CONFIGS
 from reference.random_sam import MINI, random_sam
 from zero_shot.encoders.audioclip import SAMPLE_RATE
-from zero_shot.options import ProposalOptions
+from zero_shot.method_options import ProposalOptions
 from zero_shot.prompts import peak_points
 from zero_shot.segmenters.proposals import generate_proposals
 from zero_shot.segmenters.sam import SamSegmenter

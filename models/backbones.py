@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 if TYPE_CHECKING:  # open_clip takes a second
-    from models.audioclip import DenseResNet
+    from models.clip_resnet import DenseResNet
 
 # Channels of the four maps, finest first. The study uses resnet50 and pvt_v2_b5; the others suit small machines.
 WIDTHS: dict[str, tuple[int, int, int, int]] = {

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from models.audioclip import DenseResNet
+from models.clip_resnet import DenseResNet
 
 BLOCKS = (CLIPBottleneck, BasicBlock, Bottleneck, PVTBlock)
 

@@ -17,7 +17,8 @@ from models.tpavi import scatter
 from models.tpavi_segmentor import Segmentation, TPAVISegmentor
 from models.vggish import VGGish
 from supervised.initialization import InitRecord, init_module, init_tower
-from supervised.options import Fidelity, ModelOptions
+from supervised.model_options import ModelOptions
+from supervised.options import Fidelity
 
 
 class InputSpec(NamedTuple):

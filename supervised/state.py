@@ -15,7 +15,8 @@ from torch import Tensor
 from models.checkpoints import check_archive, is_finite
 from models.registry import checkpoint_name, list_checkpoints, list_weights
 from supervised.model import architecture
-from supervised.options import RUNTIME_ONLY, WEIGHTS, ModelOptions, Options
+from supervised.model_options import ModelOptions
+from supervised.options import RUNTIME_ONLY, WEIGHTS, Options
 from utils.cli import InputError
 from utils.config import from_yaml
 from utils.files import write_bytes

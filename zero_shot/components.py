@@ -9,7 +9,8 @@ from zero_shot.encoders.base import SoundClassifier
 from zero_shot.encoders.clap import ClapClassifier
 from zero_shot.encoders.pe_a_frame import PEAFrameClassifier
 from zero_shot.finders import BoxFinder, ObjectFinder, TextFinder
-from zero_shot.options import Options, find_folder
+from zero_shot.model_options import find_folder
+from zero_shot.options import Options
 from zero_shot.segmenters import SEGMENTERS, Segmenter
 
 

@@ -71,7 +71,7 @@ class MaskRecord:
     images: Mapping[str, str] = field(default_factory=dict)
 
 
-def printable(path: Path) -> str:
+def printable_path(path: Path) -> str:
     """A path as text; what is not UTF-8 or not printable becomes the replacement character."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in str(path))
 
@@ -80,7 +80,7 @@ def describe(options: Options, video: VideoInfo, digest: str, outputs: DemoOutpu
     """What determines a demo, as plain data: demos with equal descriptions are equal. `digest`: sha256 of the video."""
     plain = yaml.safe_load(to_yaml(options))
     return {
-        "video": printable(video.path),
+        "video": printable_path(video.path),
         "sha256": digest,
         "width": video.width,
         "height": video.height,
@@ -99,7 +99,7 @@ def _digests(paths: Sequence[Path]) -> dict[str, str]:
 
 def choose_folder(video: VideoInfo, digest: str) -> Path:
     """The default folder: runs/demo/STEM, or STEM-2, STEM-3, … if the ones before belong to other videos (printed)."""
-    stem = printable(Path(video.path.stem)).strip(".") or "video"
+    stem = printable_path(Path(video.path.stem)).strip(".") or "video"
     for number in count(1):
         folder = DEMO_ROOT / (stem if number == 1 else f"{stem}-{number}")
         if not (folder / RECORD).is_file() or _owner(folder)[1] == digest:
@@ -154,7 +154,7 @@ def resume(out: Path, description: Mapping[str, Any], window: int, total: int) -
     before = _read_record(out)
     differing = _differing(before, description)
     if differing and before:
-        print(f"{printable(out)} contains a demo of this video with another {', '.join(differing)}; it is overwritten")
+        print(f"{printable_path(out)} contains a demo of this video with another {', '.join(differing)}: overwritten")
     kept = [] if differing else _read_mask_list(out)
     kept = kept if len(kept) == total else kept[: len(kept) // window * window]
     if differing:
@@ -166,7 +166,7 @@ def resume(out: Path, description: Mapping[str, Any], window: int, total: int) -
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     write_text(out / MASK_LIST, "".join(map(record_line, kept)))
     if kept:
-        print(f"{printable(out)}: resuming; {len(kept)} of {total} masks are complete")
+        print(f"{printable_path(out)}: resuming; {len(kept)} of {total} masks are complete")
     return kept
 
 

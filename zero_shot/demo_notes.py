@@ -5,7 +5,7 @@ from pathlib import Path
 
 from models.registry import MINI_DIR, list_checkpoints
 from utils.video_info import VideoInfo
-from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable
+from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable_path
 from zero_shot.methods import Prediction
 from zero_shot.options import RECOMMENDED_CONFIG, Options
 
@@ -69,7 +69,7 @@ def _describe_weights(weights: str) -> str:
     """A checkpoint's name, or its path, and its license if that is stated."""
     known = next((each for each in list_checkpoints() if weights in (each.name, each.hub or each.name)), None)
     if known is None:
-        return printable(Path(weights))
+        return printable_path(Path(weights))
     return f"{known.name}, {known.license}" if known.license else known.name
 
 
@@ -144,11 +144,11 @@ def summary(
     coverage = f", covering {100 * sum(areas) / len(areas):.1f} % of the frame on average" if areas else ""
     labels = sorted({label for record in records for label in record.labels})
     lines = [
-        f"{printable(video.path)}: {describe_video(video)}",
+        f"{printable_path(video.path)}: {describe_video(video)}",
         f"masks: {len(records)}, one per {outputs.mask_rate}; {len(areas)} not empty{coverage}",
         *([f"labels: {', '.join(labels[:20])}"] if labels else []),
         *(f"note: {note}" for note in notes),
-        f"page: {printable(page)}",
+        f"page: {printable_path(page)}",
     ]
     return "\n".join(lines)
 

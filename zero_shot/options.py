@@ -5,11 +5,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from models.registry import find_weights, list_weights
+from models.registry import find_weights
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import MaskBenchmarkName, SoftMasks
-from utils.option_ranges import MAX_IMAGE_SIZE, MAX_WORKERS, DeviceName, bounded
+from utils.option_ranges import MAX_WORKERS, DeviceName, bounded
+from zero_shot.method_options import ConceptOptions, GroundingOptions, PromptOptions, ProposalOptions, RetrievalOptions
+from zero_shot.model_options import (
+    AudioCLIPOptions,
+    PEAVOptions,
+    Sam2Options,
+    SamOptions,
+    TrackingOptions,
+    find_folder,
+    folder_weights,
+)
 
 MethodName = Literal[
     "no_prompt",
@@ -44,26 +54,6 @@ WEIGHTS = (
 )  # compared by file content
 
 
-SAM2_WEIGHTS = {"sam2": "sam2.1-hiera-tiny", "edgetam": "edgetam", "sam3_tracker": "sam3"}  # by segmenter
-
-
-def find_folder(weights: str) -> Path:
-    """The folder of a network of transformers, given by name or path, whether it exists or not.
-
-    Raises:
-        InputError: for "random", or a name of no checkpoint.
-    """
-    folder = find_weights(weights)
-    if folder is None:
-        raise InputError("random: networks of the transformers package are folders; name one, or a checkpoint")
-    return folder
-
-
-def folder_weights(folder: Path) -> list[Path]:
-    """The weights in a folder of transformers; model.safetensors if there are none."""
-    return sorted(folder.glob("*.safetensors")) or [folder / "model.safetensors"]
-
-
 @dataclass
 class DataOptions:
     """Which clips are evaluated.
@@ -84,213 +74,6 @@ class DataOptions:
     max_clips: int = bounded(0, 0)
     num_workers: int = bounded(min(4, os.cpu_count() or 1), 0, MAX_WORKERS)
     soft_masks: SoftMasks = "refuse"
-
-
-@dataclass
-class AudioCLIPOptions:
-    """AudioCLIP and its similarity maps.
-
-    Args:
-        weights: a name in pretrained/checkpoints.yaml, "mini" for the small weights in this repository, "random", or
-            the path of a checkpoint or of a folder of small weights (audioclip.json and audioclip.safetensors).
-        surgery: value-value attention in the pooling layer (CLIP Surgery), which keeps features local.
-        reverse: invert the similarity map, as all published rows do. They chose it with audio at amplitude unit; with
-            int16 and the public weights nobody has validated it (zero_shot.tune searches both together). The small
-            weights are not reversed.
-        noise: waveform whose embedding is subtracted from every audio embedding.
-        image_size: input side of frames in pixels, a multiple of 32; 224 gives a map of 7×7 cells.
-        crop_size: input side of crops of proposals in pixels, a multiple of 32.
-        interpolation: how the map is resized to the frame; the published rows use bilinear.
-        audio_repeats: how many times each second of audio is repeated before it is encoded.
-        amplitude: scale of the waveform: unit is [-1, 1], int16 is 32768 times that; by_fidelity uses unit for
-            published and int16, on which the network was trained, for corrected. The small weights need int16; what
-            the amplitude does to the public weights is not known.
-    """
-
-    weights: str = "audioclip-full"
-    surgery: bool = True
-    reverse: bool = True
-    noise: Literal["none", "rand", "gaussian", "zero"] = "none"
-    image_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple_of=32)
-    crop_size: int = bounded(224, 32, MAX_IMAGE_SIZE, multiple_of=32)
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    audio_repeats: int = bounded(5, 1, 100)
-    amplitude: Literal["by_fidelity", "unit", "int16"] = "by_fidelity"
-
-
-@dataclass
-class PEAVOptions:
-    """PE-AV, by the transformers package (pip install -e .[grounding]).
-
-    Args:
-        weights: a name in pretrained/checkpoints.yaml (pe-av-small, pe-av-base, pe-av-large) or the path of a folder as
-            transformers' save_pretrained writes it.
-    """
-
-    weights: str = "pe-av-small"
-
-
-@dataclass
-class SamOptions:
-    """Segment Anything, and how every segmenter is prompted.
-
-    Args:
-        model: of segmenter sam; vit_h is the study's, mini is the small SAM in this repository.
-        weights: a name in pretrained/checkpoints.yaml, "mini", "random", or the path of a checkpoint or of a folder of
-            small weights (sam.json and sam.safetensors); default: the public checkpoint of the model.
-        multimask: predict three masks for a point prompt and select one of them.
-        mask_selection: select the mask of highest predicted IoU, or the one of largest area.
-    """
-
-    model: Literal["vit_h", "vit_l", "vit_b", "mini"] = "vit_h"
-    weights: str | None = None
-    multimask: bool = True
-    mask_selection: Literal["max_score", "max_area"] = "max_score"
-
-    @property
-    def checkpoint(self) -> str:
-        """The checkpoint's name or path: `weights`, or the public one of the model."""
-        return self.weights or list_weights(f"sam_{self.model}")[0]
-
-
-@dataclass
-class Sam2Options:
-    """SAM 2.1, EdgeTAM or SAM 3's tracker, by the transformers package.
-
-    Args:
-        weights: a name in pretrained/checkpoints.yaml or its repository on the hub (once pretrained.download has
-            fetched it), or a folder that transformers' save_pretrained wrote; default: sam2.1-hiera-tiny, edgetam or
-            sam3, by the segmenter.
-    """
-
-    weights: str | None = None
-
-    def name(self, segmenter: str) -> str:
-        """The name or path of a segmenter's weights: `weights`, or its default."""
-        return self.weights or SAM2_WEIGHTS[segmenter]
-
-    def folder(self, segmenter: str) -> Path:
-        """The folder of a segmenter's network, whether it exists or not. Raises InputError for a name of none."""
-        return find_folder(self.name(segmenter))
-
-
-@dataclass
-class PromptOptions:
-    """How the similarity map becomes a prompt.
-
-    Args:
-        points: of method point: global is the highest and the lowest point, local all peaks and troughs, dense the grid
-            points above the threshold and as many of the lowest.
-        boxes: of method heatmap_box: one box around everything above the threshold (total_box), one for each component
-            (multi_box), or that of the component with the highest value (single_maxscore) or the largest area
-            (single_maxarea).
-        threshold: of the map, 0 to 1; global points do not use it. Method heatmap thresholds the mask itself with it.
-    """
-
-    points: Literal["global", "local", "dense"] = "local"
-    boxes: Literal["multi_box", "total_box", "single_maxscore", "single_maxarea"] = "single_maxarea"
-    threshold: float = bounded(0.6, 0, 1)
-
-
-@dataclass
-class RetrievalOptions:
-    """How method no_prompt selects proposals by their similarity to the audio.
-
-    Args:
-        score: crop compares the audio with the image of each proposal, as published; map averages the similarity map
-            over the proposal.
-        rule: threshold keeps the proposals whose probability exceeds the threshold; top1 keeps the most probable one.
-        threshold: of the probability.
-        logit_scale: factor of the cosine similarities before the softmax.
-        max_area: ignore proposals that cover more than this fraction of the frame.
-    """
-
-    score: Literal["crop", "map"] = "crop"
-    rule: Literal["threshold", "top1"] = "threshold"
-    threshold: float = bounded(0.5, 0, 1)
-    logit_scale: float = bounded(100.0, 0, exclude_minimum=True)
-    max_area: float = bounded(1.0, 0, 1)
-
-
-@dataclass(frozen=True)
-class ProposalOptions:
-    """Which masks SAM proposes for a frame; the filters are applied in this order.
-
-    Args:
-        points_per_side: side of the square grid of points; each point is one prompt and gives three masks.
-        pred_iou_thresh: minimum IoU that SAM predicts for a mask.
-        stability_score_thresh: minimum IoU of the mask binarized at a higher threshold with that at a lower one.
-        stability_score_offset: distance of these two thresholds from the usual one, in logits.
-        box_nms_thresh: of two masks whose boxes have an IoU above this, the one with lower predicted IoU is dropped.
-    """
-
-    points_per_side: int = bounded(32, 1, 512)
-    pred_iou_thresh: float = bounded(0.88, 0, 1)
-    stability_score_thresh: float = bounded(0.95, 0, 1)
-    stability_score_offset: float = bounded(1.0, 0)
-    box_nms_thresh: float = bounded(0.7, 0, 1)
-
-
-@dataclass
-class GroundingOptions:
-    """How methods box_prompt and concept_prompt classify the audio and detect boxes for the labels.
-
-    Args:
-        clap: name in pretrained/checkpoints.yaml or path of a CLAP model, a folder written by transformers.
-        detector: the same for a GroundingDINO or MM-GroundingDINO model.
-        labels: file with the list of labels, JSON or text (zero_shot/label_list.py); zero_shot/data has some.
-        top_k: labels per second of audio, at most; the study uses 1 for S4 and 2 for MS3.
-        threshold: minimum score of a box.
-    """
-
-    clap: str = "clap-htsat-unfused"
-    detector: str = "grounding-dino-base"
-    labels: Path = Path("zero_shot/data/audioset_labels.json")
-    top_k: int = bounded(1, 1, 100)
-    threshold: float = bounded(0.3, 0, 1)
-
-
-@dataclass
-class ConceptOptions:
-    """What method concept_prompt has in addition to the options of `grounding`.
-
-    Args:
-        classifier: what names the sound: CLAP, whose probabilities of all labels sum to 1, or PE-A-Frame, whose
-            probabilities are independent of each other.
-        pe_a_frame: name in pretrained/checkpoints.yaml or path of a PE-A-Frame model, a folder written by transformers.
-        min_confidence: labels of a lower probability are not looked for; has to be tuned for classifier and labels.
-        finder: what finds the named thing: the detector, whose boxes the segmenter turns into masks, or SAM 3, which
-            makes masks itself.
-        sam3: name or path of a SAM 3 model; the public one is gated, so that nothing uses it unless finder is sam3.
-        min_presence: minimum probability, by SAM 3's presence score, that a frame shows the named thing.
-        image_size: longer side in pixels to which demo.py and Python's pipeline reduce larger frames; the clips of the
-            benchmarks are 224 pixels wide.
-    """
-
-    classifier: Literal["clap", "pe_a_frame"] = "clap"
-    pe_a_frame: str = "pe-a-frame-small"
-    min_confidence: float = bounded(0.2, 0, 1)
-    finder: Literal["detector", "sam3"] = "detector"
-    sam3: str = "sam3"
-    min_presence: float = bounded(0.5, 0, 1)
-    image_size: int = bounded(1024, 32, MAX_IMAGE_SIZE)
-
-
-@dataclass
-class TrackingOptions:
-    """How masks are carried through a clip, with --track forward or both.
-
-    Args:
-        weights: of the network that tracks, as of sam2.weights; default: the segmenter's own network. Segmenter sam
-            cannot track and needs one to be named.
-        threshold: minimum agreement of a second's audio with an object that is carried into it: the mean similarity
-            (or probability, of no_prompt) over its mask, or the score of its label. Below it the object is left out.
-        window: masks that are tracked together in demo.py and in Python, which cut longer videos into such windows.
-    """
-
-    weights: str | None = None
-    threshold: float = bounded(0.5, 0, 1)
-    window: int = bounded(20, 2, 1000)
 
 
 @dataclass

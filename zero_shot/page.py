@@ -7,7 +7,7 @@ from pathlib import Path
 from utils.files import write_text
 from utils.pages import render_page
 from utils.video_info import VideoInfo
-from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable
+from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable_path
 from zero_shot.demo_notes import describe_labels, describe_video, format_time
 
 TEMPLATE = Path(__file__).parent / "templates" / "demo.html"
@@ -45,7 +45,7 @@ def write_page(
     shown = {view for card in cards for view, _ in card.images}
     html = render_page(
         TEMPLATE,
-        video_name=printable(Path(video.path.name)),
+        video_name=printable_path(Path(video.path.name)),
         small_weights=small_weights,
         notes=notes,
         facts=describe_video(video),

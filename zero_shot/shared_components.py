@@ -15,7 +15,8 @@ from zero_shot.detectors.sam3 import Sam3Detector
 from zero_shot.encoders import AudioVisualEncoder
 from zero_shot.encoders.base import SoundClassifier
 from zero_shot.encoders.clap import ClapClassifier
-from zero_shot.options import Options, ProposalOptions
+from zero_shot.method_options import ProposalOptions
+from zero_shot.options import Options
 from zero_shot.segmenters import Segmenter
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from models.registry import create_model
 from pretrained.checks import Context, Outputs
 from utils.files import read_image
-from zero_shot.options import ProposalOptions
+from zero_shot.method_options import ProposalOptions
 from zero_shot.segmenters.sam import SamSegmenter
 
 FIRST = 10  # of the automatic masks, whose scores are compared more closely

@@ -25,7 +25,7 @@ from pretrained.known_outputs import KNOWN_OUTPUTS
 from reference.random_sam import MINI, random_sam
 from utils.dataset import normalize_frames
 from utils.files import png_bytes, wav_bytes
-from zero_shot.options import ProposalOptions
+from zero_shot.method_options import ProposalOptions
 from zero_shot.segmenters.sam import SamSegmenter
 
 # Embeddings are as long as the public ones, of which single entries are published.

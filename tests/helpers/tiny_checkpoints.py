@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from models.audioclip import AudioCLIP
-from supervised.options import FPNOptions, ModelOptions, VGGishOptions
+from supervised.model_options import FPNOptions, ModelOptions, VGGishOptions
 
 SIZES: dict[str, Any] = {"embed_dim": 24, "vision_layers": (1, 1, 1, 1), "vision_width": 4, "audio_n_fft": 64}
 SIZES |= {"audio_hop": 500, "audio_win": 64, "audio_layers": (1, 1, 1, 1), "audio_width": 8, "audio_groups": 4}

@@ -18,8 +18,9 @@ from models.checkpoints import load_checkpoint
 from models.deformable_attention import DeformableAttention, reference_points
 from supervised.avsegformer_losses import mask_loss, semantic_mask_loss
 from supervised.model import AVSModel
+from supervised.model_options import AVSegFormerOptions, ModelOptions, VGGishOptions
 from supervised.optim import build_optimizer
-from supervised.options import AVSegFormerOptions, ModelOptions, TrainOptions, VGGishOptions
+from supervised.options import TrainOptions
 from tests.helpers import golden_values as golden
 from utils.cli import InputError
 

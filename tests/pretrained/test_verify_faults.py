@@ -23,7 +23,7 @@ from tests.helpers.verify import change_file, run
 from utils import audio
 from utils.dataset import normalize_frames
 from utils.files import read_image
-from zero_shot.options import ProposalOptions
+from zero_shot.method_options import ProposalOptions
 from zero_shot.segmenters.sam import SamSegmenter
 
 ROOT = Path(__file__).parents[2]

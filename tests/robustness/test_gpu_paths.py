@@ -28,7 +28,7 @@ from reference.random_sam import random_sam
 from supervised import train, trainer
 from supervised.losses import LossTerms, segmentation_loss
 from supervised.model import AVSModel
-from supervised.options import ModelOptions, VGGishOptions
+from supervised.model_options import ModelOptions, VGGishOptions
 from supervised.state import load_state
 from tests.helpers.tiny_checkpoints import arguments, clip, folder, options, same
 from utils import device
@@ -36,7 +36,8 @@ from utils.cache import Cache, get_or_compute
 from utils.cli import InputError
 from zero_shot import evaluate as zero_shot
 from zero_shot.encoders.audioclip import AudioCLIPEncoder
-from zero_shot.options import AudioCLIPOptions, ProposalOptions
+from zero_shot.method_options import ProposalOptions
+from zero_shot.model_options import AudioCLIPOptions
 from zero_shot.proposal_scoring import prepare_crops
 from zero_shot.segmenters import sam as segmenter
 from zero_shot.segmenters import sam_encoder as fast_encoder

@@ -17,7 +17,8 @@ from supervised import distributed, evaluate, optim, state, train
 from supervised.data import open_dataset
 from supervised.distributed import Attention, Dropout, set_video_lengths
 from supervised.model import AVSModel, InputSpec
-from supervised.options import AVSegFormerOptions, DataOptions, ModelOptions, Options, TrainOptions, VGGishOptions
+from supervised.model_options import AVSegFormerOptions, ModelOptions, VGGishOptions
+from supervised.options import DataOptions, Options, TrainOptions
 from tests.helpers.tiny_checkpoints import folder, same
 from utils.config import from_yaml
 

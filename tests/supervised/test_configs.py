@@ -12,7 +12,8 @@ from models.backbones import WIDTHS
 from models.registry import list_checkpoints
 from supervised.losses import AVMOptions
 from supervised.model import AVSModel
-from supervised.options import AVSegFormerOptions, Options, check_options
+from supervised.model_options import AVSegFormerOptions
+from supervised.options import Options, check_options
 from utils.config import from_yaml
 
 CONFIGS = Path(__file__).parents[2] / "supervised" / "configs"

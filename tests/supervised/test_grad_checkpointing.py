@@ -11,7 +11,8 @@ from supervised import train
 from supervised.grad_checkpointing import enable_grad_checkpointing
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
-from supervised.options import ModelOptions, Options, VGGishOptions
+from supervised.model_options import ModelOptions, VGGishOptions
+from supervised.options import Options
 from tests.helpers.tiny_checkpoints import arguments, folder, options
 from utils.config import from_yaml
 

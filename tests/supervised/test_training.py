@@ -16,7 +16,8 @@ from supervised import optim, train
 from supervised.data import NEGATIVE_KINDS, extract_audio_features, open_dataset
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
-from supervised.options import ModelOptions, Options, TrainOptions, VGGishOptions
+from supervised.model_options import ModelOptions, VGGishOptions
+from supervised.options import Options, TrainOptions
 from tests.helpers.tiny_checkpoints import SIZES, arguments, clip, folder, options
 from utils.cli import InputError
 from utils.config import from_yaml

@@ -26,10 +26,11 @@ from zero_shot.encoders.clap import ClapClassifier
 from zero_shot.encoders.pe_a_frame import PEAFrameClassifier
 from zero_shot.finders import BoxFinder, Found, TextFinder, Wanted
 from zero_shot.label_list import read_labels, read_targets
+from zero_shot.method_options import ConceptOptions, GroundingOptions
 from zero_shot.methods import METHODS, build_method
 from zero_shot.methods.base import ObjectMask
 from zero_shot.methods.concept_prompt import ConceptPrompt
-from zero_shot.options import ConceptOptions, GroundingOptions, Options
+from zero_shot.options import Options
 
 DATA = Path(__file__).parents[2] / "zero_shot" / "data"
 NAMES = ["dog", "cat meowing", "siren", "guitar"]

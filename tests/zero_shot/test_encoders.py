@@ -19,10 +19,12 @@ from zero_shot import evaluate
 from zero_shot.encoders import ENCODERS, AudioVisualEncoder, DenseEncoder
 from zero_shot.encoders.audioclip import AudioCLIPEncoder
 from zero_shot.encoders.pe_av import PEAVEncoder
+from zero_shot.method_options import RetrievalOptions
 from zero_shot.methods import build_method
 from zero_shot.methods.no_prompt import NoPrompt
 from zero_shot.methods.prompted import HeatmapBox, PointPrompt, SimilarityThreshold
-from zero_shot.options import Options, PEAVOptions, RetrievalOptions
+from zero_shot.model_options import PEAVOptions
+from zero_shot.options import Options
 from zero_shot.proposal_scoring import crop_proposals
 from zero_shot.search_space import parse_values
 

@@ -23,7 +23,8 @@ from zero_shot import evaluate
 from zero_shot.encoders.audioclip import AudioCLIPEncoder
 from zero_shot.methods import build_method
 from zero_shot.methods.prompted import PointPrompt
-from zero_shot.options import AudioCLIPOptions, Options, RunOptions, SamOptions
+from zero_shot.model_options import AudioCLIPOptions, SamOptions
+from zero_shot.options import Options, RunOptions
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "zero_shot" / "configs"

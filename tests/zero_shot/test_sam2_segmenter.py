@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from synthetic.random_sam2 import random_folder
 from utils.cli import InputError
-from zero_shot.options import Options, ProposalOptions, Sam2Options
+from zero_shot.method_options import ProposalOptions
+from zero_shot.model_options import Sam2Options
+from zero_shot.options import Options
 from zero_shot.segmenters import SEGMENTERS
 from zero_shot.segmenters.base import Segmenter
 from zero_shot.segmenters.sam2 import Sam2Segmenter

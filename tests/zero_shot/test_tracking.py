@@ -12,7 +12,8 @@ from synthetic.random_sam2 import random_folder
 from utils.cli import InputError
 from zero_shot.methods import ObjectMask, Prediction
 from zero_shot.methods.tracking import ClipTracker, build_tracker
-from zero_shot.options import Options, Sam2Options, TrackingOptions
+from zero_shot.model_options import Sam2Options, TrackingOptions
+from zero_shot.options import Options
 from zero_shot.segmenters.sam2 import Sam2Segmenter, upscale
 from zero_shot.segmenters.sam2_families import FAMILIES, load_network
 from zero_shot.segmenters.sam2_tracker import MaskTracker

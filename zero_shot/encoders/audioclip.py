@@ -20,7 +20,8 @@ from utils.device import Precision, to_channels_last, to_device
 from utils.fidelity import Fidelity
 from utils.memo import NO_MEMO
 from zero_shot.encoders.cached import CHUNK, EmbeddingCache
-from zero_shot.options import AudioCLIPOptions, Options
+from zero_shot.model_options import AudioCLIPOptions
+from zero_shot.options import Options
 from zero_shot.proposal_scoring import crop_proposals, prepare_crops
 from zero_shot.similarity import redundant_feature, similarity_map
 

@@ -21,7 +21,8 @@ from utils.device import to_device
 from utils.fidelity import Fidelity
 from utils.memo import NO_MEMO
 from zero_shot.encoders.cached import CHUNK, EmbeddingCache
-from zero_shot.options import Options, find_folder
+from zero_shot.model_options import find_folder
+from zero_shot.options import Options
 from zero_shot.proposal_scoring import crop_proposals
 from zero_shot.transformers_folder import load_folder
 

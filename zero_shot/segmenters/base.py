@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zero_shot.options import ProposalOptions
+from zero_shot.method_options import ProposalOptions
 
 
 class Segmenter(Protocol):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from utils.cache import Cache, content_hash, get_or_compute
-from zero_shot.options import ProposalOptions
+from zero_shot.method_options import ProposalOptions
 
 MASK_THRESHOLD = 0.0  # of SAM's and SAM 2's logits
 

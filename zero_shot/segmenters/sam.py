@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from models.registry import create_model
 from utils.cache import Cache, content_hash, get_or_compute, weights_hash
 from utils.device import Precision, free_memory, items_per_batch, to_device
-from zero_shot.options import Options, ProposalOptions
+from zero_shot.method_options import ProposalOptions
+from zero_shot.options import Options
 from zero_shot.segmenters.base import frame_size, validate_frame, validate_prompt
 from zero_shot.segmenters.proposals import DecodedPoints, generate_proposals
 from zero_shot.segmenters.sam_decoder import Decoded, FastDecoder
