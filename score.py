@@ -33,7 +33,7 @@ from typing import Any, get_args
 from scoring import binary, semantic
 from scoring.binary import CONDITION_RULES, RULES, Incomplete
 from scoring.decode import FORMATS
-from scoring.problems import describe
+from scoring.problems import describe, serious
 from scoring.tables import format_table, frame_rows, video_rows, write_csv
 from utils.cli import InputError, Parser, cli_entry
 from utils.files import write_text
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     condition = bool(args.audio_condition)
     negative = condition and CONDITIONS[args.audio_condition]
-    refused = [score.refused(args.incomplete) for score in scores]
+    refused = [not score.clips or (args.incomplete == "refuse" and bool(serious(score.problems))) for score in scores]
     values = [{} if no else score.result(condition, negative) for score, no in zip(scores, refused, strict=True)]
     print(write_results(args, scores, values, clips))
     for score in scores:

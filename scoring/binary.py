@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from scoring.decode import Format, detect_format, fit_size, read_probability
 from scoring.folders import PredictionFolder, find_predictions
-from scoring.problems import MaskError, Problem, serious
+from scoring.problems import MaskError, Problem
 from utils.cli import progress_bar_options
 from utils.frame_counts import FrameCounts, count_frames, set_metrics
 from utils.layout import AVSBench, Clip, SoftMasks
@@ -84,10 +84,6 @@ class ModelScore:
     model: Model
     clips: dict[int, ClipScore] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-
-    def refused(self, incomplete: Incomplete) -> bool:
-        """Whether the model gets no score."""
-        return not self.clips or (incomplete == "refuse" and bool(serious(self.problems)))
 
     def result(self, condition: bool, negative: bool) -> dict[str, float]:
         """The values of all rules; under a sound condition, its measures.

@@ -63,7 +63,7 @@ def find_predictions(root: Path, clips: Sequence[Clip]) -> PredictionFolder:
         index, number = found
         if number in numbered[index]:
             twin = numbered[index][number].relative_to(root)
-            problems.append(Problem("frames", str(path.relative_to(root)), f"and {twin} are of the same second"))
+            problems.append(Problem("duplicate", str(path.relative_to(root)), f"and {twin}"))
         numbered[index][number] = path
     if not any(numbered.values()):
         example = f"; such as {problems[0].where}" if problems else ""

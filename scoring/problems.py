@@ -6,7 +6,7 @@ from typing import Literal
 
 from utils.cli import InputError
 
-ProblemKind = Literal["missing", "unreadable", "size", "values", "colors", "classes", "frames", "stray"]
+ProblemKind = Literal["missing", "unreadable", "size", "values", "colors", "classes", "frames", "duplicate", "stray"]
 MAX_NAMED = 3  # files named in a line
 WORDS: dict[ProblemKind, tuple[str, str]] = {  # singular, plural
     "missing": ("mask is missing", "masks are missing"),
@@ -16,6 +16,7 @@ WORDS: dict[ProblemKind, tuple[str, str]] = {  # singular, plural
     "colors": ("mask has colors outside the palette", "masks have colors outside the palette"),
     "classes": ("mask has class indices above 70", "masks have class indices above 70"),
     "frames": ("clip has a wrong number of frames", "clips have a wrong number of frames"),
+    "duplicate": ("mask is of the same second as another", "masks are of the same seconds as others"),
     "stray": ("file is no mask of these clips and was ignored", "files are no masks of these clips and were ignored"),
 }
 HARMLESS: tuple[ProblemKind, ...] = ("stray",)

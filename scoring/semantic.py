@@ -12,7 +12,7 @@ import numpy as np
 from scoring.binary import Incomplete, Model, extra_frames, in_threads
 from scoring.decode import Format, fit_size, read_indices, read_pixels
 from scoring.folders import find_predictions
-from scoring.problems import MaskError, Problem, serious
+from scoring.problems import MaskError, Problem
 from utils.classes import CLASSES, decode, unknown_pixels
 from utils.cli import InputError
 from utils.labels import fit, read_labels
@@ -45,10 +45,6 @@ class SemanticScore:
     def clips(self) -> dict[int, list[tuple[float, float]]]:
         """For each scored clip, the mean IoU and F of each frame over the classes in it."""
         return self.metrics.clips
-
-    def refused(self, incomplete: Incomplete) -> bool:
-        """Whether the model gets no score."""
-        return not self.clips or (incomplete == "refuse" and bool(serious(self.problems)))
 
     def result(self, condition: bool, negative: bool) -> dict[str, float]:
         """The values of all rules."""

@@ -196,6 +196,10 @@ def damage_frames(masks: Path) -> None:
     write_gray(masks / "race_car/a/a_6.png", np.zeros((224, 224), np.uint8))
 
 
+def damage_twin(masks: Path) -> None:
+    write_gray(masks / "a_1.png", np.zeros((224, 224), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -205,6 +209,7 @@ def damage_frames(masks: Path) -> None:
         (damage_color, "1 mask has unexpected values: {m}/race_car/a/a_1.png is colored"),
         (damage_file, "1 mask cannot be read: {m}/race_car/a/a_1.png not a readable image"),
         (damage_frames, "1 clip has a wrong number of frames: {m}: a has 5 seconds, but also masks 6"),
+        (damage_twin, "1 mask is of the same second as another: race_car/a/a_1.png and a_1.png"),
     ],
 )
 def test_a_bad_mask_is_named_and_counted(
@@ -229,7 +234,7 @@ def test_a_bad_mask_is_named_and_counted(
         assert len(list(csv.DictReader(file))) == 1
     for incomplete in ("empty", "skip"):
         assert run(root, masks, tmp_path / incomplete, "--incomplete", incomplete) == 0
-    whole = damage is damage_frames
+    whole = damage in (damage_frames, damage_twin)
     assert scores(tmp_path / "skip")["masks"]["scored_clips"] == (3 if whole else 2)
     assert scores(tmp_path / "empty")["masks"]["scored_clips"] == 3
     if damage is damage_size:
