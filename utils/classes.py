@@ -88,11 +88,12 @@ def unknown_pixels(rgb: np.ndarray) -> np.ndarray:
 
 def _match(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The class that the high bits of each color spell, and whether the color is that class's."""
-    bits = cv2.LUT(np.ascontiguousarray(rgb), _bit_table())
-    classes = np.bitwise_or.reduce(bits, -1)
-    colors = np.zeros((256, 3), np.uint8)
-    colors[: len(PALETTE)] = PALETTE
-    return classes, (classes < len(PALETTE)) & (colors[classes] == rgb).all(-1)
+    red, green, blue = cv2.split(cv2.LUT(np.ascontiguousarray(rgb), _bit_table()))
+    classes = red | green | blue
+    colors = np.zeros((1, 256, 3), np.uint8)
+    colors[0, : len(PALETTE)] = PALETTE
+    same = cv2.LUT(cv2.merge([classes] * 3), colors) == rgb
+    return classes, (classes < len(PALETTE)) & same[..., 0] & same[..., 1] & same[..., 2]
 
 
 @lru_cache(maxsize=1)
