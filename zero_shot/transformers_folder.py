@@ -42,7 +42,7 @@ def read_model_type(folder: Path, expected: str) -> str:
         InputError: if the folder or the entry is missing.
     """
     if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: not a {expected} folder (missing config.json); {remedy(folder, expected)}")
+        raise InputError(_not_a_folder(folder, expected, ["config.json"]))
     try:
         return str(read_json(folder / "config.json")["model_type"])
     except (InputError, KeyError, TypeError) as error:
@@ -57,6 +57,12 @@ def remedy(folder: Path, model_type: str) -> str:
     known = next((checkpoint for checkpoint in list_checkpoints() if checkpoint.file == folder.name), None)
     gated = f" (gated: ask for access at https://huggingface.co/{known.hub} first)" if known and known.gated else ""
     return f"{command} gets it{gated}"
+
+
+def _not_a_folder(folder: Path, model_type: str, missing: Sequence[str]) -> str:
+    """The message for a folder that does not exist, or lacks files."""
+    found = f"not a {model_type} folder (missing {', '.join(missing)})" if folder.exists() else "no such folder"
+    return f"{folder}: {found}; {remedy(folder, model_type)}"
 
 
 def load_folder(
@@ -88,7 +94,7 @@ def load_folder(
     hint = remedy(folder, model_type)
     required = [*REQUIRED_FILES, *([TOKENIZER_FILE] if any("Tokenizer" in name for name in parts) else [])]
     if missing := [name for name in required if not any(folder.glob(name))]:
-        raise InputError(f"{folder}: not a {model_type} folder (missing {', '.join(missing)}); {hint}")
+        raise InputError(_not_a_folder(folder, model_type, missing))
     found = read_model_type(folder, model_type)
     if found not in (model_type, *other_types):
         raise InputError(f"{folder}: contains a model of type {found!r}, not {model_type!r}; {hint}")

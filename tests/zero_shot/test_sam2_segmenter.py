@@ -284,7 +284,7 @@ def test_missing_memory_modules_are_refused(folders: dict[str, Path], tmp_path: 
 def test_other_folders_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'edgetam_video', not 'sam2'"):
         build(folders["edgetam"])
-    with pytest.raises(InputError, match=r"not a sam2 folder \(missing config.json\); save facebook/sam2"):
+    with pytest.raises(InputError, match=r"nowhere: no such folder; save facebook/sam2"):
         build(tmp_path / "nowhere")
     for name in ("sam2.1-hiera-tiny", "facebook/sam2.1-hiera-tiny"):
         with pytest.raises(InputError, match=r"python -m pretrained.download sam2.1-hiera-tiny gets it$"):
