@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.checkpoints import describe_mismatch, load_checkpoint, read_state_dict
-from models.registry import command_for, is_small_weights
+from models.weights import command_for, is_small_weights
 from utils.cli import InputError
 
 MAX_SIZE = 8192  # bound of any number in the JSON file, against damaged files

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from models.registry import Checkpoint, list_checkpoints, weights_dir
+from models.weights import Checkpoint, list_checkpoints, weights_dir
 from pretrained.hub import check_repository, download_repository
 from pretrained.known_outputs import inputs_dir, list_inputs
 from utils.cli import InputError, Parser, cli_entry

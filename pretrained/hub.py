@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from models.registry import Checkpoint
+from models.weights import Checkpoint
 from utils.cli import InputError
 from utils.files import read_json, sha256, write_text
 

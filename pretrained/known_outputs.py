@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from models.registry import PRETRAINED, Checkpoint, weights_dir
+from models.weights import PRETRAINED, Checkpoint, weights_dir
 from utils.cli import InputError
 from utils.files import sha256
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from models.registry import list_checkpoints, weights_dir
+from models.weights import list_checkpoints, weights_dir
 from pretrained.known_outputs import KNOWN_OUTPUTS, Check, Inputs, KnownOutputs, inputs_dir, read_known_outputs
 from utils.cli import InputError, Parser, cli_entry
 from utils.option_ranges import DeviceName

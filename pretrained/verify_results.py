@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from models.registry import list_checkpoints, weights_dir
+from models.weights import list_checkpoints, weights_dir
 from pretrained.checks import Context, run_check
 from pretrained.checks.audioclip import describe_amplitude
 from pretrained.compare import Difference, compare

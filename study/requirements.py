@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from models.registry import checkpoint_name, command_for, is_small_weights
+from models.weights import checkpoint_name, command_for, is_small_weights
 from study.fingerprint import checkpoint_files
 from study.job import Job
 from utils.cli import InputError

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from models.checkpoints import load_checkpoint, load_strict
 from models.key_maps import load_audio, load_visual
-from models.registry import create_model, find_weights, is_small_weights, require_weights
+from models.registry import create_model
+from models.weights import find_weights, is_small_weights, require_weights
 from utils.files import sha256
 
 

@@ -11,11 +11,11 @@ from models.audioclip_segmentor import AudioCLIPSegmentor
 from models.avsegformer import AVSegFormer, MaskPrediction
 from models.backbones import AudioCLIPBackbone, load_imagenet
 from models.esresnext import ESResNeXtFBSP
-from models.registry import checkpoint_name, find_weights
 from models.small_weights import read_sizes
 from models.tpavi import scatter
 from models.tpavi_segmentor import Segmentation, TPAVISegmentor
 from models.vggish import VGGish
+from models.weights import checkpoint_name, find_weights
 from supervised.initialization import InitRecord, init_module, init_tower
 from supervised.model_options import ModelOptions
 from supervised.options import Fidelity

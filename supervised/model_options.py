@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from models.registry import checkpoint_name, find_weights
+from models.weights import checkpoint_name, find_weights
 from utils.option_ranges import MAX_CHANNELS, bounded
 
 Tower = Literal["audio", "visual"]

@@ -13,7 +13,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from models.checkpoints import check_archive, is_finite
-from models.registry import checkpoint_name, list_checkpoints, list_weights
+from models.registry import list_weights
+from models.weights import checkpoint_name, list_checkpoints
 from supervised.model import architecture
 from supervised.model_options import ModelOptions
 from supervised.options import RUNTIME_ONLY, WEIGHTS, Options

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import cv2
 import torch
 
-from models.registry import MINI_DIR
+from models.weights import MINI_DIR
 from synthetic.training.audioclip_task import AudioCLIPTask
 from synthetic.training.sam_task import SamTask
 from synthetic.training.task import Metrics, Task

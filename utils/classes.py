@@ -88,8 +88,8 @@ def unknown_pixels(rgb: np.ndarray) -> np.ndarray:
 
 def _match(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The class that the high bits of each color spell, and whether the color is that class's."""
-    red, green, blue = cv2.split(cv2.LUT(np.ascontiguousarray(rgb), _bit_table()))
-    classes = red | green | blue
+    bits: np.ndarray = cv2.LUT(np.ascontiguousarray(rgb), _bit_table())
+    classes = bits[..., 0] | bits[..., 1] | bits[..., 2]
     colors = np.zeros((1, 256, 3), np.uint8)
     colors[0, : len(PALETTE)] = PALETTE
     same = cv2.LUT(cv2.merge([classes] * 3), colors) == rgb

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.registry import MINI_DIR, list_checkpoints
+from models.weights import MINI_DIR, list_checkpoints
 from utils.video_info import VideoInfo
 from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable_path
 from zero_shot.methods import Prediction

@@ -7,7 +7,7 @@ import numpy as np
 
 from zero_shot.detectors.grounding_dino import GroundingDinoDetector
 from zero_shot.detectors.sam3 import Sam3Detector
-from zero_shot.methods.base import ObjectMask
+from zero_shot.methods.prediction import ObjectMask
 from zero_shot.segmenters import Segmenter
 
 Wanted = Mapping[str, tuple[str, float]]  # by label: what to look for, and the probability that the audio has it

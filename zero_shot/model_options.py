@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from models.registry import find_weights, list_weights
+from models.registry import list_weights
+from models.weights import find_weights
 from utils.cli import InputError
 from utils.option_ranges import MAX_IMAGE_SIZE, bounded
 

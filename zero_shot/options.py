@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from models.registry import find_weights
+from models.weights import find_weights
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import MaskBenchmarkName, SoftMasks

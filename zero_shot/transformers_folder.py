@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from models.registry import command_for, list_checkpoints
+from models.weights import command_for, list_checkpoints
 from utils.cli import InputError
 from utils.files import read_json
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from models.registry import find_weights, require_weights
+from models.weights import find_weights, require_weights
 from pretrained.known_outputs import Check, Inputs
 
 # The module in this folder and its function, imported when the check is run.

@@ -13,17 +13,8 @@ from safetensors.torch import save_file
 
 from models import TPAVISegmentor, registry
 from models.audioclip import AudioCLIP
-from models.registry import (
-    MINI_DIR,
-    PRETRAINED,
-    checkpoint_name,
-    create_model,
-    find_weights,
-    list_checkpoints,
-    list_models,
-    list_weights,
-    require_weights,
-)
+from models.registry import create_model, list_models, list_weights
+from models.weights import MINI_DIR, PRETRAINED, checkpoint_name, find_weights, list_checkpoints, require_weights
 from tests.helpers.tiny_checkpoints import SIZES, clip
 from utils.cli import InputError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from models.registry import Checkpoint, list_checkpoints
+from models.weights import Checkpoint, list_checkpoints
 from pretrained import download
 from utils import http_download
 

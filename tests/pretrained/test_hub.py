@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from models.registry import Checkpoint, list_checkpoints
+from models.weights import Checkpoint, list_checkpoints
 from pretrained import download
 from pretrained.hub import SOURCE_FILE, download_repository
 from utils.cli import InputError

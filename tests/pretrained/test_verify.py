@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from models.registry import Checkpoint, list_checkpoints
+from models.weights import Checkpoint, list_checkpoints
 from pretrained import download, verify
 from pretrained.checks import CHECKS
 from pretrained.checks.audioclip import describe_amplitude

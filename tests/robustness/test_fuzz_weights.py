@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from models.audioclip import AudioCLIP
 from models.checkpoints import load_checkpoint, read_state_dict
 from models.key_maps import load_audio, load_visual
-from models.registry import MINI_DIR, create_model
+from models.registry import create_model
+from models.weights import MINI_DIR
 from supervised import state, train
 from tests.helpers.tiny_checkpoints import SIZES, arguments, clip, folder
 from tests.robustness import archives

@@ -134,7 +134,7 @@ def way(
             "used_by": ["a configuration"],
         }
         listed.write_text(yaml.safe_dump([{"name": "a", **good}, {**good, "name": "b", "file": "b.pt", "sha256": ""}]))
-        settings = {"models.registry.PRETRAINED": str(tmp_path), "utils.http_download.CHUNK_BYTES": 4096}
+        settings = {"models.weights.PRETRAINED": str(tmp_path), "utils.http_download.CHUNK_BYTES": 4096}
         yield lambda out: Run("pretrained.download", ["--all", "--to", str(out)], settings=settings)
         server.http.shutdown()
         server.http.server_close()

@@ -9,7 +9,7 @@ import pytest
 
 from models.audioclip_segmentor import AudioCLIPSegmentor
 from models.backbones import WIDTHS
-from models.registry import list_checkpoints
+from models.weights import list_checkpoints
 from supervised.losses import AVMOptions
 from supervised.model import AVSModel
 from supervised.model_options import AVSegFormerOptions

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from models.audioclip import AudioCLIP
-from models.registry import MINI_DIR, create_model
+from models.registry import create_model
+from models.weights import MINI_DIR
 from synthetic.clips.assets import BuiltinLibrary
 from synthetic.train import main
 from synthetic.training import audioclip_eval, audioclip_task

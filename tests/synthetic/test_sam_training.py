@@ -16,8 +16,9 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from torch.utils.data import DataLoader
 
-from models.registry import MINI_DIR, create_model
+from models.registry import create_model
 from models.sam import SamConfig, build_sam
+from models.weights import MINI_DIR
 from synthetic.clips.assets import BuiltinLibrary
 from synthetic.train import main
 from synthetic.training import sam_data, sam_eval, sam_prompts, sam_training

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import demo
-from models.registry import checkpoint_name, list_checkpoints
+from models.weights import checkpoint_name, list_checkpoints
 from synthetic.random_grounding import save_clap, save_detector
 from tests.helpers.tiny_transformers import AUDIO_RATE, save_pe_a_frame, save_sam3
 from utils.classes import CLASSES
@@ -28,8 +28,8 @@ from zero_shot.finders import BoxFinder, Found, TextFinder, Wanted
 from zero_shot.label_list import read_labels, read_targets
 from zero_shot.method_options import ConceptOptions, GroundingOptions
 from zero_shot.methods import METHODS, build_method
-from zero_shot.methods.base import ObjectMask
 from zero_shot.methods.concept_prompt import ConceptPrompt
+from zero_shot.methods.prediction import ObjectMask
 from zero_shot.options import Options
 
 DATA = Path(__file__).parents[2] / "zero_shot" / "data"

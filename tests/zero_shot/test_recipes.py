@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import Checkpoint, checkpoint_name, command_for, find_weights, list_checkpoints
+from models.weights import Checkpoint, checkpoint_name, command_for, find_weights, list_checkpoints
 from study.plan import load_study
 from utils.config import from_yaml
 from zero_shot.demo_notes import SMALL_WEIGHTS_NOTE, models_used

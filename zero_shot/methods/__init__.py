@@ -17,11 +17,12 @@ import torch
 from utils.device import set_matmul_precision
 from zero_shot.components import Components
 from zero_shot.label_list import read_targets
-from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod
+from zero_shot.methods.base import ZeroShotMethod
 from zero_shot.methods.baselines import Foreground, ProposalBaseline
 from zero_shot.methods.box_prompt import BoxPrompt
 from zero_shot.methods.concept_prompt import ConceptPrompt
 from zero_shot.methods.no_prompt import NoPrompt
+from zero_shot.methods.prediction import ObjectMask, Prediction
 from zero_shot.methods.prompted import HeatmapBox, PointPrompt, SimilarityThreshold
 from zero_shot.methods.tracking import build_tracker
 from zero_shot.options import Options

@@ -6,7 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from utils.cache import content_hash
-from zero_shot.methods.base import Prediction, ZeroShotMethod
+from zero_shot.methods.base import ZeroShotMethod
+from zero_shot.methods.prediction import Prediction
 from zero_shot.options import Options
 from zero_shot.segmenters import Segmenter
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from zero_shot.detectors.grounding_dino import GroundingDinoDetector
 from zero_shot.encoders.clap import SAMPLE_RATE, ClapClassifier
-from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod
+from zero_shot.methods.base import ZeroShotMethod
+from zero_shot.methods.prediction import ObjectMask, Prediction
 from zero_shot.options import Options
 from zero_shot.prompts import Prompt
 from zero_shot.segmenters import Segmenter

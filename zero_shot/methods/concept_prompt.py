@@ -12,7 +12,8 @@ from torch import Tensor
 from utils.cli import InputError
 from zero_shot.encoders.base import SoundClassifier
 from zero_shot.finders import ObjectFinder
-from zero_shot.methods.base import Prediction, ZeroShotMethod
+from zero_shot.methods.base import ZeroShotMethod
+from zero_shot.methods.prediction import Prediction
 from zero_shot.options import Options
 from zero_shot.prompts import Prompt
 

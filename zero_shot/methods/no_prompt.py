@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from zero_shot.encoders import AudioVisualEncoder, require_maps
-from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod
+from zero_shot.methods.base import ZeroShotMethod
+from zero_shot.methods.prediction import ObjectMask, Prediction
 from zero_shot.options import Options
 from zero_shot.proposal_scoring import (
     mean_in_mask,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from zero_shot.encoders import AudioVisualEncoder, require_maps
-from zero_shot.methods.base import ObjectMask, Prediction, ZeroShotMethod, mean_over_mask
+from zero_shot.methods.base import ZeroShotMethod
+from zero_shot.methods.prediction import ObjectMask, Prediction, mean_over_mask
 from zero_shot.options import Options
 from zero_shot.prompts import Prompt, choose_mask, component_boxes, dense_points, peak_points, top_points
 from zero_shot.segmenters import Segmenter

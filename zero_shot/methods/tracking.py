@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from utils.cli import InputError
-from zero_shot.methods.base import ObjectMask, Prediction, Predictions
+from zero_shot.methods.prediction import ObjectMask, Prediction, Predictions
 from zero_shot.options import BASELINES, Options
 from zero_shot.segmenters import Segmenter
 from zero_shot.segmenters.sam2 import Sam2Segmenter
