@@ -1,6 +1,7 @@
 """What docs/ claims, computed: the example of metrics.md, and who imports whom in architecture.md."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -114,6 +115,41 @@ def test_the_readme_says_how_long_a_row_takes_as_the_dry_run_does(tmp_path: Path
     }
     assert {name: said[name] for name in jobs} == {name: format_duration(seconds[job]) for name, job in jobs.items()}
     assert founded == 0 and f"are {format_duration(sum(seconds.values()))} of one GPU" in readme
+
+
+COMMAND = re.compile(r"(?:python|torchrun)\b[^\n`]*?(?:-m ((?!torch)[\w.]+)|(\w+)\.py)([^\n`]*)")
+
+
+def commands() -> dict[tuple[str, ...], dict[str, set[str]]]:
+    """The options and configurations in the commands that pages and modules show, by program, and where they stand."""
+    found: dict[tuple[str, ...], dict[str, set[str]]] = {}
+    for path in (
+        path for pattern in ("*.md", "*/*.md", "docs/*/*.md", "*.py", "*/*.py") for path in ROOT.glob(pattern)
+    ):
+        if path.parent.name == "tests":
+            continue
+        for module, script, words in COMMAND.findall(path.read_text(encoding="utf-8")):
+            task = re.match(r"\s+(audioclip|sam)\b", words) if module == "synthetic.train" else None
+            program = found.setdefault((module or script, *(task.groups() if task else ())), {})
+            for word in re.findall(r"(?<![\w-])--[a-z][\w.-]*\w|(?<=--config )(?![A-Z…])\S+\.yaml", words):
+                if not word.startswith("--slurm."):
+                    program.setdefault(word, set()).add(path.name)
+    return found
+
+
+def test_commands_have_options_and_configurations_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = commands()
+    assert len(shown) > 15 and sum(map(len, shown.values())) > 80
+    unknown = {}
+    for (program, *task), words in shown.items():
+        if not words:
+            continue
+        name = f"{program}.__main__" if (ROOT / program / "__main__.py").is_file() else program
+        with pytest.raises(SystemExit):
+            importlib.import_module(name).main([*task, "--help"])
+        known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))
+        unknown |= {word: where for word, where in words.items() if word not in known and not (ROOT / word).is_file()}
+    assert not unknown
 
 
 def test_one_configuration_is_recommended_for_the_public_weights() -> None:
