@@ -132,7 +132,8 @@ def forget(changed: str) -> None:
         for name, module in sys.modules.items()
         if name.partition(".")[0] in ours and getattr(module, "__file__", None)
     }
-    forgotten = {changed, *(name for name in needs if name.startswith("tests."))}
+    # Folders without __init__.py too: they look for their path in the module of their parent.
+    forgotten = {changed, *(name for name in sys.modules if name.startswith("tests."))}
     while more := {name for name in needs.keys() - forgotten if needs[name] & forgotten}:
         forgotten |= more
     for name in forgotten & sys.modules.keys():
@@ -195,6 +196,8 @@ def examine(module: str, each: int, seed: int, again: bool) -> list[dict[str, An
         if run_tests(TESTS[module], composed, Path(folder)):
             raise SystemExit(f"{module}: its tests fail before any fault is planted")
         limit = GRACE + 3 * (time.monotonic() - begin)
+        if attempt(module, source, composed, limit) != "missed":
+            raise SystemExit(f"{module}: its tests fail in a fork in which no fault is planted; see {RESULTS}")
         rows = []
         for mutant in chosen:
             start, (was, becomes) = time.monotonic(), mutant.difference
