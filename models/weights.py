@@ -43,6 +43,7 @@ class Checkpoint:
     non_commercial: bool = False
     used_by: Sequence[str] = ()
     recipes: Sequence[str] = ()
+    selected_by: Sequence[str] = ()
     note: str = ""
     inferred: str = ""
     option: str = ""

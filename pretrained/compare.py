@@ -54,7 +54,9 @@ def compare(check: Check, found: Mapping[str, Any]) -> list[Difference]:
     """
     differences = []
     for place, expected in _leaves(check.expected):
-        tolerance = check.tolerance.get(str(place[0]), check.tolerance)
+        # Of the innermost name that has one.
+        names = (check.tolerance[str(key)] for key in reversed(place) if str(key) in check.tolerance)
+        tolerance = next(names, check.tolerance)
         value = _at(found, place)
         if value is None and (tolerance.get("shorter") or (check.partial and place[0] not in found)):
             continue

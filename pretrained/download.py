@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from models.weights import Checkpoint, list_checkpoints, weights_dir
 from pretrained.hub import check_repository, download_repository
-from pretrained.known_outputs import inputs_dir, list_inputs
+from pretrained.known_outputs import inputs_dir, list_inputs, read_known_outputs
 from utils.cli import InputError, Parser, cli_entry
 from utils.files import sha256
 from utils.http_download import download_url
@@ -128,15 +128,18 @@ def process(checkpoint: Checkpoint, folder: Path, only_check: bool) -> DownloadR
 
 def format_list(checkpoints: Sequence[Checkpoint]) -> str:
     """A table of names, files, sizes, uses and restrictions."""
+    verified = {name for check in read_known_outputs().checks for name in check.checkpoints}
 
     def line(checkpoint: Checkpoint) -> str:
         megabytes = checkpoint.megabytes if checkpoint.size is None else checkpoint.size / 1e6
         size = "" if megabytes is None else f"{megabytes:.1f} MB"
-        uses = "; ".join((*checkpoint.used_by, *checkpoint.recipes)) or "not needed"
+        uses = "; ".join((*checkpoint.used_by, *checkpoint.recipes, *checkpoint.selected_by))
+        uses = uses or ("only pretrained.verify" if checkpoint.name in verified else "nothing")
         uses += " (gated)" * checkpoint.gated + " (non-commercial)" * checkpoint.non_commercial
         return f"{checkpoint.name:24} {checkpoint.file or '(folder)':33} {size:>9}  {uses}"
 
-    return "\n".join(map(line, checkpoints))
+    head = f"{'name':24} {'file':33} {'size':>9}  needed by"
+    return "\n".join([head, *map(line, checkpoints)])
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Checkpoint]]:

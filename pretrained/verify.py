@@ -1,7 +1,7 @@
 """Check that the networks of this project give, with the public checkpoints, the outputs that others have published.
 
     python -m pretrained.verify NAME ...   checkpoints, or single checks, by the names that --list shows
-    python -m pretrained.verify --all      all checks whose checkpoints and inputs are there
+    python -m pretrained.verify --all      all checks whose checkpoints and inputs are there; the others are named once
     python -m pretrained.verify --list     the checks, with their sources
 
 The inputs are pictures and sounds that anybody can get: `python -m pretrained.download --inputs` puts them into
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     selected = select(known, args.names)
     inputs = Inputs(known.inputs, args.inputs, given_inputs(args.input, known))
 
-    from pretrained.verify_results import format_row, verify, write_json
+    from pretrained.verify_results import describe_missing, format_row, verify, write_json
     from utils.device import select_device, set_matmul_precision
 
     device = select_device(args.device)
@@ -116,10 +116,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = []
     for result in verify(selected, inputs, device):
         results.append(result)
-        print("\n".join(format_row(result)), flush=True)
+        if not (args.all and result.verdict == "missing"):
+            print("\n".join(format_row(result)), flush=True)
         write_json(args.out / "verify.json", results, device.type)
+    if args.all:
+        print("".join(f"{line}\n" for line in describe_missing(results)), end="")
+        results = [result for result in results if result.verdict != "missing"]
     counts = Counter(result.verdict for result in results)
-    print(f"{weights_dir()}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}")
+    print(f"{weights_dir()}: {', '.join(f'{count} {verdict}' for verdict, count in counts.items()) or 'no checkpoint'}")
     print(f"all values: {args.out / 'verify.json'}")
     bad = {"mismatch", "failed"} | ({"missing"} if args.names else set())
     return int(any(result.verdict in bad for result in results) or not counts["ok"])

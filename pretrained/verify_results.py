@@ -136,6 +136,21 @@ def format_row(result: Result) -> list[str]:
     return [row, *(f"{'':10} {note}" for note in result.notes)]
 
 
+def describe_missing(results: Sequence[Result]) -> list[str]:
+    """What could not be checked because a file is missing, and what to do, in a line for checkpoints and for inputs."""
+    missing = [result for result in results if result.verdict == "missing"]
+    files = [result.checkpoint for result in missing if result.check == FILE_CHECK]
+    outputs = list(dict.fromkeys(result.check for result in missing if result.check != FILE_CHECK))
+    lines = []
+    if files:
+        how = "python -m pretrained.download NAME gets one, --list says what needs it"
+        lines.append(f"not checked, because they are not there: {', '.join(files)}; {how}")
+    if outputs:
+        how = "python -m pretrained.download --inputs gets them, --inputs --list names those to ask for"
+        lines.append(f"not checked, because inputs are missing: {', '.join(outputs)}; {how}")
+    return lines
+
+
 def write_json(path: Path, results: Sequence[Result], device: str) -> None:
     """Write all results, with every published value beside ours."""
     rows = []

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace, get_loader, set_loader
 
 from utils.cli import InputError, one_line
 from utils.option_ranges import check_ranges
-from utils.paths import resolve_config_paths, resolve_option_paths
+from utils.paths import config_paths, resolve_config_paths, resolve_option_paths
 
 T = TypeVar("T")
 YAML_LOADER = "plain yaml"  # the name under which our loader is registered with jsonargparse
@@ -48,7 +48,7 @@ def option_parser(options: type, description: str | None, prog: str | None = Non
 
 
 def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] | None) -> tuple[T, Namespace]:
-    """Parse command-line arguments; bad usage exits with code 2.
+    """Parse command-line arguments; bad usage exits with code 2. Messages name the YAML file that is wrong.
 
     Args:
         parser: Made by `option_parser`.
@@ -61,11 +61,31 @@ def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] 
     Raises:
         InputError: A value is out of range, or a YAML file is not UTF-8.
     """
+    arguments = resolve_config_paths(sys.argv[1:] if argv is None else argv)
+    usage = (InputError, UnicodeDecodeError, ArgumentError)
+    parser.exit_on_error = False
     try:
-        namespace = parser.parse_args(resolve_config_paths(sys.argv[1:] if argv is None else argv))
-    except UnicodeDecodeError as error:
-        raise InputError(f"the YAML file of options is not UTF-8 text ({error.reason})") from error
-    return _build(parser, options, namespace), namespace
+        namespace = parser.parse_args(arguments)
+        return _build(parser, options, namespace), namespace
+    except usage as error:
+        message = _usage_message(error)
+        for path in config_paths(arguments):
+            try:
+                _build(parser, options, parser.parse_args(["--config", path]))
+            except usage as alone:
+                if _usage_message(alone) == message:
+                    message = f"{path}: {message}"
+                    break
+        if not isinstance(error, ArgumentError):
+            raise InputError(message) from error
+        parser.exit_on_error = True
+        parser.error(message)
+    finally:
+        parser.exit_on_error = True
+
+
+def _usage_message(error: Exception) -> str:
+    return f"not UTF-8 text ({error.reason})" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def resolve_options(options: type[T], arguments: Sequence[str]) -> T:

@@ -52,6 +52,16 @@ def resolve_config_paths(arguments: Sequence[str]) -> list[str]:
     return resolved
 
 
+def config_paths(arguments: Sequence[str]) -> list[str]:
+    """The files of `--config FILE` and `--config=FILE` among command-line arguments."""
+    pairs = zip(["", *arguments], arguments, strict=False)
+    return [
+        argument.removeprefix("--config=")
+        for previous, argument in pairs
+        if previous == "--config" or argument.startswith("--config=")
+    ]
+
+
 def describe_siblings(path: Path) -> str:
     """For an error message about a missing file: names the files that differ from it only in their suffix, if any."""
     if not path.parent.is_dir():

@@ -29,6 +29,7 @@ def detections(context: Context) -> Outputs:
         "logits": output.logits[0, :3, :3].tolist(),
         "boxes": output.pred_boxes[0, :3].tolist(),
         "scores": scores[scores > THRESHOLD].tolist(),
+        "boxes_above_threshold": len(boxes),
         "first_box": boxes[0].tolist() if len(boxes) else [],
     }
 

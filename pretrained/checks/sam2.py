@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from pretrained.checks import Context, Outputs
 from utils.files import read_image
@@ -11,20 +12,26 @@ from zero_shot.segmenters.sam2_families import load_network
 from zero_shot.transformers_folder import load_folder
 
 CAR_POINT = {"points": [[1000, 600]], "labels": [1], "multimask": True}  # in pixels of the picture
+CORNER = 3  # rows and columns of a mask's published logits
 
 
 def car(context: Context) -> Outputs:
     """Predicted IoU of three masks for one point, under the name of the checkpoint."""
     (path,) = context.paths().values()
-    return {context.checkpoint: _prompt(_load(context), read_image(path), CAR_POINT)[0]}
+    _, iou = _prompt(_load(context), read_image(path), CAR_POINT)
+    return {context.checkpoint: iou[0].tolist()}
 
 
 def prompts(context: Context) -> Outputs:
-    """Predicted IoU by prompt of the check: of the first mask of each box, and of all masks sorted."""
+    """By prompt of the check: predicted IoU of the first mask of each box, IoU of all masks sorted, and best mask."""
     segmenter, paths, found = _load(context), context.paths(), {}
     for name, prompt in context.parameters["prompts"].items():
-        iou = _prompt(segmenter, read_image(paths[prompt["picture"]]), prompt)
-        found[name] = {"iou": [scores[0] for scores in iou], "iou_sorted": sorted(iou[0], reverse=True)}
+        logits, iou = _prompt(segmenter, read_image(paths[prompt["picture"]]), prompt)
+        found[name] = {
+            "iou": iou[:, 0].tolist(),
+            "iou_sorted": sorted(iou[0].tolist(), reverse=True),
+            "best_mask_logits": logits[0, iou[0].argmax(), :CORNER, :CORNER].tolist(),
+        }
     return found
 
 
@@ -49,16 +56,14 @@ def _load(context: Context) -> Sam2Segmenter:
     return Sam2Segmenter(model.to(context.device), processor)
 
 
-def _prompt(segmenter: Sam2Segmenter, picture: np.ndarray, prompt: dict[str, Any]) -> list[list[float]]:
-    """Predicted IoU, for points (all in one prompt) one list, for boxes one each."""
+def _prompt(segmenter: Sam2Segmenter, picture: np.ndarray, prompt: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Low-resolution logits (K, M, h, w) and predicted IoU (K, M); K is 1 for points, all in one prompt."""
     (embedding,) = segmenter.embed([picture])
     arrays = {key: np.array(prompt[key], np.float64) for key in ("points", "boxes") if key in prompt}
-    _, iou = segmenter.prompt(
+    return segmenter.decode(
         embedding,
         points=arrays.get("points"),
         labels=np.array(prompt["labels"]) if "labels" in prompt else None,
         boxes=arrays.get("boxes"),
         multimask=prompt["multimask"],
     )
-    scores: list[list[float]] = iou.tolist()
-    return scores

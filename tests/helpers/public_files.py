@@ -36,7 +36,10 @@ AUDIOCLIP: dict[str, Any] = {
 }  # fmt: skip
 VGGISH: dict[str, Any] = {"widths": (4, 8, 8, 8), "hidden": 32}
 SYNSETS = ("n01440764", "n02123045", "n03100240")  # classes of ImageNet
-COUNTS = {"recordings": {"esc50": 4, "us8k": 3}, "pictures": 6}
+# File, fold and class: enough classes for the rank of the right one to depend on the sound.
+CATEGORIES = ("dog", "door_wood_knock", "rain", "crow", "sea_waves", "clock_tick")
+ESC50 = [(f"{k}.wav", 1 + k // 6, label) for k, label in enumerate((*CATEGORIES, "dog"))]
+COUNTS = {"recordings": {"esc50": len(ESC50), "us8k": 3}, "pictures": 6}
 SOUNDS = 44_100 * 5  # samples
 
 
@@ -122,7 +125,7 @@ def write_checkpoints(folder: Path) -> None:
 def write_transformers_folders(folder: Path) -> None:
     """Write the folders that pretrained/checkpoints.yaml names."""
     from synthetic.random_grounding import save_clap, save_detector  # imports that take seconds
-    from synthetic.random_sam2 import random_folder
+    from synthetic.random_sam2 import random_network, save_network, tiny_config
     from tests.helpers.random_sam3 import save_sam3
 
     save_clap(folder / "clap-htsat-unfused")
@@ -130,7 +133,9 @@ def write_transformers_folders(folder: Path) -> None:
         save_detector(folder / name)
     sizes = [("sam2", f"sam2.1-hiera-{size}") for size in ("tiny", "small", "base-plus", "large")]
     for seed, (family, name) in enumerate([*sizes, ("edgetam", "edgetam")]):
-        random_folder(folder / name, family, seed=seed)
+        network = random_network(tiny_config(family, video=False), seed)
+        nn.init.normal_(network.no_memory_embedding)  # zero otherwise, as if nothing were added
+        save_network(network, folder / name)
     save_sam3(folder / "sam3")
 
 
@@ -183,7 +188,8 @@ def write_inputs(folder: Path) -> None:
         path = folder / entry["file"]
         if path.suffix == ".wav":
             rate = 16_000 if "librispeech" in path.name else 44_100
-            path.write_bytes(wav_bytes(sound(random, 3 * rate if rate == 16_000 else SOUNDS, rate), rate))
+            samples = 2_800 * rate // 1000 if rate == 16_000 else SOUNDS  # CLAP's paddings differ for 2.8 s
+            path.write_bytes(wav_bytes(sound(random, samples, rate), rate))
         elif path.suffix:
             path.write_bytes(png_bytes(picture(random, 260, 330)))  # whatever the suffix: no decoder's rounding
     _write_esc50(folder / "ESC-50", random)
@@ -193,7 +199,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def _write_esc50(folder: Path, random: np.random.Generator) -> None:
-    rows = [(f"{k}.wav", 1 + k // 3, k % 2, ("dog", "door_wood_knock")[k % 2]) for k in range(4)]
+    rows = [(name, fold, CATEGORIES.index(label), label) for name, fold, label in ESC50]
     _write_csv(folder / "meta" / "esc50.csv", ("filename", "fold", "target", "category"), rows)
     (folder / "audio").mkdir()
     for name, *_ in rows:

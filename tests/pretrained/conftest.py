@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from pretrained.checks import Context, run_check
 from pretrained.known_outputs import Inputs, read_known_outputs
 from tests.helpers import public_files
 from tests.helpers.plain_outputs import plain_outputs
+from tests.helpers.plain_transformers import transformers_outputs
 from tests.helpers.verify import COCO_AP, has_pycocotools
 
 
@@ -23,10 +23,11 @@ def public_data(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     inputs = folder / "inputs"
     inputs.mkdir()
     public_files.write_checkpoints(folder)
+    public_files.write_transformers_folders(folder)
     public_files.write_inputs(inputs)
     facts = public_files.known_outputs(folder / "random.yaml")
     with public_files.small_networks():
-        plain = plain_outputs(folder, inputs)
+        plain = plain_outputs(folder, inputs) | transformers_outputs(folder, inputs)
     content = yaml.safe_load(facts.read_text())
     content["vectors"]["rn50_dog_embedding"] = plain.pop("dog").tolist()
     for entry in content["checks"]:
@@ -36,12 +37,6 @@ def public_data(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     exact = folder / "exact.yaml"
     exact.write_text(yaml.safe_dump(content))
     return SimpleNamespace(weights=folder, inputs=inputs, random=facts, exact=exact, plain=sorted(plain))
-
-
-@pytest.fixture(scope="session")
-def transformers_folders(public_data: SimpleNamespace) -> None:
-    """The checkpoints that are folders."""
-    public_files.write_transformers_folders(public_data.weights)
 
 
 @pytest.fixture
@@ -57,16 +52,14 @@ def public(public_data: SimpleNamespace) -> Iterator[SimpleNamespace]:
 
 
 @pytest.fixture
-def recorded(public: SimpleNamespace, transformers_folders: None) -> Path:
+def recorded(public: SimpleNamespace) -> Path:
     """Published outputs as `public`'s, and recorded ones of this project for the other checks."""
     content = yaml.safe_load(public.exact.read_text())
     known = read_known_outputs(public.exact)
     for entry, check in zip(content["checks"], known.checks, strict=True):
         if "expected" in entry and check.id not in public.plain and (check.id != COCO_AP or has_pycocotools()):
-            found: dict[str, Any] = {}
-            for checkpoint in check.checkpoints if check.id.startswith("sam2.1/") else check.checkpoints[:1]:
-                inputs = Inputs(known.inputs, public.inputs)
-                found |= run_check(Context(check, checkpoint, inputs, torch.device("cpu")))
+            context = Context(check, check.checkpoints[0], Inputs(known.inputs, public.inputs), torch.device("cpu"))
+            found = run_check(context)
             entry["expected"] = public_files.same_structure(found, entry["expected"])
     path: Path = public.weights / "recorded.yaml"
     path.write_text(yaml.safe_dump(content))

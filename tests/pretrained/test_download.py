@@ -252,7 +252,11 @@ def test_checkpoints_yaml(capsys: pytest.CaptureFixture[str]) -> None:
         assert set(entry.digest) <= set("0123456789abcdef")
         assert entry.sha256_prefix in (entry.file or ""), "the prefix is what the file's name says"
     assert download.main(["--list"]) == 0
-    assert capsys.readouterr().out.count("\n") == len(known)
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[-2:] == ["needed", "by"] and [line.split()[0] for line in lines] == [c.name for c in known]
+    needs = {line.split()[0]: line[70:] for line in lines}
+    assert needs["edgetam"] == "demo_small; --segmenter edgetam" and needs["clap"] == "nothing"
+    assert needs["grounding-dino-tiny"] == "only pretrained.verify"
     used = {entry.name for entry in known if entry.used_by}
     configs = " ".join(path.read_text() for path in (REPOSITORY / "supervised" / "configs").glob("*.yaml"))
     for name in ("resnet50", "pvt-v2-b5"):

@@ -53,9 +53,7 @@ def test_every_check_runs(public: SimpleNamespace, recorded: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_random_weights_do_not_give_the_published_outputs(
-    public: SimpleNamespace, transformers_folders: None, tmp_path: Path
-) -> None:
+def test_random_weights_do_not_give_the_published_outputs(public: SimpleNamespace, tmp_path: Path) -> None:
     code, verdicts, results = run(public, "--all", out=tmp_path, known=public.random)
     assert code == 1
     failing = {COCO_AP} if not has_pycocotools() else set()
@@ -170,6 +168,18 @@ def test_missing_files(public: SimpleNamespace, tmp_path: Path, capsys: pytest.C
         assert lines[4].endswith(": 1 unverified, 3 missing") and len(lines) == 6
         own = f"coco-39769={public.inputs / '000000039769.jpg'}"
         assert verify.main(["pvt-v2-b5", "--input", own, *places]) == 0
+        capsys.readouterr()
+        # All that is there is judged; what is not is named once.
+        assert verify.main(["--all", "--input", own, *places]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines[:2]] == ["unverified", "ok"] and len(lines) == 5
+        absent = {name for check in read_known_outputs().checks for name in check.checkpoints} - {"pvt-v2-b5"}
+        assert lines[2].startswith("not checked, because they are not there: audioclip-full, ")
+        assert all(name in lines[2] for name in absent) and "pretrained.download NAME gets one" in lines[2]
+        assert lines[3].endswith(": 1 unverified, 1 ok")
+        assert verify.main(["--all", *places]) == 1, "nothing was compared"
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[2].startswith("not checked, because inputs are missing: pvt-v2-b5/coco; ") and len(lines) == 5
         for word, message in (("cat=x", "expected NAME=FILE with one of aclp-"), ("truck=nowhere", "no such file")):
             assert verify.main(["pvt-v2-b5", "--input", word, *places]) == 1
             assert re.fullmatch(rf"error: --input {word}: {message}.*\n", capsys.readouterr().err)

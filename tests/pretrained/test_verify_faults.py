@@ -8,6 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models import backbones
@@ -18,18 +21,26 @@ from models.vggish import VGGish
 from pretrained.checks import Context
 from pretrained.checks import audioclip as audioclip_checks
 from pretrained.known_outputs import read_known_outputs
+from synthetic.random_grounding import save_clap
+from synthetic.random_sam2 import random_network, tiny_config
 from tests.helpers import public_files
-from tests.helpers.verify import change_file, run
+from tests.helpers.verify import change_file, change_folder, run
 from utils import audio
 from utils.dataset import normalize_frames
 from utils.files import read_image
+from zero_shot.detectors import grounding_dino
+from zero_shot.encoders.clap import ClapClassifier
 from zero_shot.method_options import ProposalOptions
 from zero_shot.segmenters.sam import SamSegmenter
+from zero_shot.segmenters.sam2 import FeatureMaps, Sam2Segmenter
 
 ROOT = Path(__file__).parents[2]
 # What is planted, the checks that have to catch it, and how it is planted.
 Plant = Callable[[pytest.MonkeyPatch, SimpleNamespace, Path], Any]
 FAULTS: list[tuple[str, list[str], Plant]] = []
+SAM2 = ("sam2.1/car", "sam2.1-tiny/truck", "edgetam/truck")
+DETECTOR = "groundingdino-swint/coco"
+CLAP = ("clap/librispeech-means", "clap/esc50-first-split")
 
 
 def fault(name: str, *checks: str) -> Callable[[Plant], Plant]:
@@ -67,9 +78,11 @@ def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
     "sam-vit-b/prompts-car",
     "pvt-v2-b5/coco",
     "clip-rn50/dog-embedding",
+    DETECTOR,
+    *SAM2,
 )
 def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
-    for module in ("images", "sam"):
+    for module in ("images", "sam", "grounding_dino", "sam2"):
         patch.setattr(f"pretrained.checks.{module}.read_image", lambda path: read_image(path)[..., ::-1].copy())
 
 
@@ -125,14 +138,15 @@ def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
         patch.setitem(SAM_CONFIGS, name, replace(SAM_CONFIGS[name], heads=2))
 
 
-@fault("points as (y, x)", "sam-vit-h/prompts-car", "sam-vit-b/prompts-car")
+@fault("points as (y, x)", "sam-vit-h/prompts-car", "sam-vit-b/prompts-car", *SAM2)
 def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
-    decode = SamSegmenter.decode
+    def swapped(decode: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda self, embedding, *, points, **more: decode(
+            self, embedding, points=None if points is None else points[:, ::-1].copy(), **more
+        )
 
-    def swapped(self: SamSegmenter, embedding: Any, *, points: Any, **more: Any) -> Any:
-        return decode(self, embedding, points=None if points is None else points[:, ::-1].copy(), **more)
-
-    patch.setattr(SamSegmenter, "decode", swapped)
+    for segmenter in (SamSegmenter, Sam2Segmenter):
+        patch.setattr(segmenter, "decode", swapped(segmenter.decode))
 
 
 @fault("no suppression of equal proposals", "sam-vit-h/automatic-masks")
@@ -178,6 +192,144 @@ def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
         return load_visual(visual, {names[key]: value for key, value in state.items()})
 
     patch.setattr("pretrained.checks.clip.load_visual", exchanged)
+
+
+@fault("another audio tower in CLAP's folder", *CLAP)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    other = load_file(save_clap(out / "clap", seed=9) / "model.safetensors")
+    replacement = {key: value for key, value in other.items() if key.startswith("audio_")}
+    change_folder(patch, public, out, "clap-htsat-unfused", weights=lambda state: state | replacement)
+
+
+@fault("CLAP's sounds at another rate", "clap/esc50-first-split")
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    # As if AudioCLIP's rate were CLAP's; the files of the other check are not resampled.
+    patch.setattr("pretrained.checks.audio_datasets.resample", lambda samples, *_: samples)
+
+
+@fault("CLAP's sounds filled with silence in place of repetitions", "clap/librispeech-means")
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    extract = transformers.ClapFeatureExtractor.__call__
+    patch.setattr(
+        transformers.ClapFeatureExtractor,
+        "__call__",
+        lambda self, *sounds, padding, **more: extract(self, *sounds, padding="pad", **more),
+    )
+
+
+@fault("the mel bands of the CLAP with fusion", *CLAP)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    extract = transformers.ClapFeatureExtractor.__call__
+
+    def other_bands(self: Any, *sounds: Any, **more: Any) -> Any:
+        self.mel_filters_slaney = self.mel_filters
+        return extract(self, *sounds, **more)
+
+    patch.setattr(transformers.ClapFeatureExtractor, "__call__", other_bands)
+
+
+@fault("another prompt around CLAP's label", "clap/esc50-first-split")
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    encode = ClapClassifier._encode_text
+    patch.setattr(
+        ClapClassifier,
+        "_encode_text",
+        lambda self, texts: encode(self, [text.removeprefix("This is a sound of ") for text in texts]),
+    )
+
+
+@fault("no normalization of GroundingDINO's picture", DETECTOR)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    without = {"preprocessor_config.json": lambda config: config.update(do_normalize=False)}
+    change_folder(patch, public, out, "grounding-dino-tiny", without)
+
+
+@fault("GroundingDINO's picture at its own size", DETECTOR)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    without = {"preprocessor_config.json": lambda config: config.update(do_resize=False)}
+    change_folder(patch, public, out, "grounding-dino-tiny", without)
+
+
+@fault("a caption without its period", DETECTOR)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    patch.setattr(grounding_dino, "format_caption", lambda text: text.lower().strip(" ."))
+
+
+@fault("center and size of a box taken for its corners", DETECTOR)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    patch.setattr(grounding_dino, "box_convert", lambda boxes, *_: boxes)
+
+
+@fault("another threshold of boxes", DETECTOR)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    detect = grounding_dino.GroundingDinoDetector.detect
+    patch.setattr(
+        grounding_dino.GroundingDinoDetector,
+        "detect",
+        lambda self, frame, caption, threshold: detect(self, frame, caption, threshold + 0.3),
+    )
+
+
+@fault("another image tower in SAM 2.1's and EdgeTAM's folders", *SAM2)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    for family, name in (("sam2", "sam2.1-hiera-tiny"), ("edgetam", "edgetam")):
+        other = random_network(tiny_config(family, video=False), seed=9).state_dict()
+        replacement = {key: value for key, value in other.items() if key.startswith("vision_encoder.")}
+        change_folder(patch, public, out, name, weights=lambda state, other=replacement: state | other)
+
+
+@fault("no normalization of SAM 2.1's and EdgeTAM's pictures", *SAM2)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    without = {"preprocessor_config.json": lambda config: config.update(do_normalize=False)}
+    for name in ("sam2.1-hiera-tiny", "edgetam"):
+        change_folder(patch, public, out, name, without)
+
+
+@fault("another number of heads of SAM 2.1's and EdgeTAM's mask decoders (the weights fit)", *SAM2)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    two = {"config.json": lambda config: config["mask_decoder_config"].update(num_attention_heads=2)}
+    for name in ("sam2.1-hiera-tiny", "edgetam"):
+        change_folder(patch, public, out, name, two)
+
+
+@fault("prompts in pixels of the picture, not of SAM 2.1's input", *SAM2)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    patch.setattr(Sam2Segmenter, "_scale", lambda self, pixels, size: torch.as_tensor(pixels, dtype=torch.float32))
+
+
+@fault("one scale for both sides of a prompt, as SAM's", *SAM2)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    scale = Sam2Segmenter._scale
+    patch.setattr(Sam2Segmenter, "_scale", lambda self, pixels, size: scale(self, pixels, (max(size), max(size))))
+
+
+@fault("the first of three masks in place of the only one", "sam2.1-tiny/truck", "edgetam/truck")
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    decode = Sam2Segmenter.decode
+    patch.setattr(
+        Sam2Segmenter, "decode", lambda self, embedding, *, multimask, **more: decode(self, embedding, **more)
+    )
+
+
+@fault('no embedding for "no memory"', *SAM2)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    patch.setattr(Sam2Segmenter, "_maps", lambda self, embedding: _float_maps(embedding))
+
+
+@fault("SAM 2.1's and EdgeTAM's finer feature maps left out", "sam2.1-tiny/truck", "edgetam/truck")
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    maps = Sam2Segmenter._maps
+
+    def coarse_only(self: Sam2Segmenter, embedding: FeatureMaps) -> tuple[list[Tensor], Tensor]:
+        fine, coarse = maps(self, embedding)
+        return [torch.zeros_like(part) for part in fine], coarse
+
+    patch.setattr(Sam2Segmenter, "_maps", coarse_only)
+
+
+def _float_maps(embedding: FeatureMaps) -> tuple[list[Tensor], Tensor]:
+    *fine, coarse = (part.float() for part in embedding.maps)
+    return fine, coarse
 
 
 @pytest.mark.parametrize(("checks", "plant"), [pytest.param(checks, plant, id=name) for name, checks, plant in FAULTS])

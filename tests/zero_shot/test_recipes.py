@@ -2,15 +2,16 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from models.weights import Checkpoint, checkpoint_name, command_for, find_weights, list_checkpoints
 from study.plan import load_study
-from utils.config import from_yaml
+from utils.config import from_yaml, resolve_options
 from zero_shot.demo_notes import SMALL_WEIGHTS_NOTE, models_used
 from zero_shot.label_list import read_targets
-from zero_shot.options import RECOMMENDED_CONFIG, Options
+from zero_shot.options import RECOMMENDED_CONFIG, EncoderName, Options, SegmenterName
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = sorted((REPOSITORY / "zero_shot" / "configs" / "modern").glob("*.yaml"))
@@ -63,6 +64,28 @@ def test_a_recipe_says_what_it_downloads(path: Path) -> None:
 def test_the_register_names_the_recipes_that_need_an_entry() -> None:
     found = {entry.name: {path.stem for path in RECIPES if entry in needed(path)} for entry in REGISTER.values()}
     assert {name: set(entry.recipes) for name, entry in REGISTER.items()} == found
+
+
+def test_the_register_names_the_options_that_need_an_entry() -> None:
+    choices = {
+        ("no_prompt", "encoder"): get_args(EncoderName),
+        ("no_prompt", "segmenter"): get_args(SegmenterName),
+        ("no_prompt", "sam.model"): ("vit_h", "vit_l", "vit_b"),
+        ("concept_prompt", "concept.classifier"): ("clap", "pe_a_frame"),
+        ("concept_prompt", "concept.finder"): ("detector", "sam3"),
+        ("foreground", "method"): ("foreground", "box_prompt"),
+    }
+    found: dict[str, set[str]] = {name: set() for name in REGISTER}
+    for (method, option), values in choices.items():
+        files = {}
+        for value in values:
+            options = resolve_options(Options, ["--method", method, f"--{option}", value])
+            files[value] = {checkpoint_name(file) for file in options.checkpoint_files()}
+        for value, names in files.items():
+            for name in names - set.intersection(*files.values()):
+                if name != "sam-vit-h" or option in ("segmenter", "sam.model"):  # which select it
+                    found[name].add(f"--{option} {value}")
+    assert {name: set(entry.selected_by) for name, entry in REGISTER.items()} == found
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

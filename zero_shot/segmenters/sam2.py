@@ -130,10 +130,39 @@ class Sam2Segmenter:
     ) -> tuple[Tensor, Tensor]:
         """Implements Segmenter.prompt."""
         validate_prompt(points, labels, boxes)
-        count = 1 if boxes is None else len(boxes)
-        if not count:
+        if boxes is not None and not len(boxes):
             empty = torch.zeros(0, 3 if multimask else 1, *embedding.size, device=self.device)
             return empty.bool(), empty[..., 0, 0]
+        masks, scores = [], []
+        for logits, score in self._decode_prompt(embedding, points, labels, boxes, multimask):
+            masks.append(upscale(logits, embedding.size) > MASK_THRESHOLD)
+            scores.append(score)
+        return torch.cat(masks), torch.cat(scores)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        embedding: FeatureMaps,
+        *,
+        points: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        boxes: np.ndarray | None = None,
+        multimask: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Low-resolution logits (K, 3 or 1, h, w) and predicted IoU for the arguments of `prompt`, at least one box."""
+        logits, scores = zip(*self._decode_prompt(embedding, points, labels, boxes, multimask), strict=True)
+        return torch.cat(logits), torch.cat(scores)
+
+    def _decode_prompt(
+        self,
+        embedding: FeatureMaps,
+        points: np.ndarray | None,
+        labels: np.ndarray | None,
+        boxes: np.ndarray | None,
+        multimask: bool,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The results of `decode`, a batch of prompts at a time."""
+        count = 1 if boxes is None else len(boxes)
         prompt: dict[str, Tensor | None] = {"input_points": None, "input_labels": None, "input_boxes": None}
         tokens = 0
         if points is not None:
@@ -144,11 +173,7 @@ class Sam2Segmenter:
         if boxes is not None:
             prompt["input_boxes"] = self._scale(boxes, embedding.size)[None]
             tokens += BOX_TOKENS
-        masks, scores = [], []
-        for logits, score in self._decode(embedding, prompt, self.prompts_per_batch(tokens, embedding.size), multimask):
-            masks.append(upscale(logits, embedding.size) > MASK_THRESHOLD)
-            scores.append(score)
-        return torch.cat(masks), torch.cat(scores)
+        yield from self._decode(embedding, prompt, self.prompts_per_batch(tokens, embedding.size), multimask)
 
     def propose(self, frames: Sequence[np.ndarray], options: ProposalOptions) -> list[list[dict[str, Any]]]:
         """Implements Segmenter.propose."""
