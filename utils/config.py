@@ -23,6 +23,7 @@ from utils.paths import config_paths, resolve_config_paths, resolve_option_paths
 
 T = TypeVar("T")
 YAML_LOADER = "plain yaml"  # the name under which our loader is registered with jsonargparse
+USAGE_ERRORS = (InputError, UnicodeDecodeError, ArgumentError)  # of arguments and of their YAML files
 MAX_DEPTH = 20  # nesting levels of a YAML file; options have far fewer
 
 
@@ -62,26 +63,29 @@ def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] 
         InputError: A value is out of range, or a YAML file is not UTF-8.
     """
     arguments = resolve_config_paths(sys.argv[1:] if argv is None else argv)
-    usage = (InputError, UnicodeDecodeError, ArgumentError)
     parser.exit_on_error = False
     try:
         namespace = parser.parse_args(arguments)
         return _build(parser, options, namespace), namespace
-    except usage as error:
-        message = _usage_message(error)
-        for path in config_paths(arguments):
-            try:
-                _build(parser, options, parser.parse_args(["--config", path]))
-            except usage as alone:
-                if _usage_message(alone) == message:
-                    message = f"{path}: {message}"
-                    break
+    except USAGE_ERRORS as error:
+        message = _with_file(parser, options, arguments, _usage_message(error))
         if not isinstance(error, ArgumentError):
             raise InputError(message) from error
         parser.exit_on_error = True
         parser.error(message)
     finally:
         parser.exit_on_error = True
+
+
+def _with_file(parser: ArgumentParser, options: type, arguments: Sequence[str], message: str) -> str:
+    """A message about arguments, after the YAML file that gives the same one alone, if there is one."""
+    for path in config_paths(arguments):
+        try:
+            _build(parser, options, parser.parse_args(["--config", path]))
+        except USAGE_ERRORS as error:
+            if _usage_message(error) == message:
+                return f"{path}: {message}"
+    return message
 
 
 def _usage_message(error: Exception) -> str:
