@@ -1,10 +1,10 @@
 """Train a tiny SAM 2 to carry masks through composed clips, in minutes on one thread.
 
-    python -m synthetic.train_tracker --out DIR [--minutes 15] [--seed 1]
+    python -m synthetic.train_tracker --out DIR [--steps 400] [--seed 0]
     python -m synthetic.train_tracker --out DIR --evaluate          IoU on scenes that it was not trained on
 
 DIR becomes a folder as of transformers' save_pretrained: `--track both --tracking.weights DIR`. It tracks and does
-nothing else: points and boxes are not among its training. Running the command again trains for as long again.
+nothing else: points and boxes are not among its training.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -14,7 +14,6 @@ if __name__ == "__main__":  # before imports that take seconds
 
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
+from tqdm import trange
 
 from synthetic.clips.assets import AssetLibrary, open_assets
-from synthetic.clips.sampling import sample_objects, sample_scene
+from synthetic.clips.sampling import LEVELS, sample_objects, sample_scene
 from synthetic.random_sam2 import GRIDS, image_processor, save_network, tiny_config
 from synthetic.training.audioclip_data import CANVAS
-from utils.cli import Parser, cli_entry, progress_bar_options
+from synthetic.training.sam_training import mask_loss
+from utils.cli import InputError, Parser, cli_entry, progress_bar_options
 from utils.files import write_text
 from utils.layout import BENCHMARKS, FRAME_SIZE
-from utils.option_ranges import SEED_INT, bounded_number
+from utils.option_ranges import POSITIVE_INT, SEED_INT
 from utils.paths import expand_user
 from zero_shot.segmenters.sam2 import Sam2Segmenter
 from zero_shot.segmenters.sam2_families import FAMILIES, load_network
@@ -48,12 +48,18 @@ LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY, MAX_GRAD_NORM = 1e-3, 50, 0.01, 1.0
 
 
 def draw_clip(assets: AssetLibrary, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """A clip as synthetic.compose would make it: 5 frames (224, 224, 3), and masks of its objects (5, K, 224, 224)."""
-    objects = sample_objects("ms3", str(rng.choice(assets.categories)), assets.categories, rng)
+    """A clip as synthetic.compose would make it, of either level.
+
+    Returns:
+        5 frames (224, 224, 3), and masks (5, K, 224, 224) of the objects that are visible in all of them.
+    """
+    level = LEVELS[rng.choice(list(LEVELS))]
+    objects = sample_objects("ms3", str(rng.choice(assets.categories)), assets.categories, rng, level)
     times = [second + 0.5 for second in range(BENCHMARKS["s4"].max_seconds)]
-    scene, fractions = sample_scene(objects, assets, CANVAS, times, rng)
+    scene, fractions = sample_scene(objects, assets, CANVAS, times, rng, level)
     frames = [cv2.resize(scene.frame(each), FRAME_SIZE[::-1], interpolation=cv2.INTER_LINEAR) for each in times]
-    return frames, fractions > 0.5
+    masks = fractions > 0.5
+    return frames, masks[:, (masks.mean((2, 3)) >= level.min_visible).all(axis=0)]
 
 
 def new_network(seed: int) -> Any:
@@ -145,42 +151,30 @@ def carry_batch(model: Any, video: Tensor, first: Tensor) -> Tensor:
     return torch.stack(found, dim=1)
 
 
-def _mask_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy and Dice loss of logits (K, h, w) against masks (K, H, W)."""
-    coarse = F.interpolate(target[:, None], logits.shape[1:], mode="bilinear", antialias=True)[:, 0]
-    probabilities = logits.sigmoid()
-    shared = 2 * (probabilities * coarse).sum((1, 2)) + 1
-    dice = 1 - shared / (probabilities.sum((1, 2)) + coarse.sum((1, 2)) + 1)
-    return 5 * F.binary_cross_entropy_with_logits(logits, coarse) + dice.mean()
-
-
-def train(model: Any, seed: int, minutes: float, folder: Path) -> int:
-    """Train in place for a number of minutes, saving now and then and at the end; returns the number of steps."""
+def train(model: Any, seed: int, steps: int, folder: Path) -> None:
+    """Train in place, saving now and then and at the end."""
     processor = image_processor(model)
-    assets, rng = open_assets(None, None), np.random.default_rng([seed, STREAM, time.time_ns()])
+    assets, rng = open_assets(None, None), np.random.default_rng([seed, STREAM])
     model.eval().requires_grad_(True)  # no dropout
     model.mask_decoder.pred_obj_score_head.requires_grad_(False)
     parameters = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98))
-    begin, step, pool = time.monotonic(), 0, list[tuple[Tensor, Tensor]]()
-    with tqdm(desc="train", unit="step", **progress_bar_options()) as bar:
-        while (done := (time.monotonic() - begin) / (60 * minutes)) < 1:
-            optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(1, (step + 1) / WARMUP_STEPS) * (1 - done)
-            while len(pool) < POOL_CLIPS and (len(pool) < BATCH or rng.random() < NEW_CLIPS):
-                pool.append(prepare_clip(processor, *draw_clip(assets, rng)))
-            video, masks = sample_batch(pool, rng)
-            loss = _mask_loss(carry_batch(model, video, masks[:, 0]).flatten(0, 1), masks[:, 1:].flatten(0, 1))
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            bar.update()
-            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-            if step % SAVE_STEPS == 0:
-                _save(folder, model)
-    _save(folder, model)
-    return step
+    pool: list[tuple[Tensor, Tensor]] = []
+    for step in (bar := trange(steps, desc="train", unit="step", **progress_bar_options())):
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(1, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
+        while len(pool) < POOL_CLIPS and (len(pool) < BATCH or rng.random() < NEW_CLIPS):
+            pool.append(prepare_clip(processor, *draw_clip(assets, rng)))
+        video, masks = sample_batch(pool, rng)
+        logits = carry_batch(model, video, masks[:, 0])
+        coarse = F.interpolate(masks[:, 1:], logits.shape[2:], mode="bilinear", antialias=True)
+        loss = mask_loss(logits, coarse).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        if (step + 1) % SAVE_STEPS == 0 or step + 1 == steps:
+            _save(folder, model)
 
 
 def _save(folder: Path, model: Any) -> None:
@@ -240,17 +234,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(__doc__, prog="python -m synthetic.train_tracker")
     parser.add_argument("--out", type=expand_user, required=True, metavar="DIR", help="folder of the network")
-    parser.add_argument("--minutes", type=bounded_number(float, 0.01, 600), default=15.0, help="default %(default)s")
-    parser.add_argument("--seed", type=SEED_INT, default=1, help="default %(default)s")
+    parser.add_argument("--steps", type=POSITIVE_INT, default=400, help="default %(default)s")
+    parser.add_argument("--seed", type=SEED_INT, default=0, help="default %(default)s")
     parser.add_argument("--evaluate", action="store_true", help="evaluate, without training")
     args = parser.parse_args(argv)
     if not args.evaluate:
         if (args.out / "config.json").is_file():
-            model, _ = load_network(args.out, "sam2", tracks=True)
-        else:
-            model = new_network(args.seed)
-        steps = train(model, args.seed, args.minutes, args.out)
-        print(f"{args.out}: {steps} steps of {BATCH} clips")
+            raise InputError(f"{args.out} holds a network already; choose another --out, or --evaluate it")
+        train(new_network(args.seed), args.seed, args.steps, args.out)
     iou = evaluate(args.out)
     write_text(args.out / "evaluation.txt", f"{iou}\n")
     print(f"{args.out}: IoU of carried masks {iou['carried']:.3f}, of masks left where they are {iou['still']:.3f}")

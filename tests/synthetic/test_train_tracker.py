@@ -8,9 +8,10 @@ import torch
 
 from synthetic import train_tracker
 from synthetic.clips.assets import open_assets
+from synthetic.clips.sampling import LEVELS
 from synthetic.random_sam2 import image_processor
 from zero_shot.segmenters.sam2 import Sam2Segmenter, upscale
-from zero_shot.segmenters.sam2_families import FAMILIES, load_network
+from zero_shot.segmenters.sam2_families import FAMILIES
 from zero_shot.segmenters.sam2_tracker import MaskTracker
 
 
@@ -36,14 +37,24 @@ def test_training_carries_masks_as_tracking_does() -> None:
         assert (carried != masks[number]).mean() < 0.02
 
 
-def test_a_network_is_trained_written_and_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_is_trained_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same seed gives the same network, and a folder that holds one is not overwritten."""
     monkeypatch.setattr(train_tracker, "EVALUATION_CLIPS", 1)
     monkeypatch.setattr(train_tracker, "BATCH", 2)
-    arguments = ["--out", str(tmp_path / "net"), "--minutes", "0.01"]
-    assert train_tracker.main(arguments) == 0
-    first = load_network(tmp_path / "net", "sam2", tracks=True)[0].state_dict()
-    assert "carried" in (tmp_path / "net" / "evaluation.txt").read_text()
-    assert train_tracker.main(arguments) == 0
-    second = load_network(tmp_path / "net", "sam2", tracks=True)[0].state_dict()
-    assert any(not torch.equal(first[name], second[name]) for name in first)
-    assert train_tracker.main(["--out", str(tmp_path / "net"), "--evaluate"]) == 0
+    weights = []
+    for name in ("one", "two"):
+        assert train_tracker.main(["--out", str(tmp_path / name), "--steps", "2"]) == 0
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1] and "carried" in (tmp_path / "one" / "evaluation.txt").read_text()
+    assert train_tracker.main(["--out", str(tmp_path / "one")]) == 1
+    assert "holds a network already" in capsys.readouterr().err
+    assert train_tracker.main(["--out", str(tmp_path / "one"), "--evaluate"]) == 0
+
+
+def test_training_clips_are_of_both_levels_and_their_objects_stay_visible() -> None:
+    assets, rng = open_assets(None, None), np.random.default_rng(1)
+    areas = [train_tracker.draw_clip(assets, rng)[1].mean((2, 3)) for _ in range(12)]
+    smallest = min(each.min() for each in areas)
+    assert all(each.size for each in areas) and LEVELS["hard"].min_visible <= smallest < LEVELS["plain"].min_visible
