@@ -77,16 +77,17 @@ def _step(name: str, min_gib: float, segmentor: str, backbone: str = "", grad_ch
     )
 
 
-def _proposals(model: str, side: int, **more: Any) -> Row:
-    options = {"model": model, "side": side, "device": more.get("device", "cpu")}
+def _proposals(model: str, side: int, photograph: bool = False, **more: Any) -> Row:
+    options = {"model": model, "side": side, "photograph": photograph, "device": more.get("device", "cpu")}
     return Row(
         "proposals",
-        f"a frame, {'small weights' if model == 'mini' else model}, {side} points per side",
+        f"a {'photograph' if photograph else 'frame'}, {'small weights' if model == 'mini' else model}, "
+        f"{side} points per side",
         "segment-anything's SamAutomaticMaskGenerator",
         ZERO_SHOT + "proposals_reference",
         ZERO_SHOT + "proposals_optimized",
         options,
-        {"model": "mini", "side": 4},
+        {"model": "mini", "side": 4, "photograph": photograph},
         prepare=ZERO_SHOT + "iou_threshold",
         **{"tolerance": 1e-3, "optimized_calls": 1, **more},
     )
@@ -272,6 +273,7 @@ ROWS = [
     ),
     _proposals("mini", 32),
     _proposals("vit_b", 8, slow=True, reference_calls=0, optimized_calls=0),
+    _proposals("vit_b", 32, photograph=True, slow=True, reference_calls=0, optimized_calls=0),  # as in the study
     _proposals("vit_h", 32, slow=True, device="cuda"),
     *_encode("vit_b", "SAM ViT-B", "4.2 MB"),
     *_encode("sam2.1-hiera-tiny", "SAM 2.1 tiny", "8.4 MB"),

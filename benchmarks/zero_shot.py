@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from segment_anything import SamAutomaticMaskGenerator
+from sklearn.datasets import load_sample_image
 
 import reference.prompts
 from benchmarks.harness import Output, Work
@@ -12,6 +13,7 @@ from models.audioclip import AudioCLIP
 from models.registry import create_model
 from models.sam import SAM_CONFIGS
 from reference.random_sam import MINI, random_sam
+from utils.video_frame import resize_frame
 from zero_shot.encoders.audioclip import SAMPLE_RATE
 from zero_shot.method_options import ProposalOptions
 from zero_shot.prompts import peak_points
@@ -99,8 +101,10 @@ def prompts_optimized(frames: int) -> Work:
     return work
 
 
-def _frame(seed: int) -> np.ndarray:
-    """7×7 squares of random colors, (224, 224, 3)."""
+def _frame(seed: int, photograph: bool = False) -> np.ndarray:
+    """A photograph that comes with scikit-learn, or 7×7 squares of random colors, (224, 224, 3)."""
+    if photograph:
+        return resize_frame(load_sample_image("china.jpg"))
     squares = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
     return squares.repeat(32, axis=0).repeat(32, axis=1)
 
@@ -109,10 +113,10 @@ def _sam(model: str, device: str) -> Any:
     return random_sam(MINI if model == "mini" else SAM_CONFIGS[model], seed=2).to(device)
 
 
-def iou_threshold(model: str, side: int, device: str = "cpu") -> dict[str, float]:
+def iou_threshold(model: str, side: int, photograph: bool = False, device: str = "cpu") -> dict[str, float]:
     """A threshold of predicted IoU that FRACTION_KEPT of the candidates exceed: the middle of the widest gap nearby."""
     keep_all = ProposalOptions(min(side, 8), -1e9, 0.0, 1.0, 1.0)
-    records = generate_proposals(SamSegmenter(_sam(model, device)), [_frame(0)], keep_all)[0]
+    records = generate_proposals(SamSegmenter(_sam(model, device)), [_frame(0, photograph)], keep_all)[0]
     scores = np.sort([record["predicted_iou"] for record in records])
     index = round((1 - FRACTION_KEPT) * (len(scores) - 1))
     near = scores[max(0, index - 3) : index + 4]
@@ -131,13 +135,13 @@ def _records(records: list[dict[str, Any]]) -> Output:
     }
 
 
-def proposals_reference(model: str, side: int, threshold: float, device: str = "cpu") -> Work:
+def proposals_reference(model: str, side: int, threshold: float, photograph: bool = False, device: str = "cpu") -> Work:
     """segment-anything's SamAutomaticMaskGenerator."""
     generator = SamAutomaticMaskGenerator(_sam(model, device), **vars(_proposals(side, threshold)))
-    return lambda: _records(generator.generate(_frame(1)))
+    return lambda: _records(generator.generate(_frame(1, photograph)))
 
 
-def proposals_optimized(model: str, side: int, threshold: float, device: str = "cpu") -> Work:
+def proposals_optimized(model: str, side: int, threshold: float, photograph: bool = False, device: str = "cpu") -> Work:
     """zero_shot.segmenters.proposals, without a cache."""
     segmenter = SamSegmenter(_sam(model, device))
-    return lambda: _records(generate_proposals(segmenter, [_frame(1)], _proposals(side, threshold))[0])
+    return lambda: _records(generate_proposals(segmenter, [_frame(1, photograph)], _proposals(side, threshold))[0])
