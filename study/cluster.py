@@ -13,6 +13,7 @@ from study.job import Job
 from study.requirements import missing_requirements
 from study.run import JobResult, OnFinish, cache_group, describe_error, job_state, next_job
 from utils.cli import InputError
+from utils.words import counted
 
 POLL_SECONDS = {"local": 0.2, "slurm": 5.0}
 GRACE_SECONDS = {"local": 0.0, "slurm": 30.0}  # a shared file system may show the end of a job late
@@ -93,7 +94,7 @@ class _Watch:
                 self.waiting.remove(job)
                 self._end(job, *ended)
         if self.active:
-            self.say(f"{len(self.active)} rows were submitted before; waiting for them too")
+            self.say(f"waiting also for {counted(len(self.active), 'row')} submitted before")
 
     def _submit_waiting(self) -> None:
         busy = [job for job, _ in self.active.values()]

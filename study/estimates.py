@@ -1,6 +1,6 @@
 """How long the jobs of a study may take."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from study.fingerprint import matches
@@ -10,18 +10,22 @@ from study.study_file import DatasetName, Regime, benchmark_of
 from utils.cli import InputError
 from utils.layout import SPLITS, AVSBench
 from utils.robustness_report import condition_runs
+from utils.words import counted
+
+UNTIMED = 1.0  # seconds per clip of rows that nobody has timed, only to put them in an order
 
 
 def guess(study: Study, job: Job, clips: Mapping[str, int]) -> float:
     """The seconds of a job by the study's `seconds_per_clip`. clips: the size of each split of its data set."""
+    per_clip = UNTIMED if job.seconds_per_clip is None else job.seconds_per_clip
     if job.regime == "zero_shot":
         count = clips[job.options.data.split]
         clips_seen = min(count, job.options.data.max_clips or count)
-        return study.startup_seconds + job.seconds_per_clip * clips_seen * (1 + 0.5 * (_evaluations(job) - 1))
+        return study.startup_seconds + per_clip * clips_seen * (1 + 0.5 * (_evaluations(job) - 1))
     options = job.options
     trained = options.train.epochs * options.data.fraction * clips["train"]
     evaluated = options.train.epochs * clips["val"] + _evaluations(job) * clips["test"]
-    return study.startup_seconds + job.seconds_per_clip * (trained + evaluated / 3)  # evaluation has no backward pass
+    return study.startup_seconds + per_clip * (trained + evaluated / 3)  # evaluation has no backward pass
 
 
 def _evaluations(job: Job) -> int:
@@ -58,6 +62,21 @@ def _split_sizes(study: Study, dataset: DatasetName) -> dict[str, int]:
     except InputError:
         return {split: study.clips.get(dataset, {}).get(split, 0) for split in SPLITS}
     return {split: len(data.split(split)) for split in SPLITS}
+
+
+def describe_duration(jobs: Sequence[Job], seconds: float, measured: int) -> str:
+    """How long jobs take, in words: the estimate and what it is based on, or that nothing is known.
+
+    Args:
+        jobs: of which one without an estimate makes the whole unknown, until a run has finished.
+        seconds: the estimate.
+        measured: number of finished jobs that it is based on.
+    """
+    if measured:
+        return f"about {format_duration(seconds)} (from {counted(measured, 'finished run')})"
+    if any(job.seconds_per_clip is None for job in jobs):
+        return "unknown (nothing of this has been timed)"
+    return f"about {format_duration(seconds)} (a guess, from the study's seconds_per_clip)"
 
 
 def format_duration(seconds: float) -> str:

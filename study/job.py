@@ -37,7 +37,7 @@ class Job:
         offscreen_sounds: folder of sounds for audio "offscreen".
         modified: whether the row changes the configuration, so that nobody else's results are of the same run.
         gallery_clips: test clips of which it keeps images.
-        seconds_per_clip: its estimated time, see study.estimates.
+        seconds_per_clip: its estimated time, see study.estimates; None if the study has no estimate.
         preprocess_fidelity: of the command that preprocesses its data.
     """
 
@@ -55,7 +55,7 @@ class Job:
     offscreen_sounds: Path | None = None
     modified: bool = False
     gallery_clips: int = 0
-    seconds_per_clip: float = 0.0
+    seconds_per_clip: float | None = None
     preprocess_fidelity: Fidelity = "corrected"
 
     @property

@@ -36,6 +36,7 @@ from utils.files import write_text
 from utils.layout import BenchmarkName
 from utils.pages import render_page
 from utils.results import package_versions
+from utils.words import counted
 from zero_shot.options import BASELINES
 
 TEMPLATE = Path(__file__).parent / "templates" / "study.html"
@@ -125,7 +126,7 @@ def _facts(results: pd.DataFrame, done: int, planned: int) -> str:
     commits = sorted({re.sub(r"(?<=^.{8})\w+", "", commit) for commit in results["commit"].dropna()})
     code = f"commit {', '.join(commits[:3])}{' and others' if len(commits) > 3 else ''} · " if commits else ""
     machine = f"{os.cpu_count()} processors ({platform.machine()}), torch {package_versions()['torch']}"
-    return f"{time.strftime('%Y-%m-%d %H:%M')} · {code}{machine} · {done} of {planned} runs done"
+    return f"{time.strftime('%Y-%m-%d %H:%M')} · {code}{machine} · {done} of {counted(planned, 'run')} done"
 
 
 def _plots(table: Table, results: pd.DataFrame) -> list[tuple[str, Markup]]:

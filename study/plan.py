@@ -93,13 +93,13 @@ def _jobs(
         )
 
 
-def _seconds_per_clip(study: StudyFile, entry: RowEntry) -> float:
-    """The row's own estimate, else that of the longest key which its configuration begins with."""
+def _seconds_per_clip(study: StudyFile, entry: RowEntry) -> float | None:
+    """The row's own estimate, else that of the longest key which its configuration begins with, else None."""
     if entry.seconds_per_clip is not None:
         return entry.seconds_per_clip
     known = study.seconds_per_clip
     begins = [name for name in known if entry.config.startswith(name)]
-    return known[max(begins, key=len)] if begins else known.get(entry.regime, 1.0)
+    return known[max(begins, key=len)] if begins else known.get(entry.regime)
 
 
 def _word(value: Any) -> str:

@@ -12,6 +12,7 @@ from study.job import Job
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import BENCHMARKS, SPLITS, AVSBench, BenchmarkName, Clip
+from utils.words import counted
 from zero_shot.options import BASELINES
 
 OBTAIN = "see avsbench_data/README.md"
@@ -73,7 +74,9 @@ def _missing_data(
     clips = [clip for split in wanted for clip in data.split(split)]
     found = []
     if count := _count_missing(clips, data.masks):
-        found.append(MissingRequirement(f"{title} masks", f"missing for {count} of {len(clips)} clips; {obtain}"))
+        found.append(
+            MissingRequirement(f"{title} masks", f"missing for {count} of {counted(len(clips), 'clip')}; {obtain}")
+        )
 
     def inputs(clip: Clip) -> list[Path]:
         pickled = data.pickled_log_mel(clip)
@@ -83,7 +86,7 @@ def _missing_data(
     if count := _count_missing(clips, inputs):
         command = f"python preprocess_{benchmark}.py --root {root}"
         command += " --fidelity published" if fidelity == "published" else ""
-        fix = f"missing for {count} of {len(clips)} clips; {command}"
+        fix = f"missing for {count} of {counted(len(clips), 'clip')}; {command}"
         found.append(MissingRequirement(f"{title} preprocessed", fix))
     return found
 

@@ -12,7 +12,8 @@ options: {zero_shot: {data.num_workers: 0}, supervised: {...}}
 seconds_per_clip: {zero_shot: S, supervised: S, fpn: S}
                                      estimated time of a run per test clip (zero-shot), or per training clip and
                                      epoch (supervised); a key may also be how configuration names begin, and the
-                                     longest one that fits counts; optional
+                                     longest one that fits counts; optional: without it the time is unknown until
+                                     a run has finished
 startup_seconds: S                   estimated time before a run begins
 preprocess_fidelity: published       how the printed preprocess command writes the data; default: corrected
 offscreen_sounds: DIR                sounds of no category of the data, for audio offscreen; optional

@@ -10,6 +10,7 @@ from study.results import COLUMNS, FRACTION, collect_results
 from study.robustness import robustness_runs, robustness_tables
 from study.table_format import NO_RESULT, NOT_PLANNED, Table, format_scores
 from utils.files import write_text
+from utils.words import counted
 
 if TYPE_CHECKING:  # a dry run does without pandas
     import pandas as pd
@@ -85,7 +86,7 @@ def _build_table(key: str, title: str, lines: "pd.DataFrame", unavailable: Mappi
         NOTE if key == MODELS else "",
         f"Reported by {'; '.join(sorted(set(reported['source'])))}." if len(reported) else "",
         *(f"{row}: {reason}." for row, reason in unavailable.items()),
-        f"{missing} of {len(ours)} results are missing." if missing else "",
+        f"{missing} of {counted(len(ours), 'result')} missing." if missing else "",
     ]
     return Table(key, title, " ".join(filter(None, notes)), frame)
 

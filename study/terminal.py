@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from study.cluster import run_on_cluster, submitted, visible_gpus
-from study.estimates import estimate_seconds, format_duration
+from study.estimates import describe_duration, estimate_seconds, format_duration
 from study.executor import ClusterExecutor
 from study.job import Job, Study
 from study.requirements import MissingRequirement, missing_requirements
@@ -17,6 +17,7 @@ from study.run import JobResult, JobState, job_state, run_jobs
 from study.study_file import Regime
 from utils.cli import InputError
 from utils.fidelity import Fidelity
+from utils.words import counted
 
 
 def select_jobs(study: Study, patterns: Sequence[str]) -> list[Job]:
@@ -40,18 +41,19 @@ def print_dry_run(study: Study, jobs: Sequence[Job], runs: Path) -> None:
     missing = missing_requirements(job for job in jobs if states[job.name] != "done")
     width = max(len(job.name) for job in jobs)
     for job in jobs:
-        duration = format_duration(seconds[job.name]) if job.name in missing else ""
+        timed = measured or job.seconds_per_clip is not None
+        duration = (format_duration(seconds[job.name]) if timed else "unknown") if job.name in missing else ""
         names = ", ".join(lack.name for lack in missing.get(job.name, []))
         needs = f"needs {names}" if names else ""
         print(f"{job.name:{width}}  {states[job.name]:11}  {duration:>7}  {needs}".rstrip())
-    print(f"\n{len(jobs)} runs ({_count_kinds(jobs)}): {_count_states(list(states.values()))}")
+    print(f"\n{counted(len(jobs), 'run')} ({_count_kinds(jobs)}): {_count_states(list(states.values()))}")
     fixes: Counter[MissingRequirement] = Counter(lack for found in missing.values() for lack in found)
     for lack, count in fixes.items():
         print(f"  {count:3} need {lack.name}: {lack.fix}")
     ready = sum(not found for found in missing.values())
-    rest = format_duration(sum(seconds[name] for name in missing))
-    basis = f"from {measured} finished runs" if measured else "a guess, from the study's seconds_per_clip"
-    print(f"{ready} can run now. All remaining runs take about {rest} one after another ({basis}).")
+    left = [job for job in jobs if job.name in missing]
+    rest = describe_duration(left, sum(seconds[name] for name in missing), measured)
+    print(f"{ready} can run now. Time of all remaining runs, one after another: {rest}.")
 
 
 def _count_kinds(jobs: Sequence[Job]) -> str:
@@ -87,22 +89,21 @@ def run_with_progress(
     """
     todo = [job for job in jobs if job_state(job, runs) != "done"]
     if not todo:
-        print(f"all {len(jobs)} runs have their results")
+        print(f"nothing to do: {counted(len(jobs), 'run')} finished")
         return []
     seconds, measured = estimate_seconds(study, runs)
     if executor is None and (elsewhere := submitted(todo, runs)):
         raise InputError(
-            f"{len(elsewhere)} rows were submitted as jobs ({elsewhere[0]} ...): add --executor to wait for them, or "
-            f"end their jobs and remove {runs / 'cluster'}"
+            f"{counted(len(elsewhere), 'row')} submitted as jobs ({elsewhere[0]} ...): add --executor to wait for "
+            f"them, or end their jobs and remove {runs / 'cluster'}"
         )
     default = (len(visible_gpus()) or default_num_workers()) if executor else default_num_workers()
     num_workers = min(1 if launcher else num_workers or default, len(todo))
-    total = format_duration(sum(seconds[job.name] for job in todo) / num_workers)
-    basis = f"from {measured} finished runs" if measured else "a guess"
-    how = f"{num_workers} at a time; about {total}"
+    total = sum(seconds[job.name] for job in todo)
+    how = f"{num_workers} at a time; time: {describe_duration(todo, total / num_workers, measured)}"
     if executor is not None and executor.name == "slurm":
-        how = f"a Slurm job each; about {format_duration(sum(seconds[job.name] for job in todo))} one after another"
-    print(f"{len(todo)} of {len(jobs)} runs to do, {how} ({basis})", flush=True)
+        how = f"a Slurm job each; time, one after another: {describe_duration(todo, total, measured)}"
+    print(f"{len(todo)} of {counted(len(jobs), 'run')} to do, {how}", flush=True)
     digits = len(str(len(todo)))
 
     def on_finish(outcome: JobResult, number: int, rest: float) -> None:

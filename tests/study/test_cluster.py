@@ -239,7 +239,8 @@ def test_the_jobs_of_an_earlier_command_are_waited_for(jobs: list[Job], tmp_path
     _, said = watch(jobs, executor)
     # row0 is alive, row1 has died in the meantime, row2 had failed, row3 is new.
     assert sorted((row, attempt) for row, attempt, _ in executor.submitted) == [("row1", 2), ("row2", 1), ("row3", 1)]
-    assert said[0].startswith("1 rows were submitted before") and "row1: its job of an earlier command died" in said[1]
+    assert said[0].startswith("waiting also for 1 row submitted before")
+    assert "row1: its job of an earlier command died" in said[1]
 
 
 def test_another_command_may_be_faster(jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +319,7 @@ def test_rows_that_are_submitted_are_not_run_beside(
     words = ["--study", str(tmp_path / "own.yaml"), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert claims.make_claim(jobs[0], tmp_path / "runs", None, "slurm", 1) is not None
     assert reproduce_tables.main(words) == 1
-    assert "1 rows were submitted as jobs (zero_shot/s4_row0 ...): add --executor" in capsys.readouterr().err
+    assert "1 row submitted as jobs (zero_shot/s4_row0 ...): add --executor" in capsys.readouterr().err
     assert reproduce_tables.main([*words, "--dry-run"]) == 0
     assert "1 submitted" in capsys.readouterr().out
 
@@ -404,7 +405,7 @@ def test_killed_jobs_and_commands_leave_the_same_tables(
         for other in others:
             other.kill()
     assert [other.returncode for other in others] == [0, 0]
-    assert all("2 of 2 runs have results" in text or "all 2 runs have their results" in text for text in said)
+    assert all("2 of 2 runs finished" in text or "nothing to do: 2 runs finished" in text for text in said)
     assert sum("died; submitted again" in text for text in said) >= 1
     log = (trained / "log.txt").read_text()
     assert log.count("$ python -m supervised.train") == 2 and log.count("epoch 1/2: loss") == 1, "it resumed, once"

@@ -11,6 +11,7 @@ import pytest
 from study.estimates import estimate_seconds
 from study.plan import load_study
 from study.requirements import missing_requirements
+from study.terminal import print_dry_run
 from tests.helpers.studies import FPN, HEAT, finish, study_of
 from utils.layout import AVSBench
 
@@ -64,12 +65,26 @@ def test_the_dry_run_of_the_paper_names_everything_without_torch() -> None:
     assert f"80 runs ({counts}): 80" in run.stdout
     for text in (
         "40 need S4 data: no nowhere/s4_meta_data.csv; see avsbench_data/README.md",
-        "about 32.0 h",
-        "a guess",
+        "Time of all remaining runs, one after another: about 32.0 h (a guess, from the study's seconds_per_clip).",
     ):
         assert text in run.stdout
     for name in ("audioclip-full", "sam-vit-h", "vggish", "resnet50", "pvt-v2-b5", "esresnext-fbsp", "clip-rn50"):
         assert any(line.endswith(f"pretrained.download {name}") for line in run.stdout.splitlines()), name
+
+
+def test_the_time_of_runs_that_nobody_has_timed_is_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Until one has finished, however much the others of the study are known."""
+    timed, untimed = {**HEAT, "name": "timed", "seconds_per_clip": 5}, HEAT
+    study = study_of(tmp_path, timed, untimed, clips={name: {"test": 4} for name in ("s4", "ms3")})
+    print_dry_run(study, study.jobs, tmp_path)
+    said = capsys.readouterr().out
+    assert [word for word in said.split() if word == "unknown"] == ["unknown"] * 3
+    assert "one after another: unknown (nothing of this has been timed)" in said
+    finish(study.jobs[0], tmp_path, 0.1, 0.1)
+    print_dry_run(study, study.jobs, tmp_path)
+    said = capsys.readouterr().out
+    assert "unknown" not in said and "(from 1 finished run)" in said
+    assert all(job.seconds_per_clip is None for job in load_study("modern").jobs)
 
 
 def test_estimates_learn_from_finished_runs(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_study_runs_what_has_no_result(composed: Path, tmp_path: Path, capsys:
     words = write_study(study, composed, good, baseline, bad)
     assert reproduce_tables.main([*words, "--jobs", "2"]) == 1
     said = capsys.readouterr()
-    assert "[1/4]" in said.out and "[4/4]" in said.out and "3 of 4 runs have results" in said.out
+    assert "[1/4]" in said.out and "[4/4]" in said.out and "3 of 4 runs finished" in said.out
     assert said.err.count("\n") == 1 and said.err.startswith("failed: zero_shot/s4_bad: exit code 1: error: ")
     assert "damaged.pt: " in said.err and str(runs / "zero_shot/s4_bad/log.txt") in said.err
     table = (tmp_path / "out" / "own.md").read_text()
@@ -89,12 +89,12 @@ def test_a_study_runs_what_has_no_result(composed: Path, tmp_path: Path, capsys:
     assert (runs / "index.html").stat().st_size > 1000
     assert list((runs / "zero_shot" / "s4_map" / "strips").rglob("heatmap.webp"))
     log = (runs / "zero_shot" / "s4_map" / "log.txt").read_text()
-    assert log.startswith("$ python -m zero_shot.evaluate --config ") and "1 clips: M_J" in log
+    assert log.startswith("$ python -m zero_shot.evaluate --config ") and "1 clip: M_J" in log
 
     first = written(runs)
     assert len(first) == 3
     assert reproduce_tables.main([*words, "--only", "map", "s4_base*"]) == 0  # all of that is there
-    assert "all 3 runs have their results" in capsys.readouterr().out and written(runs) == first
+    assert "nothing to do: 3 runs finished" in capsys.readouterr().out and written(runs) == first
 
     mended = {**bad, "options": MAP}
     changed = {**good, "s4": {"prompt.threshold": 0.3}}
@@ -127,7 +127,7 @@ def test_a_launcher_takes_pythons_place(composed: Path, tmp_path: Path, capsys: 
     assert reproduce_tables.main([*words, "--launcher", launcher]) == 0
     log = (tmp_path / "runs" / "zero_shot" / "s4_baseline" / "log.txt").read_text()
     assert f"$ {launcher} -m zero_shot.evaluate --config" in log
-    assert "1 of 1 runs have results" in capsys.readouterr().out
+    assert "1 of 1 run finished" in capsys.readouterr().out
 
 
 TRAINED: dict[str, Any] = {"supervised": "fpn_mini", "tables": {"fusion": "FPN"}, "benchmarks": ["s4"]}

@@ -55,10 +55,10 @@ def test_cells_are_the_results_of_the_runs(tmp_path: Path) -> None:
         ("Points & | 50 %", [".123 / 1.000", "1.000 / .500", "…", "…"]),
         ("Boxes_", ["–", "–", "–", "–"]),
     ]
-    assert zero_shot.note == "metric_batch 1. Boxes_: for a reason. 2 of 4 results are missing."
+    assert zero_shot.note == "metric_batch 1. Boxes_: for a reason. 2 of 4 results missing."
     assert list(fusion.cells.columns) == ["S4", "S4, shuffled audio"]
     assert fusion.rows() == [("FPN", [".550 ± .071 / .700 ± .000 (n = 2 of 3)", ".250 / .500 (n = 1 of 3)"])]
-    assert fusion.note == "metric_batch 1. Fidelity: corrected. 3 of 6 results are missing."
+    assert fusion.note == "metric_batch 1. Fidelity: corrected. 3 of 6 results missing."
     results = collect_results(study, runs)
     done = results[(results["table"] == "fusion") & results["m_j"].notna()]
     assert list(zip(done["seed"], done["audio"], done["m_j"], strict=True)) == [
@@ -100,7 +100,7 @@ def test_latex_needs_no_package(tmp_path: Path) -> None:
     assert tables_of(study, runs)["fusion"].to_latex().splitlines() == [
         r"\begin{table}",
         r"\centering",
-        r"\caption{Fusion. metric\_batch 1. Fidelity: corrected. 3 of 6 results are missing.}",
+        r"\caption{Fusion. metric\_batch 1. Fidelity: corrected. 3 of 6 results missing.}",
         r"\begin{tabular}{lcc}",
         r"\hline",
         r" & S4 & S4, shuffled audio \\",
