@@ -2,11 +2,14 @@
 
     python demo.py VIDEO                                                     small networks, which know drawings only
     python demo.py VIDEO --config zero_shot/configs/modern/demo_small.yaml   public weights, for your own videos
-    python demo.py VIDEO --mask-rate frame --save-heatmaps --save-prompts    a mask per frame, and more images
+    python demo.py VIDEO --mask-rate frame                                   a mask per frame
+    python demo.py VIDEO --config zero_shot/configs/mini/s4_point_dense.yaml --save-heatmaps --save-prompts
     python demo.py VIDEO --prompt.threshold 0.5 --out DIR                    any option of zero_shot.evaluate
 
 Any container, codec, length, size and frame rate. DIR (default runs/demo/NAME-OF-THE-VIDEO) gets index.html, which a
-browser opens from disk; overlay.mp4, the video with its audio and the masks; masks/ as PNG of the video's size.
+browser opens from disk; overlay.mp4, the video with its audio and the masks; masks/ as PNG of the video's size; with
+--save-heatmaps and --save-prompts also heatmaps/ and prompts/, of methods that have them: No-Prompt, the default, has
+neither, the point prompts and the heat map's box have both.
 Running an interrupted command again resumes it. The demo of one video never overwrites that of another.
 python -m pretrained.download clap-htsat-unfused mm-grounding-dino-tiny edgetam gets the weights of demo_small.yaml
 (1.4 GB), which needs pip install -e .[grounding]; demo_large.yaml beside it is for GPUs.
@@ -42,8 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("video", metavar="VIDEO", help="a video file")
     parser.add_argument("--out", type=Path | None, metavar="DIR", default=None, help="output folder")
     parser.add_argument("--mask-rate", type=MaskRate, default="second", help="one mask per second or per frame")
-    parser.add_argument("--save-heatmaps", action="store_true", help="save the similarity maps as images")
-    parser.add_argument("--save-prompts", action="store_true", help="save the frames with SAM's prompts as images")
+    parser.add_argument(
+        "--save-heatmaps", action="store_true", help="save the similarity maps as images, if the method has any"
+    )
+    parser.add_argument(
+        "--save-prompts", action="store_true", help="save the frames with SAM's prompts, if the method has any"
+    )
     arguments = list(sys.argv[1:] if argv is None else argv)
     check_arguments(arguments)
     if not any(word == "--config" or word.startswith("--config=") for word in arguments):

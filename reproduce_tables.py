@@ -40,6 +40,7 @@ from utils.cli import Parser, cli_entry
 from utils.lock import exclusive_lock
 from utils.option_ranges import POSITIVE_INT
 from utils.paths import expand_user, resolve_path
+from utils.words import counted
 
 STARTUP_SECONDS = 10.0  # in which other commands with --executor let go of the folder
 
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcomes = run_with_progress(study, jobs, runs, args.jobs, args.launcher, executor)
         tables = write_tables(study, runs, args.out)
         done = sum(result(job, runs) is not None for job in study.jobs)
-        print(f"{done} of {len(study.jobs)} runs have results. Tables: {', '.join(map(str, tables))}")
+        print(f"{done} of {counted(len(study.jobs), 'run')} finished. Tables: {', '.join(map(str, tables))}")
         if done:
             from study.page import write_page  # imports matplotlib and pandas, which a dry run does without
 

@@ -40,6 +40,7 @@ from utils.files import write_text
 from utils.layout import BENCHMARKS, SPLITS, AVSBench, Clip
 from utils.option_ranges import POSITIVE_INT
 from utils.paths import expand_user, resolve_path
+from utils.words import counted
 
 CONDITIONS = {"original": False, "mixed": False, "silent": True, "noise": True, "shuffled": True, "offscreen": True}
 
@@ -88,7 +89,7 @@ def build_parser() -> Parser:
 def model_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]:
     """A different name for each model: as given, or the shortest ending of its path that tells it from the others."""
     if names and len(names) != len(folders):
-        raise InputError(f"--names: {len(names)} names for {len(folders)} models")
+        raise InputError(f"--names: {counted(len(names), 'name')} for {counted(len(folders), 'model')}")
     if names:
         return list(names)
     paths = [folder.resolve() for folder in folders]
@@ -189,9 +190,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{score.model.name}: {line}", file=sys.stderr)
     audio = f", {args.audio_condition} audio" if args.audio_condition else ""
     seconds = time.perf_counter() - begin
-    print(f"{args.benchmark}, {args.split}{audio}: {len(clips)} clips in {seconds:.1f} s. {args.out}")
+    print(f"{args.benchmark}, {args.split}{audio}: {counted(len(clips), 'clip')} in {seconds:.1f} s. {args.out}")
     if any(refused):
-        print(f"error: {sum(refused)} of {len(scores)} models have no score; {args.out}/problems.csv", file=sys.stderr)
+        print(
+            f"error: no score for {sum(refused)} of {counted(len(scores), 'model')}; {args.out}/problems.csv",
+            file=sys.stderr,
+        )
     return 1 if any(refused) else 0
 
 

@@ -33,6 +33,7 @@ from utils.parallel import WORKER_LOST, parallel_map
 from utils.paths import resolve_path
 from utils.preprocess import detect_fidelity
 from utils.video import check_clip
+from utils.words import counted
 
 
 def clip_problems(data: AVSBench, clip: Clip, raw: bool, features: bool, soft_masks: SoftMasks = "refuse") -> list[str]:
@@ -146,7 +147,8 @@ def check_benchmark(data: AVSBench, raw: bool, features: bool, soft_masks: SoftM
             tqdm.write(problem, file=sys.stdout)
     if gray:
         treatment = "dithered" if soft_masks == "dither" else "refused; --soft-masks dither accepts them"
-        print(f"note: {len(gray)} masks are gray, with {sum(gray)} pixels neither black nor white: {treatment}")
+        pixels = f"{counted(sum(gray), 'pixel')} neither black nor white"
+        print(f"note: {counted(len(gray), 'gray mask')}, with {pixels}: {treatment}")
     return bad, count
 
 
@@ -173,7 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         bad, count = bad + 1, count + 1
         print(error)
     counts = ", ".join(f"{len(data.split(split))} {split}" for split in ("train", "val", "test"))
-    print(f"{len(data.clips)} clips ({counts}): {f'{bad} with problems, {count} in all' if bad else 'all ok'}")
+    print(
+        f"{counted(len(data.clips), 'clip')} ({counts}): {f'{bad} with problems, {count} in all' if bad else 'all ok'}"
+    )
     return 1 if bad else 0
 
 

@@ -12,6 +12,7 @@ from utils.cli import InputError
 from utils.labels import read_avss_frame, read_color_labels, read_index_labels
 from utils.layout import AVSBench, Clip
 from utils.log_mel import read_log_mel
+from utils.words import counted
 
 
 def avss_problems(data: AVSBench, clip: Clip, features: bool) -> list[str]:
@@ -65,9 +66,10 @@ def _wrong_files(expected: Sequence[Path]) -> Iterator[str]:
     others = sorted(path.name for path in folder.iterdir() if path.name not in names)
     numbered = [name for name in others if Path(name).stem.isdigit() and Path(name).suffix == expected[0].suffix]
     if numbered:
-        yield f"{folder}: has {len(numbered)} files more than the {len(names)} of this clip: {_listed(numbered)}"
+        more = counted(len(numbered), "file")
+        yield f"{folder}: has {more} more than the {len(names)} of this clip: {_listed(numbered)}"
     if stray := [name for name in others if name not in numbered]:
-        yield f"{folder}: has {len(stray)} stray files: {_listed(stray)}"
+        yield f"{folder}: has {counted(len(stray), 'stray file')}: {_listed(stray)}"
 
 
 def _listed(names: Sequence[str], count: int = 3) -> str:
@@ -94,4 +96,4 @@ def _frame_problems(data: AVSBench, clip: Clip, k: int) -> Iterator[str]:
         sizes = ", ".join(f"{name} {shape[1]}×{shape[0]}" for name, shape in shapes.items())
         yield f"{data.frames(clip)[k]}: sizes differ: {sizes}"
     elif len(labels) == 2 and (differing := int(np.count_nonzero(labels[0] != labels[1]))):
-        yield f"{data.masks(clip)[k]}: labels_rgb and labels_semantic differ in {differing} pixels"
+        yield f"{data.masks(clip)[k]}: labels_rgb and labels_semantic differ in {counted(differing, 'pixel')}"

@@ -238,7 +238,7 @@ def tokenize(texts: Sequence[str], context_length: int = 77) -> Tensor:
         tokens = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
         # open_clip's own call truncates a long text; the original raises an error.
         if len(tokens) > context_length:
-            raise ValueError(f"text of {len(tokens)} tokens exceeds the {context_length} of the context: {text!r}")
+            raise ValueError(f"text of more than {context_length} tokens ({len(tokens)}): {text!r}")
         row[: len(tokens)] = torch.tensor(tokens)
     return ids
 

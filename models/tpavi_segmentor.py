@@ -15,6 +15,7 @@ from models.checkpoints import load_strict
 from models.decoder import Atrous, Decoder
 from models.tpavi import TPAVI, scatter
 from utils.fidelity import Fidelity
+from utils.words import counted
 
 
 @dataclass
@@ -153,7 +154,7 @@ class TPAVISegmentor(nn.Module):
             return self._fuse(stage, maps, audio, real)
         seconds = maps.shape[1]
         if seconds % GROUP:
-            raise ValueError(f"clips have {seconds} frames; fidelity published needs a multiple of {GROUP}")
+            raise ValueError(f"clips have {counted(seconds, 'frame')}; fidelity published needs a multiple of {GROUP}")
         groups = [None if x is None else x.reshape(-1, GROUP, *x.shape[2:]) for x in (maps, audio)]
         assert groups[0] is not None
         fused, aligned = self._fuse(stage, groups[0], groups[1], None)

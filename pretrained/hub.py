@@ -16,6 +16,7 @@ from typing import Any
 from models.weights import Checkpoint
 from utils.cli import InputError
 from utils.files import read_json, sha256, write_text
+from utils.words import counted
 
 SOURCE_FILE = "source.json"
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")  # weights, configurations and tokenizers; no code, no pickles
@@ -89,7 +90,8 @@ def check_repository(checkpoint: Checkpoint, folder: Path) -> tuple[str, str]:
 
 def describe_source(source: Mapping[str, Any]) -> str:
     """Revision and number of files in a line."""
-    return f"{source['repository']} at revision {source['revision'][:12]}, sha256 of {len(source['files'])} files"
+    files = counted(len(source["files"]), "file")
+    return f"{source['repository']} at revision {source['revision'][:12]}, sha256 of {files}"
 
 
 def _wanted(name: str) -> bool:

@@ -22,6 +22,7 @@ from utils.frame_counts import FrameCounts, count_frames, set_metrics
 from utils.layout import AVSBench, Clip, SoftMasks
 from utils.masks import read_mask
 from utils.robustness import FrameMeasures, condition_measures, measure_frames
+from utils.words import counted
 
 T = TypeVar("T")
 AHEAD = 4  # clips in work for each thread
@@ -234,4 +235,6 @@ def extra_frames(clip: Clip, folder: PredictionFolder, index: int, seconds: int)
     extra = sorted(set(folder.files.get(index, {})) - set(range(seconds)))
     if extra:
         numbers = ", ".join(str(second + folder.first) for second in extra)
-        yield Problem("frames", f"{folder.root}: {clip.name}", f"has {seconds} seconds, but also masks {numbers}")
+        yield Problem(
+            "frames", f"{folder.root}: {clip.name}", f"has {counted(seconds, 'second')}, but also masks {numbers}"
+        )

@@ -21,6 +21,7 @@ from pathlib import Path
 from scoring.problems import Problem
 from utils.cli import InputError
 from utils.layout import Clip
+from utils.words import counted
 
 FILE_NAME = re.compile(r"(?:(?P<clip>.*?)(?:\.mp4)?_)?(?P<number>\d{1,9})(?:_video_mask)?")
 
@@ -68,7 +69,7 @@ def find_predictions(root: Path, clips: Sequence[Clip]) -> PredictionFolder:
     if not any(numbered.values()):
         example = f"; such as {problems[0].where}" if problems else ""
         raise InputError(
-            f"{root}: has no mask of these {len(clips)} clips among {len(problems)} files{example}; "
+            f"{root}: has no mask of {counted(len(clips), 'clip')} among {counted(len(problems), 'file')}{example}; "
             f"expected names such as {clips[0].name}/{clips[0].name}_1.png"
         )
     first = 0 if any(0 in numbers for numbers in numbered.values()) else 1

@@ -24,6 +24,7 @@ from utils.cli import InputError, Parser, cli_entry
 from utils.dataset import AVSDataset
 from utils.paths import resolve_path
 from utils.semantic import CLASSES, SemanticMetrics
+from utils.words import counted
 
 
 def with_wrong_pixel(predicted: np.ndarray, wrong: int) -> np.ndarray:
@@ -80,8 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with_pixel.add_clip(index, with_wrong_pixel(predicted.numpy(), wrong), labels, length)
 
     evaluate(model.to(accelerator.device), dataset, accelerator, on_clip=on_clip, title=args.split)
-    print(f"{args.split}: {as_predicted.frames} frames, {as_predicted.padded_frames} of padding, ", end="")
-    print(f"{as_predicted.labeled.sum()} classes in the ground truth; one wrong pixel: {CLASSES[wrong]}\n")
+    print(f"{args.split}: {counted(as_predicted.frames, 'frame')}, {as_predicted.padded_frames} of padding, ", end="")
+    classes = counted(int(as_predicted.labeled.sum()), "class", "classes")
+    print(f"{classes} in the ground truth; one wrong pixel: {CLASSES[wrong]}\n")
     print("| rule | mIoU | F | mIoU, one wrong pixel a frame | F |\n|---|---|---|---|---|")
     changed = rule_values(with_pixel)
     for text, values in rule_values(as_predicted).items():

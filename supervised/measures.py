@@ -7,6 +7,7 @@ from utils.fidelity import Fidelity
 from utils.layout import Benchmark, Clip
 from utils.metrics import Metrics
 from utils.semantic import SemanticMetrics
+from utils.words import counted
 
 AnyMetrics = Metrics | SemanticMetrics
 
@@ -64,4 +65,5 @@ def format_result(numbers: dict[str, float | int]) -> str:
     """The metrics of AVSS in one line, for the end of a run."""
     rules = ("truth", "real", "published")
     listed = ", ".join(f"{rule} {numbers[f'miou_{rule}']:.4f} / {numbers[f'f_{rule}']:.4f}" for rule in rules)
-    return f"{numbers['videos']} clips: mIoU / F by rule: {listed}; pooled mIoU {numbers['miou_pooled']:.4f}"
+    clips = counted(int(numbers["videos"]), "clip")
+    return f"{clips}: mIoU / F by rule: {listed}; pooled mIoU {numbers['miou_pooled']:.4f}"

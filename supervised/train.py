@@ -35,6 +35,7 @@ from utils.cli import cli_entry
 from utils.config import option_parser, parse_options
 from utils.lock import exclusive_lock
 from utils.paths import expand_user, resolve_path
+from utils.words import counted
 
 
 @cli_entry
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = expand_user(namespace.out or Path("runs") / "supervised" / name)
     trainer = Trainer(options, out)
     if trainer.progress.epoch >= options.train.epochs:
-        print(f"{out}: all {options.train.epochs} epochs are done")
+        print(f"{out}: finished, {counted(options.train.epochs, 'epoch')}")
     is_main = trainer.accelerator.is_main_process
     with exclusive_lock(trainer.out / ".lock", "trains in this folder") if is_main else nullcontext():
         trainer.run()

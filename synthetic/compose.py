@@ -58,6 +58,7 @@ from utils.parallel import WORKER_LOST, parallel_map
 from utils.paths import expand_user, resolve_path
 from utils.timestamps import displayed_frames
 from utils.video_writer import limit_frame_rate, write_video
+from utils.words import counted
 
 VERSION = 1  # of the composed clips: increase it when the same arguments would give other clips
 RECIPE = "compose.json"
@@ -243,9 +244,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = {name: count for name, count in requested.items() if count}
     for name in counts:
         if len(assets.categories) < MIN_CATEGORIES[name]:
-            raise InputError(
-                f"{args.pictures}: {len(assets.categories)} categories are too few; {name} needs {MIN_CATEGORIES[name]}"
-            )
+            found = counted(len(assets.categories), "category", "categories")
+            raise InputError(f"{args.pictures}: has {found}, too few for {name}, which needs {MIN_CATEGORIES[name]}")
     plans = {
         name: plan_avss(count, assets.categories, config)
         if name == "avss"
@@ -260,14 +260,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     existed = sum(results)
     new, seconds = len(results) - existed, time.perf_counter() - begin
     print(
-        f"{new} clips composed in {seconds:.1f} s ({new / seconds:.1f} per second)"
+        f"{counted(new, 'clip')} composed in {seconds:.1f} s ({new / seconds:.1f} per second)"
         + (f", {existed} already existed" if existed else "")
     )
     for name, plan in plans.items():
         splits = Counter(spec.clip.split for spec in plan)
         listed = ", ".join(f"{splits[split]} {split}" for split in SPLITS)
-        print(f"  {config.path(name, '')}: {len(plan)} clips, {listed}")
-    print(f"  {len(assets.categories)} categories: {', '.join(assets.categories)}")
+        print(f"  {config.path(name, '')}: {counted(len(plan), 'clip')}, {listed}")
+    print(f"  {counted(len(assets.categories), 'category', 'categories')}: {', '.join(assets.categories)}")
     first = next(iter(plans))
     print(f"next: python preprocess_{first}.py --root {config.path(first, '')}")
     return 0

@@ -33,6 +33,7 @@ from synthetic.training.trainer import Trainer
 from utils.cli import InputError, Parser, cli_entry
 from utils.option_ranges import MAX_WORKERS, POSITIVE_INT, SEED_INT, bounded_number
 from utils.paths import expand_user, resolve_path
+from utils.words import counted
 
 TASKS: dict[str, type[Task]] = {"audioclip": AudioCLIPTask, "sam": SamTask}
 MAX_BATCH = 65536
@@ -123,10 +124,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         trainer = Trainer(task)
         if trainer.done:
-            print(f"{args.out}: all {args.steps} steps are done; --evaluate evaluates the weights")
+            print(f"{args.out}: finished, {counted(args.steps, 'step')}; --evaluate evaluates the weights")
             return 0
         if not trainer.train():
-            print(f"{args.out}: {trainer.state.step} of {args.steps} steps are done; the same command resumes")
+            print(f"{args.out}: {trainer.state.step} of {counted(args.steps, 'step')} done; the same command resumes")
             return 0
         metrics = task.evaluate()
         trainer.save(metrics)
@@ -135,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"cannot write into {args.out}: {error}; fix that and run the command again") from error
     print(format_table(metrics))
     size = trainer.weights.stat().st_size / 1e6
-    print(f"{trainer.weights}: {size:.1f} MB, {trainer.state.step} steps in {trainer.state.seconds / 60:.1f} minutes")
+    steps = counted(trainer.state.step, "step")
+    print(f"{trainer.weights}: {size:.1f} MB, {steps} in {trainer.state.seconds / 60:.1f} minutes")
     return 0
 
 

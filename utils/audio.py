@@ -12,6 +12,7 @@ import soundfile
 
 from utils.cli import InputError
 from utils.paths import describe_siblings
+from utils.words import counted
 
 SAMPLE_RATE = 16_000  # Hz, of VGGish and of the wav files on disk
 WINDOW_LENGTH, HOP_LENGTH, N_FFT = 400, 160, 512  # samples: 25 ms every 10 ms
@@ -103,7 +104,8 @@ def _read(path: Path, **options: Any) -> tuple[np.ndarray, int]:
         info = soundfile.info(path)
         too_long = info.samplerate < 1 or info.frames > MAX_AUDIO_SECONDS * info.samplerate
         if too_long or info.frames * info.channels > MAX_SAMPLES:
-            raise InputError(f"{path}: has {info.frames} samples of {info.channels} channels at {info.samplerate} Hz")
+            length = f"{counted(info.frames, 'sample')} of {counted(info.channels, 'channel')}"
+            raise InputError(f"{path}: has {length} at {info.samplerate} Hz")
         peak = np.abs(soundfile.read(path)[0]).max(initial=0) if info.subtype in ("FLOAT", "DOUBLE") else 0
         if not np.isfinite(peak):
             raise InputError(f"{path}: has NaN or infinite samples; write the file again")

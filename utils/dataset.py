@@ -33,6 +33,7 @@ from utils.layout import FRAME_SIZE, AVSBench, Clip, SoftMasks
 from utils.log_mel import read_log_mel
 from utils.masks import read_mask
 from utils.sound_conditions import AudioCondition, SoundCondition, absent_sounds, clip_classes, list_sounds
+from utils.words import counted
 
 NORMALIZATION = {  # mean and standard deviation of R, G, B in [0, 1]
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -245,7 +246,7 @@ def sample_fraction(clips: Sequence[Clip], fraction: float) -> list[Clip]:
         raise InputError(f"fraction {fraction} is not in (0, 1]")
     indices = pd.Series(range(len(clips))).sample(frac=fraction, replace=False, random_state=0)
     if not len(indices):
-        raise InputError(f"data.fraction {fraction} leaves none of {len(clips)} clips")
+        raise InputError(f"data.fraction {fraction} leaves none of {counted(len(clips), 'clip')}")
     return [clips[index] for index in indices]
 
 

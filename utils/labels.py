@@ -14,6 +14,7 @@ from utils.classes import CLASSES, decode, unknown_pixels
 from utils.cli import InputError
 from utils.files import read_image
 from utils.layout import FRAME_SIZE, AVSBench, Clip
+from utils.words import counted
 
 UnknownColors = Literal["refuse", "background"]  # colors and indices that are no class
 
@@ -86,7 +87,7 @@ def read_index_labels(path: Path, unknown: UnknownColors = "refuse") -> np.ndarr
     except Exception as error:  # PIL raises many types on damaged files
         raise InputError(f"{path}: not a readable image ({error})") from error
     if indices.ndim != 2:
-        raise InputError(f"{path}: has {indices.shape[2]} channels; a label has one class index per pixel")
+        raise InputError(f"{path}: has {counted(indices.shape[2], 'channel')}; a label has one class index per pixel")
     outside = (indices < 0) | (indices >= len(CLASSES))
     if unknown == "refuse" and outside.any():
         index, highest = indices[outside][0], len(CLASSES) - 1

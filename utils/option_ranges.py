@@ -10,6 +10,7 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from utils.cli import InputError
+from utils.words import counted
 
 DeviceName = Literal["auto", "cpu", "cuda"]  # values of the options `device`
 METADATA_KEY = "range"  # of a dataclass field
@@ -63,7 +64,7 @@ class Range:
         """What is wrong with a number or a list of numbers, to be appended to its name; empty if nothing is."""
         values = list(value) if isinstance(value, Sequence) else [value]
         if self.length is not None and len(values) != self.length:
-            return f"has {len(values)} numbers instead of {self.length}"
+            return f"has {counted(len(values), 'number')} instead of {self.length}"
         invalid = next((each for each in values if each not in self), None)
         return "" if invalid is None else f"is {invalid}; it must be {self}"
 

@@ -38,6 +38,7 @@ from utils.option_ranges import NUM_JOBS
 from utils.parallel import WORKER_LOST, parallel_map
 from utils.paths import resolve_path
 from utils.video import ClipMedia, read_clip
+from utils.words import counted
 
 COMMENT = "preprocessed as "  # of a wav, followed by its fidelity
 UNTAGGED = "kept; its wav does not state its fidelity"
@@ -216,7 +217,7 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
             print(f"failed: {result.clip}: {result.reason}")
     count = Counter(result.status for result in results)
     print(
-        f"{len(results)} clips as {fidelity} in {seconds:.1f} s ({len(results) / seconds:.1f} per second): "
+        f"{counted(len(results), 'clip')} as {fidelity} in {seconds:.1f} s ({len(results) / seconds:.1f} per second): "
         f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed. Report: {report}"
     )
     if untagged := sum(result.reason == UNTAGGED for result in results):

@@ -29,6 +29,7 @@ from utils.layout import AVSBench, Clip
 from utils.metrics import Metrics
 from utils.paths import expand_user, resolve_path
 from utils.semantic import PALETTE, SemanticMetrics
+from utils.words import counted
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless")
 COLUMNS = ("m_j", "m_f", "metric_batch", "m_f_whole_set", "iou_dataset", "frames")
@@ -101,7 +102,7 @@ def write_per_class(path: Path, metrics: SemanticMetrics) -> None:
 def format_metrics(metrics: dict[str, Any]) -> str:
     """Format the metrics in one line, for the end of a run."""
     return (
-        f"{metrics['videos']} clips: M_J {metrics['m_j']:.4f}, M_F {metrics['m_f']:.4f} (batches of "
+        f"{counted(metrics['videos'], 'clip')}: M_J {metrics['m_j']:.4f}, M_F {metrics['m_f']:.4f} (batches of "
         f"{metrics['metric_batch']}), whole set M_F {metrics['m_f_whole_set']:.4f}, "
         f"data-set IoU {metrics['iou_dataset']:.4f}"
     )

@@ -19,6 +19,7 @@ from utils.files import MAX_PIXELS
 from utils.paths import describe_siblings
 from utils.timestamps import demux_continuous, displayed_frames, published_frames
 from utils.video_frame import resize_frame, to_rgb
+from utils.words import counted
 
 # Formats that refer to other files or hosts.
 PLAYLIST_FORMATS = ("concat", "dash", "hls", "imf", "rtsp", "sap", "sdp", "vobsub")
@@ -141,7 +142,7 @@ def _check_complete(path: Path, container: InputContainer, video: VideoStream, p
     last_pts = max((stamp for stamp in stamps if stamp is not None), default=None)
     if missing := count_missing_frames(container, video, len(stamps), last_pts):
         present = video.frames - missing
-        raise InputError(f"{path}: truncated ({present} of {video.frames} frames are there); obtain it again")
+        raise InputError(f"{path}: truncated ({present} of {counted(video.frames, 'frame')} present); obtain it again")
 
 
 def _decode(

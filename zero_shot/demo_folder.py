@@ -19,6 +19,7 @@ from utils.cli import InputError
 from utils.config import to_yaml
 from utils.files import read_json, remove_partials, sha256, write_text
 from utils.video_info import VideoInfo
+from utils.words import counted
 from zero_shot.options import Options
 
 MaskRate = Literal["second", "frame"]
@@ -166,7 +167,7 @@ def resume(out: Path, description: Mapping[str, Any], window: int, total: int) -
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     write_text(out / MASK_LIST, "".join(map(record_line, kept)))
     if kept:
-        print(f"{printable_path(out)}: resuming; {len(kept)} of {total} masks are complete")
+        print(f"{printable_path(out)}: resuming; {len(kept)} of {counted(total, 'mask')} done")
     return kept
 
 

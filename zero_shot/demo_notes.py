@@ -5,6 +5,7 @@ from pathlib import Path
 
 from models.weights import MINI_DIR, list_checkpoints
 from utils.video_info import VideoInfo
+from utils.words import counted
 from zero_shot.demo_folder import DemoOutputs, MaskRecord, printable_path
 from zero_shot.methods import Prediction
 from zero_shot.options import RECOMMENDED_CONFIG, Options
@@ -99,7 +100,7 @@ def describe_certainty(prediction: Prediction) -> str:
         return ""
     best = max(prediction.objects, key=lambda each: each.certainty)
     name = f"“{best.label}”: " if best.label else ""
-    more = f", and {len(prediction.objects) - 1} more objects" if len(prediction.objects) > 1 else ""
+    more = f", and {counted(len(prediction.objects) - 1, 'more object')}" if len(prediction.objects) > 1 else ""
     carried = "" if prediction.pivot is None else ", carried here by tracking"
     detected = f" × detected {best.detection_score:.2f}" if best.detection_score < 1 else ""
     return f"{name}predicted IoU {best.predicted_iou:.2f}{detected} × audio {best.audio_score:.2f}{more}{carried}"
@@ -111,7 +112,7 @@ def collect_notes(
     """What a reader must know about the masks, one sentence each, the most important first."""
     notes = [*([SMALL_WEIGHTS_NOTE] if uses_small_weights(options) else []), *video.notes]
     if video.missing_frames:
-        notes.append(f"The file is cut short: {video.missing_frames} of its frames are missing.")
+        notes.append(f"The file is cut short by {counted(video.missing_frames, 'frame')}.")
     silent = sorted({record.second for record in records if record.silent})
     if not video.audio_rate:
         notes.append("The video has no audio track, so every mask is empty.")
@@ -124,7 +125,7 @@ def collect_notes(
         reason = EMPTY_REASONS.get(options.method, "there was no prompt for SAM")
         if options.track != "none":
             reason += ", or the audio does not agree with the object that was tracked"
-        notes.append(f"{empty} of {len(records)} masks are empty although there is audio: {reason}.")
+        notes.append(f"Empty although there is audio: {empty} of {counted(len(records), 'mask')} ({reason}).")
     for requested, folder, content in (
         (outputs.heatmaps, "heatmaps", "similarity map"),
         (outputs.prompts, "prompts", "prompt for SAM"),
@@ -147,7 +148,7 @@ def summary(
         f"{printable_path(video.path)}: {describe_video(video)}",
         f"masks: {len(records)}, one per {outputs.mask_rate}; {len(areas)} not empty{coverage}",
         *([f"labels: {', '.join(labels[:20])}"] if labels else []),
-        *(f"note: {note}" for note in notes),
+        *(f"note: {note}" for note in notes if note != SMALL_WEIGHTS_NOTE),  # which is printed at the beginning
         f"page: {printable_path(page)}",
     ]
     return "\n".join(lines)
@@ -168,7 +169,7 @@ def format_times(seconds: Sequence[int]) -> str:
             intervals[-1][1] = second + 1
         else:
             intervals.append([second, second + 1])
-    more = f" and {len(intervals) - 8} more times" if len(intervals) > 8 else ""
+    more = f" and {counted(len(intervals) - 8, 'more time')}" if len(intervals) > 8 else ""
     return ", ".join(f"{format_time(start)}–{format_time(end)}" for start, end in intervals[:8]) + more
 
 

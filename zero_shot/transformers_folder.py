@@ -128,5 +128,5 @@ def load_folder(
             transformers.logging.enable_progress_bar()
     # Unexpected keys are allowed: older conversions contain tables that are now computed.
     if missing_keys := sorted(str(key) for key in report["missing_keys"]):
-        raise InputError(f"{folder}: {len(missing_keys)} weights are missing: {missing_keys[0]} ...; {hint}")
+        raise InputError(f"{folder}: weights are missing: {missing_keys[0]} ... ({len(missing_keys)} in all); {hint}")
     return model.eval().requires_grad_(False), others

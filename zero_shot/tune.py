@@ -35,6 +35,7 @@ from utils.files import write_bytes, write_text
 from utils.lock import exclusive_lock
 from utils.option_ranges import SEED_INT, bounded_number
 from utils.paths import expand_user
+from utils.words import counted
 from zero_shot.encoders.audioclip import amplitude
 from zero_shot.options import Options
 from zero_shot.search import Search
@@ -54,7 +55,8 @@ def report(search: Search, values: Values, heatmap: Sequence[str], split: str, r
     if len(heatmap) == 2:
         cells = best_per_cell(values, heatmap, sets, results)
         write_bytes(out / "heatmap.png", heatmap_png(cells, values, heatmap, split))
-    print(f"{len(sets)} option sets on {len(search.dataset)} clips of {split}:\n{top_table(sets, results)}")
+    compared = f"{counted(len(sets), 'option set')} on {counted(len(search.dataset), 'clip')} of {split}"
+    print(f"{compared}:\n{top_table(sets, results)}")
     on_row_split = {"row": search.evaluate(0, row_split, f"{row_split}_row")}
     on_row_split["tuned"] = search.evaluate(best, row_split, f"{row_split}_tuned") if best else on_row_split["row"]
     summary = {

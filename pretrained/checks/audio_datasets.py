@@ -15,6 +15,7 @@ from models.registry import create_model
 from pretrained.checks import Context, Outputs
 from utils.audio import quantize_int16, read_wav, resample
 from utils.cli import InputError, progress_bar_options
+from utils.words import counted
 from zero_shot.encoders import clap
 
 AUDIOCLIP_SAMPLES = 220_500  # 5 s
@@ -93,7 +94,7 @@ def _data_sets(context: Context) -> dict[str, list[Recording]]:
             continue
         found[name] = readers[name](folder)
         if len(found[name]) != (count := context.parameters["recordings"][name]):
-            raise InputError(f"{folder}: lists {len(found[name])} recordings, not {count}")
+            raise InputError(f"{folder}: lists {counted(len(found[name]), 'recording')}, not {count}")
     if not found:
         raise missing[0]
     return found

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from pretrained.checks import Context, Outputs
 from utils.cli import InputError, progress_bar_options
 from utils.files import read_image
+from utils.words import counted
 from zero_shot.detectors.grounding_dino import GroundingDinoDetector
 
 CAPTION, THRESHOLD = "a cat.", 0.35  # of the published boxes
@@ -47,7 +48,7 @@ def coco_ap(context: Context) -> Outputs:
         raise InputError(f"{annotations}: no such file; {context.inputs.known['coco-val2017'].instructions}")
     truth = COCO(str(annotations))
     if len(truth.imgs) != (count := context.parameters["pictures"]):
-        raise InputError(f"{annotations}: lists {len(truth.imgs)} pictures, not {count}")
+        raise InputError(f"{annotations}: lists {counted(len(truth.imgs), 'picture')}, not {count}")
     detector = GroundingDinoDetector(context.weights, context.device)
     classes = truth.loadCats(truth.getCatIds())
     found = []

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from utils.cli import InputError, progress_bar_options
 from utils.dataset import NORMALIZATION, normalize_frames
 from utils.files import read_image
+from utils.words import counted
 
 SIDE = 224  # pixels, of the classifiers' input
 
@@ -68,7 +69,7 @@ class ImageNetVal(Dataset[tuple[Tensor, int]]):
         if unknown := {path.parent.name for path in found} - set(index):
             raise InputError(f"{folder}: {min(unknown)} is no class of ImageNet, such as n01440764")
         if len(found) != pictures:
-            raise InputError(f"{folder}: {len(found)} pictures in the folders of classes, not {pictures}")
+            raise InputError(f"{folder}: {counted(len(found), 'picture')} in the folders of classes, not {pictures}")
         self.items, self.options = [(path, index[path.parent.name]) for path in found], options
 
     def __len__(self) -> int:

@@ -23,6 +23,7 @@ from utils.cli import InputError
 from utils.dataset import read_frame
 from utils.layout import BENCHMARKS, FRAME_SIZE, AVSBench
 from utils.masks import read_mask
+from utils.words import counted
 
 CANVAS = (240, 320)  # height and width of the composed videos, which preprocessing resizes to squares
 EASY_SIDE = 128  # pixels; easy scenes are cropped, not scaled, so their objects are as large as in whole frames
@@ -151,7 +152,9 @@ class ClipPairs:
         self.data, self.seed, self.batch_size = data, seed, batch_size
         self.clips = data.split(split)
         if len(self.clips) < batch_size:
-            raise InputError(f"{data.root}: {len(self.clips)} {split} clips are fewer than a --batch of {batch_size}")
+            raise InputError(
+                f"{data.root}: {counted(len(self.clips), f'{split} clip')}, fewer than a --batch of {batch_size}"
+            )
 
     def item(self, step: int, index: int, easy: bool) -> Sample:
         """The pair at an index of a step's batch, augmented; a batch has no clip twice. `easy` has no effect."""

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from synthetic.clips.assets import AssetLibrary, open_assets
 from utils.cli import InputError
 from utils.files import sha256
+from utils.words import counted
 
 Metrics = dict[str, dict[str, float]]  # for each evaluation set, the metrics by name
 
@@ -98,10 +99,14 @@ class Task(ABC):
         objects, backgrounds = "built-in objects", ""
         if args.pictures:
             digest = combined_digest(assets.object_files)
-            objects = f"objects of {args.pictures} ({len(assets.categories)} categories, {digest})"
+            objects = (
+                f"objects of {args.pictures} ({counted(len(assets.categories), 'category', 'categories')}, {digest})"
+            )
         if args.backgrounds:
             digest = combined_digest(assets.photographs)
-            backgrounds = f" and backgrounds of {args.backgrounds} ({len(assets.photographs)} photographs, {digest})"
+            backgrounds = (
+                f" and backgrounds of {args.backgrounds} ({counted(len(assets.photographs), 'photograph')}, {digest})"
+            )
         return f"scenes rendered on the fly with the {objects}{backgrounds}"
 
     def schedule(self) -> dict[str, Any]:

@@ -227,7 +227,7 @@ def test_a_bad_mask_is_named_and_counted(
     damage(masks)
     assert run(root, masks, tmp_path / "out", "--other", str(good)) == 1
     errors = capsys.readouterr().err
-    assert message.format(m=masks) in errors and "1 of 2 models have no score" in errors
+    assert message.format(m=masks) in errors and "no score for 1 of 2 models" in errors
     found = scores(tmp_path / "out")
     assert "m_j" not in found["masks"] and found["good"]["m_j"] > 0
     with (tmp_path / "out" / "problems.csv").open() as file:
@@ -256,13 +256,13 @@ def test_bad_usage_is_one_line(root: Path, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "empty").mkdir()
     for words, message in (
         (["--masks", str(tmp_path / "none")], "no such folder"),
-        (["--masks", str(tmp_path / "empty")], "has no mask of these 3 clips"),
+        (["--masks", str(tmp_path / "empty")], "has no mask of 3 clips"),
         (["--masks", str(masks)], "may be class indices or probabilities"),
         (["--masks", str(masks), "--format", "index", "--rule", "iou"], "--rule iou: choose from m_j"),
         (["--masks", str(masks), "--original", str(masks)], "--original needs --audio-condition"),
         (["--masks", str(masks), "--split", "val"], "no val clips"),
         (["--masks", str(masks), "--other", str(masks)], "the same folder was given twice"),
-        (["--masks", str(masks), "--names", "a", "b"], "2 names for 1 models"),
+        (["--masks", str(masks), "--names", "a", "b"], "2 names for 1 model"),
     ):
         assert score.main(["--benchmark", "s4", "--root", str(root), "--out", str(tmp_path / "out"), *words]) == 1
         error = capsys.readouterr().err

@@ -143,7 +143,7 @@ def test_a_finished_run_is_left_as_it_is(composed: Path, tmp_path: Path, capsys:
     before = {name: (run / name).read_bytes() for name in ("best.safetensors", "state.pt", "log.csv")}
     capsys.readouterr()
     assert train.main(arguments(composed, run, "--train.epochs", "1")) == 0
-    assert "all 1 epochs are done" in capsys.readouterr().out
+    assert "finished, 1 epoch" in capsys.readouterr().out
     assert all((run / name).read_bytes() == content for name, content in before.items())
 
 

@@ -225,7 +225,7 @@ def test_init_from_is_part_of_a_run(
     # The weights may move, but not change.
     shutil.move(tmp_path / "s4", tmp_path / "moved")
     assert train.main([*words, *run, "--model.init_from", str(tmp_path / "moved")]) == 0
-    assert "all 1 epochs are done" in capsys.readouterr().out
+    assert "finished, 1 epoch" in capsys.readouterr().out
     assert train.main([*words, *run]) == 1
     assert "ms3 holds a run with other options: model.init_from" in capsys.readouterr().err
     write_run(tmp_path / "s4", s4, small_model(words, 8, "corrected")[1])

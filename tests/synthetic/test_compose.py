@@ -447,7 +447,7 @@ def spoil(folder: Path, fault: str) -> None:
         ("transparent", "red.png: is transparent"),
         ("empty", "pictures: contains no NAME.png"),
         ("missing", "pictures: no such folder"),
-        ("too few", "pictures: 2 categories are too few; ms3 needs 3"),
+        ("too few", "pictures: has 2 categories, too few for ms3, which needs 3"),
     ],
 )
 def test_bad_pictures_are_reported(

@@ -107,7 +107,7 @@ def test_trains_on_pictures_from_a_folder(trained: Path, tmp_path: Path) -> None
     arguments = ["--pictures", str(folder), "--backgrounds", str(photographs), "--start", str(trained), "--seed", "4"]
     assert train(tmp_path, *arguments, steps=1) == 0
     recipe = json.loads((tmp_path / "sam.json").read_text())["recipe"]
-    assert "3 categories, " in recipe["data"] and "1 photographs, " in recipe["data"]
+    assert "3 categories, " in recipe["data"] and "1 photograph, " in recipe["data"]
     assert recipe["start"] == f"the weights in {trained}"
 
 

@@ -182,7 +182,7 @@ def test_check_reports_each_fault_in_a_line(avss_copy: AVSBench, capsys: pytest.
         f"{indices[1]}: {height * width} of {height * width} pixels are above class 70, such as 71",
         f"{frames[2]}: sizes differ: frame {width}×{height}, labels_rgb {width}×{height + 2}",
         f"{frames[3]}: no such file",
-        f"{frames[0].parent}: has 1 files more than the 10 of this clip: 10.jpg",
+        f"{frames[0].parent}: has 1 file more than the 10 of this clip: 10.jpg",
         f"{labels[0].parent}: has 2 stray files: .DS_Store, Thumbs.db",
         f"{labels[4]}: labels_rgb and labels_semantic differ in",
         f"{data.source_audio(clip)}: no such file",

@@ -168,7 +168,7 @@ def test_masks_in_grey_are_dithered_as_in_the_original_if_asked(
     capsys.readouterr()
     for more, code in ([], 1), (["--soft-masks", "dither"], 0):
         assert run_check(data, *more) == code
-        assert f"note: 1 masks are gray, with {between} pixels" in capsys.readouterr().out
+        assert f"note: 1 gray mask, with {between} pixels" in capsys.readouterr().out
 
 
 def test_what_does_not_belong_to_the_pixels_changes_no_mask(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_an_interrupted_demo_resumes(tmp_path: Path, film: Path, capsys: Capture
         method = LeftHalf()
         out = make(tmp_path / f"cut{at}", film, method, heatmaps=True, prompts=True)
         assert len(method.inputs) == asked
-        assert (f"{kept} of 10 masks are complete" in capsys.readouterr().out) == (kept > 0)
+        assert (f"{kept} of 10 masks done" in capsys.readouterr().out) == (kept > 0)
         assert content(out) == whole and not missing(out)
 
 
@@ -105,7 +105,7 @@ def test_other_options_overwrite_the_demo_with_a_message(tmp_path: Path, film: P
     words = [str(film), "--out", str(tmp_path / "out"), *QUICK]
     for more, said in (
         ([], ""),
-        (["--run.batch_size", "2", "--data.root", "elsewhere"], "10 of 10 masks are complete"),
+        (["--run.batch_size", "2", "--data.root", "elsewhere"], "10 of 10 masks done"),
         (["--mask-rate", "frame"], "another mask_rate"),
         (
             ["--mask-rate", "frame", "--audioclip.audio_repeats", "3", "--prompt.points", "global"],

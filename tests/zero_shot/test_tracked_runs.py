@@ -96,7 +96,7 @@ def test_a_demo_tracks_in_windows_and_resumes(
     (out / "masks.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[:4]))
     capsys.readouterr()
     assert demo.main([str(video), "--out", str(out), *options]) == 0
-    assert "resuming; 3 of 7 masks are complete" in capsys.readouterr().out
+    assert "resuming; 3 of 7 masks done" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in (out / "masks").iterdir()} == first
 
 
