@@ -27,6 +27,7 @@ from utils.peak_memory import PeakMemory
 MODULES = [
     "benchmarks.attention",
     "benchmarks.data",
+    "benchmarks.demos",
     "benchmarks.scoring",
     "benchmarks.segmenters",
     "benchmarks.segmentors",

@@ -122,6 +122,23 @@ def _encode(network: str, name: str, cached: str) -> list[Row]:
     return [bf16] if network == "vit_b" else [other, bf16]
 
 
+def _demo(network: str, name: str, short: int, long: int, *, track: bool = False) -> Row:
+    """A row that shows that a demo's memory does not grow with the video."""
+    options = {"network": network, "track": track}
+    return Row(
+        "demo of a longer video" + (", tracked" if track else ""),
+        f"{long} masks instead of {short}, {name}",
+        f"{short} masks; outputs not compared",
+        "benchmarks.demos:short_demo",
+        "benchmarks.demos:long_demo",
+        {**options, "short": short, "long": long},
+        {"network": "edgetam" if track else "mini", "track": track, "short": 2, "long": 3, "tiny": True},
+        reference_calls=0,
+        optimized_calls=0,
+        slow=True,
+    )
+
+
 def _study(method: str, name: str, videos: int) -> list[Row]:
     options = {"method": method, "count": videos, "composed": 48, "side": 16}
     return [
@@ -289,6 +306,12 @@ ROWS = [
         tolerance=1e-3,
         slow=True,
     ),
+    _demo("mini", "small SAM", 40, 200),
+    _demo("vit_b", "SAM ViT-B", 4, 12),
+    _demo("sam2.1-hiera-tiny", "SAM 2.1 tiny", 10, 40),
+    _demo("sam2.1-hiera-tiny", "SAM 2.1 tiny", 20, 60, track=True),
+    _demo("edgetam", "EdgeTAM", 10, 40),
+    _demo("edgetam", "EdgeTAM", 20, 60, track=True),
     *_study("no_prompt", "No-Prompt", 1),
     *_study("point", "Point-Prompt local", 2),
     *_tuning("no_prompt", "No-Prompt"),

@@ -21,14 +21,19 @@ BOX = np.array([[40.0, 50.0, 150.0, 170.0]])
 EVERYTHING = ProposalOptions(8, -1e9, 0.0, 1.0, 1.0)
 
 
-def _segmenter(network: str, precision: Precision, tiny: bool = False) -> Any:
+def build_segmenter(network: str, precision: Precision, tiny: bool = False) -> Any:
     """A segmenter of the published or of a tiny size, with random weights."""
     if network.startswith("vit"):
         from benchmarks.zero_shot import _sam
 
         return SamSegmenter(_sam("mini" if tiny else network, "cpu"), precision=precision)
+    return random_sam2(network, precision, tiny)
+
+
+def random_sam2(network: str, precision: Precision, tiny: bool = False, *, video: bool = False) -> Sam2Segmenter:
+    """SAM 2.1 or EdgeTAM with random weights; with `video` of a class that tracks."""
     family = "edgetam" if network == "edgetam" else "sam2"
-    config = tiny_config(family, video=False) if tiny else published_config(network)
+    config = tiny_config(family, video=video) if tiny else published_config(network, video=video)
     model = random_network(config).requires_grad_(False)
     return Sam2Segmenter(model, image_processor(model), precision=precision)
 
@@ -40,7 +45,7 @@ def _frame() -> np.ndarray:
 
 def segment(network: str, precision: Precision = "fp32", tiny: bool = False) -> Work:
     """Encode a frame and prompt it with a box; the output is the predicted IoU."""
-    segmenter = _segmenter(network, precision, tiny)
+    segmenter = build_segmenter(network, precision, tiny)
 
     def work() -> Output:
         (embedding,) = segmenter.embed([_frame()])
@@ -83,7 +88,7 @@ def proposals_fast(network: str, tiny: bool = False) -> Work:
 
 
 def _proposals(network: str, tiny: bool, fast: bool) -> Work:
-    segmenter = _segmenter(network, "fp32", tiny)
+    segmenter = build_segmenter(network, "fp32", tiny)
     embeddings = segmenter.embed([_frame()])  # encoding is another row
     segmenter.embed = lambda frames: embeddings
 

@@ -95,15 +95,14 @@ def tiny_config(family: str, *, video: bool) -> Any:
     )
 
 
-def published_config(name: str) -> Any:
-    """The configuration of an image network of the published size: "sam2.1-hiera-tiny" or "edgetam"."""
+def published_config(name: str, *, video: bool = False) -> Any:
+    """The configuration of a network of the published size: "sam2.1-hiera-tiny" or "edgetam"."""
     import transformers
 
     if name == "edgetam":
-        return transformers.EdgeTamConfig(
-            vision_config=transformers.EdgeTamVisionConfig(backbone_config=timm_backbone("repvit_m1"))
-        )
-    return transformers.Sam2Config()
+        vision = transformers.EdgeTamVisionConfig(backbone_config=timm_backbone("repvit_m1"))
+        return (transformers.EdgeTamVideoConfig if video else transformers.EdgeTamConfig)(vision_config=vision)
+    return transformers.Sam2VideoConfig() if video else transformers.Sam2Config()
 
 
 def timm_backbone(architecture: str) -> Any:
