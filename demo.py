@@ -3,7 +3,7 @@
     python demo.py VIDEO                                                     small networks, which know drawings only
     python demo.py VIDEO --config zero_shot/configs/modern/demo_small.yaml   public weights, for your own videos
     python demo.py VIDEO --mask-rate frame                                   a mask per frame
-    python demo.py VIDEO --config zero_shot/configs/mini/s4_point_dense.yaml --save-heatmaps --save-prompts
+    python demo.py VIDEO --method point --save-heatmaps --save-prompts       also the similarity maps and SAM's prompts
     python demo.py VIDEO --prompt.threshold 0.5 --out DIR                    any option of zero_shot.evaluate
 
 Any container, codec, length, size and frame rate. DIR (default runs/demo/NAME-OF-THE-VIDEO) gets index.html, which a

@@ -147,8 +147,8 @@ def check_benchmark(data: AVSBench, raw: bool, features: bool, soft_masks: SoftM
             tqdm.write(problem, file=sys.stdout)
     if gray:
         treatment = "dithered" if soft_masks == "dither" else "refused; --soft-masks dither accepts them"
-        pixels = f"{counted(sum(gray), 'pixel')} neither black nor white"
-        print(f"note: {counted(len(gray), 'gray mask')}, with {pixels}: {treatment}")
+        content = f"{counted(sum(gray), 'pixel')} neither black nor white"
+        print(f"note: {counted(len(gray), 'gray mask')}, with {content}: {treatment}")
     return bad, count
 
 

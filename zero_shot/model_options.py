@@ -124,8 +124,9 @@ class TrackingOptions:
     Args:
         weights: of the network that tracks, as of sam2.weights; default: the segmenter's own network. Segmenter sam
             cannot track and needs one to be named.
-        threshold: minimum agreement of a second's audio with an object that is carried into it: the mean similarity
-            (or probability, of no_prompt) over its mask, or the score of its label. Below it the object is left out.
+        threshold: minimum agreement of a second's audio with an object that is carried into it: the mean of
+            (1 + cosine) / 2 (or of no_prompt's probability) over its mask, or the score of its label. Below it the
+            object is left out.
         window: masks that are tracked together in demo.py and in Python, which cut longer videos into such windows.
     """
 

@@ -68,6 +68,7 @@ def similarity_map(
     *,
     redundant: Tensor | None = None,
     reverse: bool = False,
+    absolute: bool = False,
     size: tuple[int, int] = FRAME_SIZE,
     mode: Literal["bilinear", "bicubic"] = "bilinear",
 ) -> Tensor:
@@ -80,6 +81,7 @@ def similarity_map(
         dense: (N, D, h, w) embeddings of every cell of N frames, of any norm, on any grid.
         redundant: (D,) subtracted from every audio embedding, which is not normalized again.
         reverse: invert the map, as all published rows do: it is highest where audio and frame are least similar.
+        absolute: (1 + cosine) / 2 instead of scaling each map by itself, so that maps can be compared with each other.
         size: (H, W) of the maps.
         mode: of resizing, with align_corners off. Bilinear stays within [0, 1]; bicubic may overshoot slightly.
 
@@ -100,11 +102,14 @@ def similarity_map(
         raise ValueError("the embeddings contain NaN or infinity")
     # Not a batched matrix product, whose order of summation depends on N: ties depend on the last bit.
     cosines = (audio[:, :, None, None] * F.normalize(dense, dim=1)).sum(dim=1)
-    if reverse:
-        cosines = 1 - cosines
-    lowest, highest = cosines.amin(dim=(1, 2), keepdim=True), cosines.amax(dim=(1, 2), keepdim=True)
-    contrast = highest - lowest
-    cells = torch.where(contrast > MIN_CONTRAST, (cosines - lowest) / contrast.clamp_min(MIN_CONTRAST), 0.0)
+    if absolute:
+        cells = ((1 - cosines if reverse else 1 + cosines) / 2).clamp(0, 1)
+    else:
+        if reverse:
+            cosines = 1 - cosines
+        lowest, highest = cosines.amin(dim=(1, 2), keepdim=True), cosines.amax(dim=(1, 2), keepdim=True)
+        contrast = highest - lowest
+        cells = torch.where(contrast > MIN_CONTRAST, (cosines - lowest) / contrast.clamp_min(MIN_CONTRAST), 0.0)
     return F.interpolate(cells[:, None], size, mode=mode, align_corners=False)[:, 0]
 
 

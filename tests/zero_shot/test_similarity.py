@@ -90,6 +90,17 @@ def test_cells_are_scaled_cosines_of_any_norm(pair: tuple[Tensor, Tensor]) -> No
     torch.testing.assert_close(ungridded(audio, dense), plain, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_absolute_maps_have_one_scale(reverse: bool) -> None:
+    """(1 + cosine) / 2, whatever the other cells of a frame are: a frame that agrees nowhere has no 1."""
+    audio = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), dim=1)
+    dense = torch.tensor([[[3.0, 0.0]], [[0.0, 2.0]]]).expand(2, 2, 1, 2).clone()  # cosines 1 and 0
+    dense[1] = torch.tensor([[[0.0, -2.0]], [[1.0, 0.0]]])  # cosines 0 and -1
+    found = similarity_map(audio, dense, absolute=True, reverse=reverse, size=(1, 2))
+    expected = torch.tensor([[[1.0, 0.5]], [[0.5, 0.0]]])
+    torch.testing.assert_close(found, 1 - expected if reverse else expected)
+
+
 def test_the_redundant_feature_is_subtracted_without_normalizing_again() -> None:
     audio, dense = golden_pair(0)
     redundant = golden_pair(1)[0][0]

@@ -10,7 +10,10 @@ import torch
 
 from synthetic.random_sam2 import random_folder
 from utils.cli import InputError
+from utils.memo import Memo
+from zero_shot.method_options import PromptOptions
 from zero_shot.methods import ObjectMask, Prediction
+from zero_shot.methods.prompted import SimilarityThreshold
 from zero_shot.methods.tracking import ClipTracker, build_tracker
 from zero_shot.model_options import Sam2Options, TrackingOptions
 from zero_shot.options import Options
@@ -222,6 +225,38 @@ def test_seconds_whose_audio_does_not_agree_are_gated() -> None:
     assert loose[1] and (loose[1].mask == LEFT).all()
     strict, _ = track(predictions, threshold=0.95)
     assert strict[3] and not strict[3].mask.any()
+
+
+class LeftEncoder:
+    """Hears the left object in every second, as surely as the one sample of its audio says."""
+
+    device, sample_rate, int16_round_trip, memo = torch.device("cpu"), 1, False, Memo()
+    encode_crops = with_options = lambda *_: None
+
+    def encode_audio(self, audio: torch.Tensor) -> torch.Tensor:
+        return audio
+
+    def similarity_maps(
+        self, frames: Sequence[np.ndarray], audio_features: torch.Tensor, *, absolute: bool = False
+    ) -> torch.Tensor:
+        heights = audio_features[:, :, None] if absolute else torch.ones(len(frames), 1, 1)
+        return torch.from_numpy(HEARD_LEFT) * heights
+
+
+def test_seconds_are_compared_by_maps_of_one_scale() -> None:
+    """Similarity maps, each scaled by itself, are alike in all seconds: they tell where the audio agrees, not when."""
+    method = SimilarityThreshold(Options(method="heatmap", prompt=PromptOptions(threshold=0.5)), LeftEncoder())
+    frames, audio = clip(3), torch.tensor([[0.2], [0.8], [0.5]])
+    plain = method.predict(frames, audio)
+    assert [each.certainty for each in plain] == pytest.approx([0.9] * 3)
+    method.tracker = ClipTracker(StubTracker(), backward=True, threshold=0.3)  # type: ignore[arg-type]
+    predictions = method.predict(frames, audio)
+    assert [each.certainty for each in predictions] == pytest.approx([0.18, 0.72, 0.45])
+    for one, other in zip(plain, predictions, strict=True):
+        np.testing.assert_array_equal(one.similarity_map, other.similarity_map)
+        np.testing.assert_array_equal(one.mask, other.mask)
+    first, pivot, last = method.track(frames, predictions)
+    assert pivot is predictions[1] and last.pivot == 1 and last.mask.any() and not first.mask.any()
 
 
 def test_objects_are_gated_one_by_one() -> None:

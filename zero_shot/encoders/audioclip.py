@@ -113,7 +113,9 @@ class AudioCLIPEncoder:
 
         return self.memo("audio", (self.model.fidelity, repeats), [audio], features)
 
-    def similarity_maps(self, frames: Sequence[np.ndarray], audio_features: Tensor) -> Tensor:
+    def similarity_maps(
+        self, frames: Sequence[np.ndarray], audio_features: Tensor, *, absolute: bool = False
+    ) -> Tensor:
         """Implements DenseEncoder.similarity_maps."""
         options, noise = self.options, (self.model.fidelity, self.options.noise)
         if noise not in self._redundant:
@@ -125,11 +127,12 @@ class AudioCLIPEncoder:
                 self._encode_dense(frames),
                 redundant=self._redundant[noise],
                 reverse=options.reverse,
+                absolute=absolute,
                 size=frames[0].shape[:2],
                 mode=options.interpolation,
             )
 
-        return self.memo("maps", (self.model.fidelity, repr(options)), [frames, audio_features], maps)
+        return self.memo("maps", (self.model.fidelity, repr(options), absolute), [frames, audio_features], maps)
 
     def _encode_dense(self, frames: Sequence[np.ndarray]) -> Tensor:
         """Embeddings (N, D, h, w) of the cells of N frames."""

@@ -25,15 +25,24 @@ class SimilarityThreshold(ZeroShotMethod):
         self.options, self.encoder = options, require_maps(encoder, options)
         self.sample_rate, self.int16_round_trip = encoder.sample_rate, encoder.int16_round_trip
 
-    def similarity_maps(self, frames: Sequence[np.ndarray], audio: Tensor) -> Tensor:
-        """Similarity maps (N, H, W) in [0, 1]; arguments as of `predict`."""
-        return self.encoder.similarity_maps(frames, self.encoder.encode_audio(audio))
+    def similarity_maps(self, frames: Sequence[np.ndarray], audio: Tensor) -> tuple[Tensor, np.ndarray]:
+        """Similarity maps (N, H, W) in [0, 1], and those by which tracking compares seconds; arguments as of `predict`.
+
+        Each similarity map is scaled by itself, so that it does not tell in which second the audio agrees best.
+        """
+        features = self.encoder.encode_audio(audio)
+        maps = self.encoder.similarity_maps(frames, features)
+        absolute = self.encoder.similarity_maps(frames, features, absolute=True) if self.tracker else maps
+        return maps, absolute.numpy()
 
     def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
         """Implements ZeroShotMethod.predict."""
         threshold = np.float32(self.options.prompt.threshold)
-        maps = self.similarity_maps(frames, audio).numpy()
-        return [_predict_objects((heatmap >= threshold)[None], [1.0], heatmap) for heatmap in maps]
+        maps, absolute = self.similarity_maps(frames, audio)
+        return [
+            _predict_objects((heatmap >= threshold)[None], [1.0], heatmap, None, audio_map)
+            for heatmap, audio_map in zip(maps.numpy(), absolute, strict=True)
+        ]
 
 
 class PromptedMethod(SimilarityThreshold):
@@ -45,7 +54,7 @@ class PromptedMethod(SimilarityThreshold):
 
     def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
         """Implements ZeroShotMethod.predict."""
-        maps = self.similarity_maps(frames, audio)
+        maps, absolute = self.similarity_maps(frames, audio)
         prompts = [self.make_prompt(heatmap) for heatmap in maps]
         device = self.segmenter.device
         nothing = torch.zeros(0, *frames[0].shape[:2], dtype=torch.bool, device=device), torch.zeros(0, device=device)
@@ -57,8 +66,10 @@ class PromptedMethod(SimilarityThreshold):
         # In one transfer: each makes a GPU wait.
         masks, scores = (torch.cat([pair[part] for pair in found]).cpu().split(counts) for part in (0, 1))
         return [
-            _predict_objects(of_frame.numpy(), scores_of_frame.tolist(), heatmap, prompt)
-            for of_frame, scores_of_frame, heatmap, prompt in zip(masks, scores, maps.numpy(), prompts, strict=True)
+            _predict_objects(of_frame.numpy(), scores_of_frame.tolist(), heatmap, prompt, audio_map)
+            for of_frame, scores_of_frame, heatmap, prompt, audio_map in zip(
+                masks, scores, maps.numpy(), prompts, absolute, strict=True
+            )
         ]
 
     @abstractmethod
@@ -107,12 +118,12 @@ class HeatmapBox(PromptedMethod):
 
 
 def _predict_objects(
-    masks: np.ndarray, scores: Sequence[float], heatmap: np.ndarray, prompt: Prompt | None = None
+    masks: np.ndarray, scores: Sequence[float], heatmap: np.ndarray, prompt: Prompt | None, audio_map: np.ndarray
 ) -> Prediction:
-    """The union of masks (K, H, W), each an object with its predicted IoU and its mean similarity."""
+    """The union of masks (K, H, W), each an object with its predicted IoU and the mean of the audio map over it."""
     objects = [
-        ObjectMask(mask, score, mean_over_mask(heatmap, mask))
+        ObjectMask(mask, score, mean_over_mask(audio_map, mask))
         for mask, score in zip(masks, scores, strict=True)
         if mask.any()
     ]
-    return Prediction(np.logical_or.reduce(masks, axis=0), heatmap, prompt, objects=objects)
+    return Prediction(np.logical_or.reduce(masks, axis=0), heatmap, prompt, objects=objects, audio_map=audio_map)
