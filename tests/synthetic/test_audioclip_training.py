@@ -79,7 +79,7 @@ def test_training_writes_weights_metadata_and_curve(trained: Path, capsys: pytes
     assert sum(p.numel() for p in create_model("audioclip", trained).parameters()) == notes["parameters"]
     before = (trained / "audioclip.safetensors").read_bytes()
     assert train(trained) == 0
-    assert "are done" in capsys.readouterr().out
+    assert "finished, 4 steps" in capsys.readouterr().out
     assert (trained / "audioclip.safetensors").read_bytes() == before
 
 
