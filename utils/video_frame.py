@@ -11,6 +11,7 @@ import av
 import cv2
 import numpy as np
 
+from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.layout import FRAME_SIZE
 from utils.tone_map import HDR_TRANSFERS, tone_map
@@ -19,7 +20,8 @@ from utils.tone_map import HDR_TRANSFERS, tone_map
 # OpenCV do.
 BT601 = (0.299, 0.114)
 LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
-UNSUPPORTED_COLORSPACES = (8, 11, 12, 13, 14, 15, 16, 17)  # YCgCo, ICtCp and similar: converted by libswscale
+UNTAGGED, YCGCO = 2, 8
+OTHER_COLORSPACES = (11, 12, 13, 14, 15, 16, 17)  # ICtCp and similar, of which no matrix is known here
 STUDIO_RANGE, FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG and _JPEG
 
 
@@ -32,15 +34,17 @@ def to_rgb(frame: av.VideoFrame, fidelity: Fidelity = "corrected") -> np.ndarray
 
     Returns:
         (H, W, 3) uint8, of the frame's size, with height and width exchanged if the display matrix says so.
+
+    Raises:
+        InputError: The file's color space cannot be converted.
     """
     pixel_format = frame.format
-    if (
-        fidelity == "published"
-        or pixel_format.is_rgb
-        or len(pixel_format.components) < 3
-        or frame.colorspace in UNSUPPORTED_COLORSPACES
-    ):
+    if fidelity == "published" or pixel_format.is_rgb or len(pixel_format.components) < 3:
+        if frame.colorspace in (YCGCO, *OTHER_COLORSPACES):
+            frame.colorspace = UNTAGGED  # as the original's FFmpeg took it; today's refuses it
         rgb = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")  # chroma too, as ffmpeg by default
+    elif frame.colorspace in OTHER_COLORSPACES:
+        raise InputError(f"color space {frame.colorspace} (ITU-T H.273) cannot be read; convert the video to BT.709")
     elif frame.color_trc in HDR_TRANSFERS:
         rgb = tone_map(_convert(frame, 16), HDR_TRANSFERS[frame.color_trc])
     else:
@@ -107,25 +111,29 @@ def apply_display_matrix(rgb: np.ndarray, matrix: np.ndarray | None) -> np.ndarr
 
 
 @lru_cache(maxsize=16)
-def _yuv_to_rgb_matrix(luma: tuple[float, float], full: bool) -> np.ndarray:
+def _yuv_to_rgb_matrix(colorspace: int, full: bool) -> np.ndarray:
     """The (3, 4) float64 matrix from 8-bit Y, U, V and 1 to R, G, B in [0, 255]; full: full range, not studio range."""
-    red, blue = luma
+    red, blue = LUMA.get(colorspace, BT601)
     green = 1 - red - blue
     y, c, black = (1.0, 1.0, 0.0) if full else (255 / 219, 255 / 224, 16.0)
     v, u = 2 * (1 - red) * c, 2 * (1 - blue) * c
     matrix = np.array([[y, 0, v], [y, -u * blue / green, -v * red / green], [y, u, 0]])
+    if colorspace == YCGCO:
+        matrix = np.array([[y, -c, c], [y, c, 0], [y, -c, -c]])
     return np.hstack([matrix, -matrix @ [[black], [128], [128]]])
 
 
 def _convert(frame: av.VideoFrame, bits: int) -> np.ndarray:
     """Convert YUV to RGB: uint8 for 8 bits, float32 in [0, 1] for 16."""
     full = frame.color_range == FULL_RANGE or frame.format.name.startswith("yuvj")
-    matrix = _yuv_to_rgb_matrix(LUMA.get(frame.colorspace, BT601), full)
+    matrix = _yuv_to_rgb_matrix(frame.colorspace, full)
     if bits == 8 and frame.format.name in ("yuv420p", "yuvj420p"):  # a faster path for most files
         y, u, v = (_to_array(plane, np.uint8) for plane in frame.planes)
         size = (frame.width, frame.height)
         return cv2.transform(cv2.merge([y, cv2.resize(u, size), cv2.resize(v, size)]), matrix)
     color_range, name = (FULL_RANGE if full else STUDIO_RANGE), ("yuv444p" if bits == 8 else "yuv444p16le")
+    if frame.colorspace == YCGCO:
+        frame.colorspace = UNTAGGED  # of no effect on resampling, but libswscale refuses YCgCo
     planar = frame.reformat(
         format=name, interpolation="BICUBIC", src_color_range=color_range, dst_color_range=color_range
     )

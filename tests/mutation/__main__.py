@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from tests.mutation.operators import Mutant, mutants
 
@@ -44,7 +45,7 @@ TESTS = {  # the tests that concern each module, quick ones first; what passes t
     "utils/audio_track.py": ["tests/utils/test_audio_track.py"],
     "utils/masks.py": ["tests/utils/test_masks.py"],
     "utils/video.py": ["tests/utils/test_preprocess.py"],
-    "utils/video_frame.py": ["tests/utils/test_chroma.py", "tests/utils/test_video_reader.py"],
+    "utils/video_frame.py": [f"tests/utils/test_{name}.py" for name in ("video_frame", "chroma", "video_reader")],
     "utils/timestamps.py": ["tests/utils/test_video_reader.py"],
     "zero_shot/prompts.py": ["tests/zero_shot/test_prompts.py"],
     "zero_shot/similarity.py": ["tests/zero_shot/test_similarity.py"],
@@ -196,6 +197,7 @@ def examine(module: str, each: int, seed: int, again: bool) -> list[dict[str, An
         if run_tests(TESTS[module], composed, Path(folder)):
             raise SystemExit(f"{module}: its tests fail before any fault is planted")
         limit = GRACE + 3 * (time.monotonic() - begin)
+        get_reusable_executor().shutdown(wait=True)  # a fork cannot use the workers of its parent
         if attempt(module, source, composed, limit) != "missed":
             raise SystemExit(f"{module}: its tests fail in a fork in which no fault is planted; see {RESULTS}")
         rows = []
