@@ -37,7 +37,7 @@ def demux_continuous(
         stamp = packet.pts if packet.dts is None else packet.dts
         if stamp is not None and container.format.flags & TS_DISCONT:
             stream, time_base = packet.stream.index, float(packet.time_base)
-            at, end, now = stamp * time_base, ends.get(stream), part.get(stream, 0)
+            at, end, now = stamp * time_base, ends.get(stream), part.get(stream, len(shifts) - 1)
             fits = [end is None or -MAX_OVERLAP <= at + shift - end <= MAX_GAP for shift in shifts]
             if end is not None and not fits[now]:
                 # Another stream may have reached this discontinuity before.

@@ -1,7 +1,11 @@
 """The sound of raw videos: what moviepy 1.0.3 with ffmpeg 4.2.2 writes, and what a good resampler does."""
 
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.golden_audio_track import AAC, FIGURES, KINDS, LENGTHS, kind_video, length_video, places, thinned
 from tests.helpers.videos import mux, pcm_video, tone
+from utils import audio_track
 from utils.audio_track import MOVIEPY_PEAK, READER_BUFFER, moviepy_duration, moviepy_positions
 from utils.cli import InputError
 from utils.video import read_clip
@@ -33,6 +38,52 @@ def test_published_takes_the_samples_that_moviepy_takes(tmp_path: Path, name: st
             published(path)
     else:
         np.testing.assert_array_equal(places(published(path)), np.cumsum(WRITTEN[f"positions {name}"]))
+
+
+def plain_positions(length: int, duration: float) -> list[int]:
+    """The places of `moviepy_positions`, from a buffer that holds the places themselves."""
+    total, rate = int(16_000 * duration), 44_100
+    size = min(int(rate * duration) + 1, READER_BUFFER)
+    start, read, buffer = 0, min(size, length), list(range(min(size, length)))
+    found = []
+    edges = np.linspace(0, total, total // 2000 + 2, dtype=int)
+    for begin, end in pairwise(edges):
+        wanted = np.round(rate * ((1.0 / 16_000) * np.arange(begin, end))).astype(int)
+        for at in (wanted[0], wanted[-1]):
+            if not 0 <= at - start < len(buffer):
+                before, start = start, max(0, at - size // 2)
+                kept = before + size - start + 1
+                if start > before:
+                    more = list(range(read, min(read + size - kept, length)))
+                    buffer, read = [*buffer[-kept:], *more], read + len(more)
+                break
+        late = size // 2 - len(buffer) + 1 if len(buffer) < size // 2 else 0
+        found += [buffer[min(int(at), len(buffer) - 1)] for at in wanted - start - late]
+    return found
+
+
+@pytest.mark.parametrize("duration", [2.5, 9.0, 11.0])
+def test_positions_are_those_of_a_buffer(duration: float) -> None:
+    """Also where the sound ends within a later buffer."""
+    compared = 0
+    for length in range(int(44_100 * duration) - 150_000, int(44_100 * duration) + 9_000, 6_007):
+        try:
+            positions = moviepy_positions(HERE, length, duration)
+        except InputError:
+            continue
+        assert positions.tolist() == plain_positions(length, duration)
+        compared += 1
+    assert compared > 5
+
+
+def test_a_track_of_empty_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 8), np.int16), format="s16", layout="mono")
+    frame.sample_rate = 8_000
+    monkeypatch.setattr(audio_track, "pull_blocks", lambda graph, flush=True: iter([np.zeros((0, 1), np.float32)]))
+    packet: Any = SimpleNamespace(decode=lambda: [frame])
+    graph: Any = SimpleNamespace(push=lambda frame: None)
+    with pytest.raises(InputError, match="empty audio track"):
+        audio_track._decode(HERE, [packet], lambda frame: graph)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -81,7 +132,7 @@ def test_durations_are_read_to_a_hundredth(microseconds: int, seconds: float) ->
     assert moviepy_duration(HERE, microseconds) == seconds
 
 
-@pytest.mark.parametrize("microseconds, said", [(None, "does not say how long"), (601_000_000, "more than 600 s")])
+@pytest.mark.parametrize("microseconds, said", [(None, "does not say how long"), (600_000_001, "more than 600 s")])
 def test_durations_that_cannot_be_used(microseconds: int | None, said: str) -> None:
     with pytest.raises(InputError, match=rf"^clip\.mp4: .*{said}"):
         moviepy_duration(HERE, microseconds)
