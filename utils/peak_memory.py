@@ -1,5 +1,8 @@
 """The peak memory of this process, or of its GPU."""
 
+import contextlib
+import ctypes
+import gc
 from pathlib import Path
 
 import torch
@@ -20,6 +23,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated() / 2**20
         else:
+            _return_freed_memory()
             self.before = _resident_mib("VmRSS")
             try:
                 RESET.write_text("5")  # resets VmHWM
@@ -30,6 +34,13 @@ class PeakMemory:
         """The peak in MiB; None where it is not known."""
         peak = torch.cuda.max_memory_allocated() / 2**20 if self.cuda else _resident_mib("VmHWM")
         return None if peak is None or self.before is None else peak - self.before
+
+
+def _return_freed_memory() -> None:
+    """Return to the system what earlier work of this process has freed, which would count as allocated before."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # of glibc only
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident_mib(name: str) -> float | None:
