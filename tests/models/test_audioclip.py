@@ -664,7 +664,7 @@ def test_bad_images_are_refused(small: AudioCLIP, images: Tensor, message: str) 
 
 
 @pytest.mark.parametrize(
-    ("texts", "message"), [("a dog", "list"), ([], "at least one"), (["a dog", "dog " * 76], "78 tokens")]
+    ("texts", "message"), [("a dog", "list"), ([], "at least one"), (["a dog", "dog " * 76], r"77 tokens \(78\)")]
 )
 def test_bad_texts_are_refused(texts: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):

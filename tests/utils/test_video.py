@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.helpers.videos import mux, tone
 from utils import video
 from utils.cli import InputError
 from utils.files import wav_bytes
@@ -49,6 +50,14 @@ def test_an_mp4_that_was_cut_off(tmp_path: Path, large: bool) -> None:
         assert video._is_truncated_mp4(path) == expected
     path.write_bytes(box(b"riff", bytes(8)) + data[:-1])
     assert not video._is_truncated_mp4(path)  # not an mp4
+
+
+def test_published_counts_from_the_start_of_the_file(tmp_path: Path) -> None:
+    """An MPEG-TS file begins at 1.4 s."""
+    path = mux(tmp_path / "a.ts", "libx264", [40 * number for number in range(125)], tone(5, 48_000, 2), "mp2")
+    frames = read_clip(path, "published").frames
+    found = [(float(frame.mean()) - 20) / 3 for frame in frames]
+    assert np.abs(np.array(found) - [23, 48, 73, 98 - 75, 123 - 75]).max() < 1
 
 
 @pytest.mark.parametrize("name, last, missing", [("avi", 9, 0), ("avi", 8, 1), ("avi", None, 3), ("mov", 9, 3)])
