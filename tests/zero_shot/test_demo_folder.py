@@ -115,7 +115,7 @@ def test_other_options_overwrite_the_demo_with_a_message(tmp_path: Path, film: P
         capsys.readouterr()
         assert demo.main([*words, *more]) == 0
         assert said in (printed := capsys.readouterr().out) and ("overwritten" in printed) == (
-            said != "" and "complete" not in said
+            said != "" and "done" not in said
         )
     assert len(masks(tmp_path / "out")) == 20
 
