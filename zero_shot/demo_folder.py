@@ -155,7 +155,7 @@ def resume(out: Path, description: Mapping[str, Any], window: int, total: int) -
     before = _read_record(out)
     differing = _differing(before, description)
     if differing and before:
-        print(f"{printable_path(out)} contains a demo of this video with another {', '.join(differing)}: overwritten")
+        print(f"{printable_path(out)} contains a demo of this video with another {', '.join(differing)}; overwritten")
     kept = [] if differing else _read_mask_list(out)
     kept = kept if len(kept) == total else kept[: len(kept) // window * window]
     if differing:
