@@ -19,6 +19,7 @@ from supervised.distributed import Attention, Dropout, set_video_lengths
 from supervised.model import AVSModel, InputSpec
 from supervised.model_options import AVSegFormerOptions, ModelOptions, VGGishOptions
 from supervised.options import DataOptions, Options, TrainOptions
+from supervised.trainer import Trainer
 from tests.helpers.tiny_checkpoints import folder, same
 from utils.config import from_yaml
 
@@ -135,6 +136,22 @@ def test_a_frozen_backbone(backbone: str, fidelity: Any) -> None:
     optimizer.step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert {name for name, _ in model.visual_tower.named_parameters(prefix="segmentor.backbone")} <= changed
+
+
+def test_the_backbone_is_frozen_for_as_many_epochs(
+    composed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen: dict[int, set[bool]] = {}
+    original = Trainer.train_step
+
+    def step(self: Trainer, *words: Any) -> Any:
+        frozen.setdefault(self.progress.epoch, set()).add(self.model.backbone_frozen)
+        return original(self, *words)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    more = ["--data.fraction", "0.4", "--train.epochs", "3", "--train.freeze_backbone_epochs", "2"]
+    assert train.main(arguments(composed, tmp_path / "run", *more)) == 0
+    assert frozen == {0: {True}, 1: {True}, 2: {False}}
 
 
 def test_published_decays_all_parameters() -> None:
