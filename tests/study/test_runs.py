@@ -1,6 +1,7 @@
 """Studies run end to end on composed clips: each job once, again only where something changed, and after any end."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -123,7 +124,7 @@ def test_a_launcher_takes_pythons_place(composed: Path, tmp_path: Path, capsys: 
     words = write_study(tmp_path / "own.yaml", composed, baseline)
     assert reproduce_tables.main([*words, "--launcher", "no-such-program"]) == 1
     assert "no-such-program: No such file or directory" in capsys.readouterr().err
-    launcher = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node 1"
+    launcher = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc_per_node 1"
     assert reproduce_tables.main([*words, "--launcher", launcher]) == 0
     log = (tmp_path / "runs" / "zero_shot" / "s4_baseline" / "log.txt").read_text()
     assert f"$ {launcher} -m zero_shot.evaluate --config" in log

@@ -285,7 +285,19 @@ def test_two_processes_train_as_one(composed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "more, bound",
-    [("--train.precision bf16", 1e-2), pytest.param("--train.compile true", 1e-3, marks=pytest.mark.slow)],
+    [
+        ("--train.precision bf16", 1e-2),
+        pytest.param(
+            "--train.compile true",
+            1e-3,
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(
+                    " " in torch.__file__, reason="PyTorch's compiler does not link in a folder with a space"
+                ),
+            ],
+        ),
+    ],
 )
 def test_bfloat16_and_compiled_runs(composed: Path, tmp_path: Path, more: str, bound: float) -> None:
     """A frozen and a trained backbone. Without dropout, whose draws a compiled kernel makes in another order.

@@ -342,6 +342,7 @@ def test_a_damaged_state(composed: Path, folder: Path, tmp_path: Path, capsys: p
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(" " in torch.__file__, reason="PyTorch's compiler does not link in a folder with a space")
 def test_compiled(composed: Path, folder: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for run, compiled in ((one, "false"), (two, "true")):
