@@ -154,6 +154,18 @@ def test_the_backbone_is_frozen_for_as_many_epochs(
     assert frozen == {0: {True}, 1: {True}, 2: {False}}
 
 
+def test_a_state_with_weights_that_are_not_finite_is_refused(
+    composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more, path = ["--data.fraction", "0.4", "--train.epochs"], tmp_path / "run" / "state.pt"
+    assert train.main(arguments(composed, tmp_path / "run", *more, "1")) == 0
+    progress, saved = state.load_state(path)
+    saved["model"]["segmentor.head.fc.0.weight"][0, 0] = torch.nan
+    state.save_state(path, progress, saved)
+    assert train.main(arguments(composed, tmp_path / "run", *more, "2")) == 1
+    assert "its weights are not finite" in capsys.readouterr().err
+
+
 def test_published_decays_all_parameters() -> None:
     for fidelity, spared in (("published", False), ("corrected", True)):
         model = AVSModel(options(), fidelity)  # type: ignore[arg-type]
