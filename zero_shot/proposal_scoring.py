@@ -17,7 +17,6 @@ from utils.dataset import normalize_frames
 from utils.device import to_device
 from utils.fidelity import Fidelity, validate_fidelity
 from utils.layout import FRAME_SIZE
-from utils.words import counted
 
 
 def crop_proposal(frame: np.ndarray, record: Mapping[str, Any], fidelity: Fidelity) -> np.ndarray | None:
@@ -141,9 +140,7 @@ def select_proposals(
     """
     indices = list(kept)
     if probabilities.shape != (len(indices),):
-        raise ValueError(
-            f"{counted(len(indices), 'index', 'indices')} for probabilities of shape {tuple(probabilities.shape)}"
-        )
+        raise ValueError(f"indices {indices} for probabilities of shape {tuple(probabilities.shape)}")
     if indices != sorted(set(indices)) or (indices and not 0 <= indices[0] <= indices[-1] < total):
         raise ValueError(f"indices must ascend within {total} proposals, got {indices}")
     if validate_fidelity(fidelity) == "published":
