@@ -96,6 +96,8 @@ class Trainer:
         """Prepare model and optimizer for the processes, and the model for torch.compile."""
         self.wrapped_model, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         if self.options.train.compile:
+            # The sizes of another run in this process would pass for sizes that change, on which the compiler fails.
+            torch.compiler.reset()
             self.wrapped_model = torch.compile(self.wrapped_model)
 
     def start_training_backbone(self) -> None:

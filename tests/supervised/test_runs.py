@@ -344,10 +344,13 @@ def test_a_damaged_state(composed: Path, folder: Path, tmp_path: Path, capsys: p
 @pytest.mark.slow
 @pytest.mark.skipif(" " in torch.__file__, reason="PyTorch's compiler does not link in a folder with a space")
 def test_compiled(composed: Path, folder: Path, tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    for run, compiled in ((one, "false"), (two, "true")):
-        more = ["--train.compile", compiled, "--train.epochs", "1", "--data.fraction", "0.3"]
-        assert train.main(arguments(composed, folder, run, *more)) == 0
-    logs = [pd.read_csv(run / "log.csv") for run in (one, two)]
+    """Also after another compiled run in the process, whose sizes PyTorch would otherwise take for changing ones."""
+    runs = {"plain": "false 32", "larger": "true 64", "compiled": "true 32"}
+    for run, values in runs.items():
+        compiled, size = values.split()
+        more = ["--train.compile", compiled, "--data.image_size", size, "--train.epochs", "1", "--data.fraction", "0.3"]
+        assert train.main(arguments(composed, folder, tmp_path / run, *more)) == 0
+    logs = [pd.read_csv(tmp_path / run / "log.csv") for run in ("plain", "compiled")]
     np.testing.assert_allclose(logs[0]["loss"], logs[1]["loss"], rtol=1e-3)
-    assert load_file(one / "best.safetensors").keys() == load_file(two / "best.safetensors").keys()
+    weights = [load_file(tmp_path / run / "best.safetensors") for run in ("plain", "compiled")]
+    assert weights[0].keys() == weights[1].keys()
