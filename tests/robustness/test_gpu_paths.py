@@ -39,6 +39,7 @@ from zero_shot.encoders.audioclip import AudioCLIPEncoder
 from zero_shot.method_options import ProposalOptions
 from zero_shot.model_options import AudioCLIPOptions
 from zero_shot.proposal_scoring import prepare_crops
+from zero_shot.segmenters import network
 from zero_shot.segmenters import sam as segmenter
 from zero_shot.segmenters import sam_encoder as fast_encoder
 from zero_shot.segmenters.proposals import generate_proposals, pack_bits, pack_bits_with_torch
@@ -81,7 +82,7 @@ def test_batches_follow_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(SamSegmenter, "device", property(lambda _: CUDA))
     batches = []
     for free in (0, 10, 30, 90):
-        monkeypatch.setattr(segmenter, "free_memory", lambda _, free=free: free * 10**6)
+        monkeypatch.setattr(network, "free_memory", lambda _, free=free: free * 10**6)
         small = SamSegmenter(sam)
         batches.append((small.images_per_batch, small.prompts_per_batch(2), small.prompts_per_batch(2, (500, 500))))
         assert SamSegmenter(sam, memory_mib=1).memory == 2**20, "what is asked for goes before what is free"
@@ -233,7 +234,8 @@ def test_audioclip_by_pixel_gives_the_same(precision: Any, tmp_path: Path) -> No
             channels_last=by_pixel,
         )
         audio = eye.encode_audio(sounds)
-        found.append((audio, eye.similarity_maps(frames, audio), eye.encode_crops(frames[0], [whole], "corrected")[0]))
+        maps, _ = eye.similarity_maps(frames, audio)
+        found.append((audio, maps, eye.encode_crops(frames[0], [whole], "corrected")[0]))
         assert eye.model.visual.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last) or not by_pixel
     tolerance = 1e-4 if precision == "fp32" else 0.15
     for plain, other in zip(*found, strict=True):

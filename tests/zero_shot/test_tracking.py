@@ -237,24 +237,21 @@ class LeftEncoder:
         return audio
 
     def similarity_maps(
-        self, frames: Sequence[np.ndarray], audio_features: torch.Tensor, *, absolute: bool = False
-    ) -> torch.Tensor:
-        heights = audio_features[:, :, None] if absolute else torch.ones(len(frames), 1, 1)
-        return torch.from_numpy(HEARD_LEFT) * heights
+        self, frames: Sequence[np.ndarray], audio_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        scaled = torch.from_numpy(HEARD_LEFT).expand(len(frames), -1, -1)
+        return scaled, scaled * audio_features[:, :, None]
 
 
 def test_seconds_are_compared_by_maps_of_one_scale() -> None:
     """Similarity maps, each scaled by itself, are alike in all seconds: they tell where the audio agrees, not when."""
     method = SimilarityThreshold(Options(method="heatmap", prompt=PromptOptions(threshold=0.5)), LeftEncoder())
     frames, audio = clip(3), torch.tensor([[0.2], [0.8], [0.5]])
-    plain = method.predict(frames, audio)
-    assert [each.certainty for each in plain] == pytest.approx([0.9] * 3)
     method.tracker = ClipTracker(StubTracker(), backward=True, threshold=0.3)  # type: ignore[arg-type]
     predictions = method.predict(frames, audio)
     assert [each.certainty for each in predictions] == pytest.approx([0.18, 0.72, 0.45])
-    for one, other in zip(plain, predictions, strict=True):
-        np.testing.assert_array_equal(one.similarity_map, other.similarity_map)
-        np.testing.assert_array_equal(one.mask, other.mask)
+    for prediction in predictions:
+        np.testing.assert_array_equal(prediction.similarity_map, HEARD_LEFT)
     first, pivot, last = method.track(frames, predictions)
     assert pivot is predictions[1] and last.pivot == 1 and last.mask.any() and not first.mask.any()
 

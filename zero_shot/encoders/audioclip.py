@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,26 +114,25 @@ class AudioCLIPEncoder:
 
         return self.memo("audio", (self.model.fidelity, repeats), [audio], features)
 
-    def similarity_maps(
-        self, frames: Sequence[np.ndarray], audio_features: Tensor, *, absolute: bool = False
-    ) -> Tensor:
+    def similarity_maps(self, frames: Sequence[np.ndarray], audio_features: Tensor) -> tuple[Tensor, Tensor]:
         """Implements DenseEncoder.similarity_maps."""
         options, noise = self.options, (self.model.fidelity, self.options.noise)
         if noise not in self._redundant:
             self._redundant[noise] = redundant_feature(self.model, options.noise).float().cpu()
 
-        def maps() -> Tensor:
-            return similarity_map(
+        def maps() -> tuple[Tensor, Tensor]:
+            compare = partial(
+                similarity_map,
                 audio_features,
                 self._encode_dense(frames),
                 redundant=self._redundant[noise],
                 reverse=options.reverse,
-                absolute=absolute,
                 size=frames[0].shape[:2],
                 mode=options.interpolation,
             )
+            return compare(), compare(absolute=True)
 
-        return self.memo("maps", (self.model.fidelity, repr(options), absolute), [frames, audio_features], maps)
+        return self.memo("maps", (self.model.fidelity, repr(options)), [frames, audio_features], maps)
 
     def _encode_dense(self, frames: Sequence[np.ndarray]) -> Tensor:
         """Embeddings (N, D, h, w) of the cells of N frames."""

@@ -66,18 +66,16 @@ class AudioVisualEncoder(Protocol):
 class DenseEncoder(AudioVisualEncoder, Protocol):
     """An encoder that also compares audio with every place of a frame."""
 
-    def similarity_maps(
-        self, frames: Sequence[np.ndarray], audio_features: Tensor, *, absolute: bool = False
-    ) -> Tensor:
+    def similarity_maps(self, frames: Sequence[np.ndarray], audio_features: Tensor) -> tuple[Tensor, Tensor]:
         """Compare each frame with its audio.
 
         Args:
             frames: N frames (H, W, 3) uint8 RGB of one size.
             audio_features: (N, D), by `encode_audio`.
-            absolute: do not scale each map by itself, so that maps can be compared with each other.
 
         Returns:
-            Similarity maps (N, H, W) in [0, 1].
+            Similarity maps (N, H, W) in [0, 1], each scaled by itself, and the same maps without that scaling, so that
+            they can be compared with each other.
         """
         ...
 

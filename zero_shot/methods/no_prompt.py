@@ -36,7 +36,7 @@ class NoPrompt(ZeroShotMethod):
         """Implements ZeroShotMethod.predict."""
         options = self.options.retrieval
         audio_features = self.encoder.encode_audio(audio)
-        maps = self.dense.similarity_maps(frames, audio_features) if self.dense else None
+        maps = self.dense.similarity_maps(frames, audio_features)[0] if self.dense else None
         predictions = []
         for index, proposals in enumerate(self.segmenter.propose(frames, self.options.proposals)):
             size = frames[index].shape[:2]

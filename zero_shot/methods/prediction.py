@@ -43,8 +43,8 @@ class Prediction:
         prompt: what SAM was prompted with, of the methods that prompt it.
         labels: the labels that a method assigns to the audio.
         objects: what the mask is the union of; empty for methods that do not use the audio.
-        audio_map: (H, W) in [0, 1], how well the audio agrees with each pixel, comparable between seconds if the
-            method is tracked; default: the similarity map.
+        audio_map: (H, W) in [0, 1], how well the audio agrees with each pixel, comparable between seconds; default:
+            the similarity map.
         label_scores: how well the audio agrees with each label, 0 to 1, for methods that name objects.
         pivot: index of the frame from which tracking carried the objects; None if they are of this frame.
     """

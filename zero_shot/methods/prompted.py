@@ -25,23 +25,13 @@ class SimilarityThreshold(ZeroShotMethod):
         self.options, self.encoder = options, require_maps(encoder, options)
         self.sample_rate, self.int16_round_trip = encoder.sample_rate, encoder.int16_round_trip
 
-    def similarity_maps(self, frames: Sequence[np.ndarray], audio: Tensor) -> tuple[Tensor, np.ndarray]:
-        """Similarity maps (N, H, W) in [0, 1], and those by which tracking compares seconds; arguments as of `predict`.
-
-        Each similarity map is scaled by itself, so that it does not tell in which second the audio agrees best.
-        """
-        features = self.encoder.encode_audio(audio)
-        maps = self.encoder.similarity_maps(frames, features)
-        absolute = self.encoder.similarity_maps(frames, features, absolute=True) if self.tracker else maps
-        return maps, absolute.numpy()
-
     def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
         """Implements ZeroShotMethod.predict."""
         threshold = np.float32(self.options.prompt.threshold)
-        maps, absolute = self.similarity_maps(frames, audio)
+        maps, absolute = self.encoder.similarity_maps(frames, self.encoder.encode_audio(audio))
         return [
             _predict_objects((heatmap >= threshold)[None], [1.0], heatmap, None, audio_map)
-            for heatmap, audio_map in zip(maps.numpy(), absolute, strict=True)
+            for heatmap, audio_map in zip(maps.numpy(), absolute.numpy(), strict=True)
         ]
 
 
@@ -54,7 +44,7 @@ class PromptedMethod(SimilarityThreshold):
 
     def predict(self, frames: Sequence[np.ndarray], audio: Tensor) -> list[Prediction]:
         """Implements ZeroShotMethod.predict."""
-        maps, absolute = self.similarity_maps(frames, audio)
+        maps, absolute = self.encoder.similarity_maps(frames, self.encoder.encode_audio(audio))
         prompts = [self.make_prompt(heatmap) for heatmap in maps]
         device = self.segmenter.device
         nothing = torch.zeros(0, *frames[0].shape[:2], dtype=torch.bool, device=device), torch.zeros(0, device=device)
@@ -68,7 +58,7 @@ class PromptedMethod(SimilarityThreshold):
         return [
             _predict_objects(of_frame.numpy(), scores_of_frame.tolist(), heatmap, prompt, audio_map)
             for of_frame, scores_of_frame, heatmap, prompt, audio_map in zip(
-                masks, scores, maps.numpy(), prompts, absolute, strict=True
+                masks, scores, maps.numpy(), prompts, absolute.numpy(), strict=True
             )
         ]
 

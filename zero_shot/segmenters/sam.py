@@ -6,7 +6,6 @@ Source: segment-anything, `predictor.py` and `modeling/sam.py`.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.registry import create_model
-from utils.cache import Cache, content_hash, get_or_compute, weights_hash
-from utils.device import Precision, free_memory, items_per_batch, to_device
-from zero_shot.method_options import ProposalOptions
+from utils.cache import content_hash, get_or_compute, weights_hash
+from utils.device import Precision, items_per_batch, to_device
 from zero_shot.options import Options
-from zero_shot.segmenters.base import frame_size, validate_frame, validate_prompt
-from zero_shot.segmenters.proposals import DecodedPoints, generate_proposals
+from zero_shot.segmenters.base import frame_size, validate_frame
+from zero_shot.segmenters.network import NetworkSegmenter
+from zero_shot.segmenters.proposals import DecodedPoints
 from zero_shot.segmenters.sam_decoder import Decoded, FastDecoder
 from zero_shot.segmenters.sam_encoder import compiled_block, encode, encode_block
 
@@ -50,7 +49,7 @@ class ImageEmbedding:
     content: str
 
 
-class SamSegmenter:
+class SamSegmenter(NetworkSegmenter):
     """SAM with its cache and its memory budget; implements Segmenter.
 
     Args:
@@ -72,23 +71,11 @@ class SamSegmenter:
         memory_mib: int = 0,
         compiled: bool = False,
     ) -> None:
+        parameters = _cache_parameters(sam, precision, compiled) if cache else {}
+        super().__init__(sam, parameters, cache=cache, precision=precision, memory_mib=memory_mib)
         self.sam = sam
-        self.precision = precision
-        self.memory = memory_mib * 2**20 or free_memory(self.device)
         self.block = compiled_block() if compiled else encode_block
-        self.cache = cache
-        self.parameters = _cache_parameters(sam, precision, compiled) if cache else {}
-        self.embeddings = Cache(cache, "embedding", self.parameters) if cache else None
         self.transform = ResizeLongestSide(sam.image_encoder.img_size)
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the network."""
-        return torch.device(self.sam.device)
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The precision, as a context."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @torch.no_grad()
     def embed(self, frames: Sequence[np.ndarray]) -> list[ImageEmbedding]:
@@ -109,42 +96,7 @@ class SamSegmenter:
             for entry, frame, content in zip(found, frames, contents, strict=True)
         ]
 
-    @torch.no_grad()
-    def prompt(
-        self,
-        embedding: ImageEmbedding,
-        *,
-        points: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
-        boxes: np.ndarray | None = None,
-        multimask: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """Implements Segmenter.prompt."""
-        validate_prompt(points, labels, boxes)
-        if boxes is not None and not len(boxes):
-            empty = torch.zeros(0, 3 if multimask else 1, *embedding.size, device=self.device)
-            return empty.bool(), empty[..., 0, 0]
-        masks, scores = [], []
-        for logits, score in self._decode(embedding, points, labels, boxes, multimask):
-            masks.append(self.upscale(logits, embedding) > self.sam.mask_threshold)
-            scores.append(score)
-        return torch.cat(masks), torch.cat(scores)
-
-    @torch.no_grad()
-    def decode(
-        self,
-        embedding: ImageEmbedding,
-        *,
-        points: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
-        boxes: np.ndarray | None = None,
-        multimask: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """Low-resolution logits (K, 3 or 1, h, w) and predicted IoU for the arguments of `prompt`, or no prompt."""
-        logits, scores = zip(*self._decode(embedding, points, labels, boxes, multimask), strict=True)
-        return torch.cat(logits), torch.cat(scores)
-
-    def _decode(
+    def decode_batches(
         self,
         embedding: ImageEmbedding,
         points: np.ndarray | None,
@@ -152,7 +104,7 @@ class SamSegmenter:
         boxes: np.ndarray | None,
         multimask: bool,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The results of `decode`, a batch of prompts at a time."""
+        """Implements NetworkSegmenter.decode_batches."""
         corners = None if boxes is None else self._tensor(self.transform.apply_boxes(boxes, embedding.size))
         count = 1 if corners is None else len(corners)
         labeled_points = None
@@ -168,10 +120,6 @@ class SamSegmenter:
                     embedding.features[None], positions, batch, dense[: len(batch)], multimask
                 )
             yield logits.float(), score.float()
-
-    def propose(self, frames: Sequence[np.ndarray], options: ProposalOptions) -> list[list[dict[str, Any]]]:
-        """Implements Segmenter.propose."""
-        return generate_proposals(self, frames, options)
 
     def decode_points(self, embedding: ImageEmbedding, points: np.ndarray) -> Iterator[DecodedPoints]:
         """Implements PointDecoder.decode_points, by `FastDecoder`."""

@@ -7,7 +7,6 @@ Source: Ravi et al., "SAM 2" (2024), arXiv 2408.00714; transformers, `models/sam
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils.cache import Cache, content_hash, get_or_compute, weights_hash
+from utils.cache import content_hash, get_or_compute, weights_hash
 from utils.cli import InputError
-from utils.device import Precision, free_memory, items_per_batch, to_device
-from zero_shot.method_options import ProposalOptions
+from utils.device import Precision, items_per_batch, to_device
 from zero_shot.options import Options
-from zero_shot.segmenters.base import frame_size, validate_frame, validate_prompt
-from zero_shot.segmenters.proposals import MASK_THRESHOLD, DecodedPoints, generate_proposals
+from zero_shot.segmenters.base import frame_size, validate_frame
+from zero_shot.segmenters.network import NetworkSegmenter
+from zero_shot.segmenters.proposals import DecodedPoints
 from zero_shot.segmenters.sam2_decoder import FastSam2Decoder, shortcuts_hold
 from zero_shot.segmenters.sam2_families import load_network
 from zero_shot.segmenters.sam_decoder import Decoded
@@ -50,7 +49,7 @@ class FeatureMaps:
     content: str
 
 
-class Sam2Segmenter:
+class Sam2Segmenter(NetworkSegmenter):
     """A network of the SAM 2 family with its cache and its memory budget; implements Segmenter and PointDecoder.
 
     Args:
@@ -71,25 +70,14 @@ class Sam2Segmenter:
         precision: Precision = "fp32",
         memory_mib: int = 0,
     ) -> None:
-        self.model, self.image_processor, self.precision = model, image_processor, precision
-        self.memory = memory_mib * 2**20 or free_memory(self.device)
-        self.cache = cache
-        self.parameters = _cache_parameters(model, image_processor, precision) if cache else {}
-        self.embeddings = Cache(cache, "embedding", self.parameters) if cache else None
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the network."""
-        return torch.device(self.model.device)
+        parameters = _cache_parameters(model, image_processor, precision) if cache else {}
+        super().__init__(model, parameters, cache=cache, precision=precision, memory_mib=memory_mib)
+        self.model, self.image_processor = model, image_processor
 
     @property
     def image_size(self) -> int:
         """Side of the network's square input in pixels."""
         return int(self.model.prompt_encoder.input_image_size)
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The precision, as a context."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @torch.no_grad()
     def embed(self, frames: Sequence[np.ndarray]) -> list[FeatureMaps]:
@@ -118,42 +106,7 @@ class Sam2Segmenter:
             for entry, frame, content in zip(found, frames, contents, strict=True)
         ]
 
-    @torch.no_grad()
-    def prompt(
-        self,
-        embedding: FeatureMaps,
-        *,
-        points: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
-        boxes: np.ndarray | None = None,
-        multimask: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """Implements Segmenter.prompt."""
-        validate_prompt(points, labels, boxes)
-        if boxes is not None and not len(boxes):
-            empty = torch.zeros(0, 3 if multimask else 1, *embedding.size, device=self.device)
-            return empty.bool(), empty[..., 0, 0]
-        masks, scores = [], []
-        for logits, score in self._decode_prompt(embedding, points, labels, boxes, multimask):
-            masks.append(upscale(logits, embedding.size) > MASK_THRESHOLD)
-            scores.append(score)
-        return torch.cat(masks), torch.cat(scores)
-
-    @torch.no_grad()
-    def decode(
-        self,
-        embedding: FeatureMaps,
-        *,
-        points: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
-        boxes: np.ndarray | None = None,
-        multimask: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """Low-resolution logits (K, 3 or 1, h, w) and predicted IoU for the arguments of `prompt`, at least one box."""
-        logits, scores = zip(*self._decode_prompt(embedding, points, labels, boxes, multimask), strict=True)
-        return torch.cat(logits), torch.cat(scores)
-
-    def _decode_prompt(
+    def decode_batches(
         self,
         embedding: FeatureMaps,
         points: np.ndarray | None,
@@ -161,7 +114,7 @@ class Sam2Segmenter:
         boxes: np.ndarray | None,
         multimask: bool,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The results of `decode`, a batch of prompts at a time."""
+        """Implements NetworkSegmenter.decode_batches."""
         count = 1 if boxes is None else len(boxes)
         prompt: dict[str, Tensor | None] = {"input_points": None, "input_labels": None, "input_boxes": None}
         tokens = 0
@@ -174,10 +127,6 @@ class Sam2Segmenter:
             prompt["input_boxes"] = self._scale(boxes, embedding.size)[None]
             tokens += BOX_TOKENS
         yield from self._decode(embedding, prompt, self.prompts_per_batch(tokens, embedding.size), multimask)
-
-    def propose(self, frames: Sequence[np.ndarray], options: ProposalOptions) -> list[list[dict[str, Any]]]:
-        """Implements Segmenter.propose."""
-        return generate_proposals(self, frames, options)
 
     def decode_points(self, embedding: FeatureMaps, points: np.ndarray) -> Iterator[DecodedPoints]:
         """Implements PointDecoder.decode_points: by `FastSam2Decoder`, or in batches of the network's own decoder."""
@@ -239,6 +188,10 @@ class Sam2Segmenter:
                     high_resolution_features=[part[None] for part in fine],
                 )
             yield logits[0].float(), scores[0].float()
+
+    def upscale(self, logits: Tensor, embedding: FeatureMaps) -> Tensor:
+        """Implements NetworkSegmenter.upscale."""
+        return upscale(logits, embedding.size)
 
     def _scale(self, coordinates: np.ndarray, size: tuple[int, int]) -> Tensor:
         """Points (N, 2) or boxes (K, 4) in pixels of a frame of `size`, in pixels of the network's input."""
