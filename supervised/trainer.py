@@ -15,17 +15,16 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from models.avsegformer import MaskPrediction
 from models.checkpoints import is_finite
 from supervised import measures, optim, state
-from supervised.avsegformer_losses import MixLoss, mask_loss, semantic_mask_loss
+from supervised.audio_features import precompute_audio_features
 from supervised.cost import TrainingCost
-from supervised.data import CONSTANT_NEGATIVES, extract_audio_features, open_dataset
-from supervised.distributed import convert_sync_batchnorm, loss_scale, rank_slice, set_video_lengths, shuffled_batches
+from supervised.data import open_dataset
+from supervised.distributed import convert_sync_batchnorm, rank_slice, set_video_lengths, shuffled_batches
 from supervised.evaluate import build_accelerator, evaluate
 from supervised.grad_checkpointing import enable_grad_checkpointing
-from supervised.losses import LossTerms, segmentation_loss, semantic_segmentation_loss
 from supervised.model import AVSModel, architecture
+from supervised.objective import Objective
 from supervised.options import Options, check_options
 from supervised.weights import load_initial_weights
 from utils.cli import InputError, progress_bar_options
@@ -34,10 +33,9 @@ from utils.dataloader import load_batches
 from utils.device import AsyncCopy, to_channels_last, to_device
 from utils.figures import plot_curves
 from utils.files import remove_partials, write_bytes, write_text
-from utils.layout import BENCHMARKS, Clip
+from utils.layout import BENCHMARKS
 from utils.run_identity import record_data
 from utils.safetensors_io import safetensors_bytes
-from utils.sound_conditions import AudioCondition
 
 
 class Trainer:
@@ -84,11 +82,8 @@ class Trainer:
         if resuming:
             self.resume()
         if self.model.audio_is_static and self.progress.epoch < options.train.epochs:
-            self.precompute_audio_features()
-        if options.model.segmentor == "avsegformer":
-            self.loss_names = ("loss", "main", "mix")
-        else:
-            self.loss_names = ("loss", "bce" if self.benchmark.classes == 1 else "cross_entropy", "avm")
+            precompute_audio_features(self.model, self.datasets, self.accelerator, options)
+        self.objective = Objective(options, self.accelerator)
         self.model.freeze_backbone(self.progress.epoch < options.train.freeze_backbone_epochs)
         self.wrap_model()
 
@@ -112,25 +107,6 @@ class Trainer:
     def eval_model(self) -> AVSModel:
         """The model that is validated and saved: the EMA if there is one."""
         return self.model if self.ema is None else self.ema.module  # type: ignore[return-value]
-
-    def precompute_audio_features(self) -> None:
-        """Store the features of the frozen audio tower in the data sets."""
-        for split, dataset in self.datasets.items():
-            fraction, dataset.negatives = dataset.negatives, 0.0
-            features: dict[AudioCondition, Tensor] = {}
-            for sound in ("original", *(CONSTANT_NEGATIVES if fraction else ())):
-                dataset.set_sound(sound, self.options.train.seed)
-                features[sound] = extract_audio_features(
-                    self.model,
-                    dataset,
-                    self.accelerator,
-                    num_workers=self.options.data.num_workers,
-                    cache=self.options.data.cache,
-                    title=f"audio features, {split}" + ("" if sound == "original" else f", {sound}"),
-                )
-            dataset.set_sound("original")
-            dataset.audio_features, dataset.negative_features = features.pop("original"), features
-            dataset.negatives = fraction
 
     def resume(self) -> None:
         """Load state.pt.
@@ -272,7 +248,7 @@ class Trainer:
                 f"the loss is {values[0]} at step {step} of epoch {self.progress.epoch + 1}; "
                 f"lower --train.lr. {self.out} keeps the last good state"
             )
-        for name, value in zip(self.loss_names, values, strict=True):
+        for name, value in zip(self.objective.names, values, strict=True):
             self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value * videos
         return float(values[0])
 
@@ -284,7 +260,7 @@ class Trainer:
             batch: indices of the whole batch.
 
         Returns:
-            Losses of the whole batch, in the order of `loss_names`.
+            Losses of the whole batch, in the order of `Objective.names`.
         """
         device, clips = self.accelerator.device, [self.datasets["train"].clips[index] for index in batch]
         moved = {name: to_device(value, device) for name, value in items.items() if isinstance(value, Tensor)}
@@ -292,7 +268,7 @@ class Trainer:
         padded = self.options.fidelity == "published" or self.options.model.segmentor == "avsegformer"
         lengths = [self.benchmark.max_seconds if padded else self.benchmark.num_frames(clip) for clip in clips]
         set_video_lengths(self.model.visual_tower, lengths)
-        loss, factor = (self.mask_loss if self.benchmark.classes == 1 else self.class_loss)(moved, clips)
+        loss, factor = self.objective(self.wrapped_model, moved, clips)
         terms = torch.stack(list(vars(loss).values())).detach() * factor
         losses = AsyncCopy(self.accelerator.reduce(terms, "mean"))
         self.optimizer.zero_grad()
@@ -303,31 +279,6 @@ class Trainer:
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         return losses
-
-    def mask_loss(self, items: dict[str, Tensor], batch: list[Clip]) -> tuple[LossTerms | MixLoss, float]:
-        """The loss of masks of this process's part of a batch, and the factor that makes it a part of the whole."""
-        local, num_labeled = items["masks"].shape[:2]
-        with self.accelerator.autocast():
-            output = self.wrapped_model(items, num_labeled if self.options.loss.distance == "none" else None)
-        loss: LossTerms | MixLoss
-        if isinstance(output, MaskPrediction):
-            loss = mask_loss(output, items["masks"], self.options.model.avsegformer.loss)
-        else:
-            loss = segmentation_loss(output, items["masks"], self.options.loss, max(len(batch), local))
-        return loss, loss_scale(local, len(batch), self.accelerator.num_processes)
-
-    def class_loss(self, items: dict[str, Tensor], batch: list[Clip]) -> tuple[LossTerms | MixLoss, float]:
-        """`mask_loss` of classes, whose mean is over the labeled frames of the whole batch."""
-        options, labels, labeled = self.options, items["labels"], items["labeled"]
-        # AVM-VV compares the foregrounds of all frames.
-        decoded = items["valid"] if options.loss.avm_vv and options.loss.distance != "none" else labeled
-        with self.accelerator.autocast():
-            output = self.wrapped_model(items, decoded=decoded)
-        split = self.accelerator.num_processes if len(labels) < len(batch) else 1
-        total = sum(map(self.benchmark.num_labeled, batch)) / split
-        if isinstance(output, MaskPrediction):
-            return semantic_mask_loss(output, labels, labeled, total), 1.0
-        return semantic_segmentation_loss(output, labels, labeled, options.loss, options.fidelity, total), 1.0
 
     def save(self, improved: bool) -> None:
         """Write the best model, the log, and, last, the resumable state, each atomically."""

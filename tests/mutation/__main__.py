@@ -55,6 +55,7 @@ TESTS = {  # the tests that concern each module, quick ones first; what passes t
         "tests/robustness/test_gpu_paths.py -k 'proposals or pack'",
     ],
     "supervised/losses.py": ["tests/models/test_tpavi.py"],
+    "supervised/objective.py": ["tests/supervised/test_trainer_steps.py", "tests/supervised/test_avss.py"],
     "supervised/optim.py": ["tests/supervised/test_training.py"],
     "supervised/trainer.py": [
         "tests/supervised/test_trainer_steps.py",

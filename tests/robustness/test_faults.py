@@ -28,7 +28,7 @@ import preprocess_s4
 from avsbench_data import check
 from pretrained import download
 from supervised import evaluate as supervised_evaluate
-from supervised import train, trainer
+from supervised import objective, train
 from synthetic import compose
 from tests.helpers import crash_workers as lost
 from tests.helpers.crash_injection import left_behind
@@ -320,7 +320,7 @@ def test_a_clip_that_vanishes_in_an_evaluation(
 def test_a_clip_that_vanishes_in_training(
     benchmark_copy: Path, folder: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
-    data, original = AVSBench(benchmark_copy / "Single-source", "s4"), trainer.segmentation_loss
+    data, original = AVSBench(benchmark_copy / "Single-source", "s4"), objective.segmentation_loss
     gone, kept, steps = data.masks(data.split("val")[1])[2], data.root / "kept.png", iter(range(100))
 
     def loss(*words: Any) -> Any:
@@ -331,7 +331,7 @@ def test_a_clip_that_vanishes_in_training(
     words = ["--train.checkpoint_minutes", "0", "--model.freeze", "[]", "--data.num_workers", "1"]
     assert train.main(short(benchmark_copy, folder, tmp_path / "whole", *words)) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "segmentation_loss", loss)
+        patch.setattr(objective, "segmentation_loss", loss)
         assert train.main(short(benchmark_copy, folder, tmp_path / "cut", *words)) == 1
     assert f"error: {gone}: no such mask" in capsys.readouterr().err
     kept.rename(gone)

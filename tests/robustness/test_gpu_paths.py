@@ -25,7 +25,7 @@ from models.audioclip_segmentor import AudioCLIPSegmentor
 from models.sam import SamConfig
 from models.tpavi_segmentor import Segmentation
 from reference.random_sam import random_sam
-from supervised import train, trainer
+from supervised import objective, train, trainer
 from supervised.losses import LossTerms, segmentation_loss
 from supervised.model import AVSModel
 from supervised.model_options import ModelOptions, VGGishOptions
@@ -299,13 +299,13 @@ def test_a_late_nan_is_named_by_its_step(
     minutes: str,
     kept: int | None,
 ) -> None:
-    steps, original = iter(range(100)), trainer.segmentation_loss
+    steps, original = iter(range(100)), objective.segmentation_loss
 
     def loss(*words: Any) -> LossTerms:
         terms = original(*words)
         return LossTerms(terms.total * (float("nan") if next(steps) == 2 else 1), terms.bce, terms.avm)
 
-    monkeypatch.setattr(trainer, "segmentation_loss", loss)
+    monkeypatch.setattr(objective, "segmentation_loss", loss)
     more = ["--train.checkpoint_minutes", minutes, "--train.batch_size", "2"]
     assert train.main(arguments(composed, folder, tmp_path / "run", *more)) == 1
     assert "the loss is nan at step 3 of epoch 1; lower --train.lr" in capsys.readouterr().err

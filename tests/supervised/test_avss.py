@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from models import TPAVISegmentor
 from models.vggish import VGGish
 from supervised import avss_rules, evaluate, measures, train
-from supervised.data import extract_audio_features, open_dataset
+from supervised.audio_features import extract_audio_features
+from supervised.data import open_dataset
 from supervised.model import AVSModel
 from supervised.options import Options
 from supervised.trainer import Trainer
@@ -181,11 +182,11 @@ def test_batches_of_both_lengths_are_weighted_by_frame(composed_avss: Path, tmp_
     batch = {name: torch.stack([item[name] for item in items]) for name in items[0] if torch.is_tensor(items[0][name])}
     clips = [dataset.clips[index] for index in range(4)]
     trainer.model.eval()
-    whole, factor = trainer.class_loss(batch, clips)
+    whole, factor = trainer.objective(trainer.model, batch, clips)
     parts = []
     for index in range(4):
         part = {name: value[index : index + 1] for name, value in batch.items()}
-        loss, _ = trainer.class_loss(part, clips[index : index + 1])
+        loss, _ = trainer.objective(trainer.model, part, clips[index : index + 1])
         parts.append(loss.total * BENCHMARKS["avss"].num_labeled(clips[index]))
     total = sum(BENCHMARKS["avss"].num_labeled(clip) for clip in clips)
     torch.testing.assert_close(whole.total * factor, torch.stack(parts).sum() / total, rtol=1e-4, atol=1e-5)

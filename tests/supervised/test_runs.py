@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from supervised import evaluate, optim, state, train, trainer
+from supervised import evaluate, objective, optim, state, train, trainer
 from supervised.losses import LossTerms
 from supervised.model import AVSModel
 from supervised.options import Options
@@ -99,14 +99,14 @@ def test_run_folders_are_called_by_config_and_fidelity(
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """The process is interrupted within its step number `count` from now."""
-    steps, original = iter(range(1, 1000)), trainer.segmentation_loss
+    steps, original = iter(range(1, 1000)), objective.segmentation_loss
 
     def loss(*words: Any) -> LossTerms:
         if next(steps) == count:
             raise KeyboardInterrupt
         return original(*words)
 
-    monkeypatch.setattr(trainer, "segmentation_loss", loss)
+    monkeypatch.setattr(objective, "segmentation_loss", loss)
 
 
 @pytest.mark.parametrize(
@@ -214,13 +214,13 @@ def test_two_processes_train_and_evaluate_as_one(
 def test_nan_loss_stops_and_keeps_the_last_good_state(
     composed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, steps, original = tmp_path / "run", iter(range(100)), trainer.segmentation_loss
+    run, steps, original = tmp_path / "run", iter(range(100)), objective.segmentation_loss
 
     def loss(*words: Any) -> LossTerms:
         terms = original(*words)
         return LossTerms(terms.total * (float("nan") if next(steps) == 4 else 1), terms.bce, terms.avm)
 
-    monkeypatch.setattr(trainer, "segmentation_loss", loss)
+    monkeypatch.setattr(objective, "segmentation_loss", loss)
     more = ["--train.checkpoint_minutes", "0", "--train.batch_size", "4"]
     assert train.main(arguments(composed, folder, run, *more)) == 1
     monkeypatch.undo()

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from models.audioclip_segmentor import AudioCLIPSegmentor
 from supervised import optim, train
-from supervised.data import NEGATIVE_KINDS, extract_audio_features, open_dataset
+from supervised.audio_features import extract_audio_features
+from supervised.data import NEGATIVE_KINDS, open_dataset
 from supervised.losses import segmentation_loss
 from supervised.model import AVSModel
 from supervised.model_options import ModelOptions, VGGishOptions
