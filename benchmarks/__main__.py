@@ -3,7 +3,7 @@
     python -m benchmarks [--only PATTERN] [--rounds N] [--quick] [--tiny] [--out FILE.md]        or: make bench
 
 A row fails if the outputs of the two implementations differ. Each implementation runs on one thread (preprocessing: as
-the row says) in processes of its own, in turns. On two otherwise idle cores the benchmark takes ten minutes.
+the row says) in processes of its own, in turns.
 """
 
 if __name__ == "__main__":  # before imports that take seconds
@@ -93,7 +93,7 @@ def format_seconds(value: float) -> str:
 
 @cli_entry
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; prints the table row by row."""
+    """Run the command line; prints the table row by row, and returns 1 if a row failed."""
     parser = Parser(__doc__)
     parser.add_argument("--only", default="", metavar="PATTERN", help="only rows whose component or size matches this")
     parser.add_argument("--rounds", type=POSITIVE_INT, default=2, help="processes for each implementation (default 2)")
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     chosen = [row for row in ROWS if re.search(args.only, f"{row.component} {row.size}")]
     heading = machine()
-    lines, records, runner = [], [], BenchmarkRunner(args.rounds, args.tiny)
+    lines, records, failed, runner = [], [], False, BenchmarkRunner(args.rounds, args.tiny)
     print("\n".join([heading, "", *HEAD]), flush=True)
     for row in chosen:
         if args.quick and row.slow:
@@ -111,14 +111,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if need := missing(row):
             print(f"left out: {row.component}, {row.size}: needs {need}", file=sys.stderr, flush=True)
             continue
-        result = runner.run(row)
+        try:
+            result = runner.run(row)
+        except AssertionError as error:
+            failed = True
+            print(f"failed: {error}", file=sys.stderr, flush=True)
+            continue
         lines.append(line(result))
         records.append(record(result))
         print(lines[-1], flush=True)
-    if args.out:
-        write_text(args.out, "\n".join([heading, "", *HEAD, *lines]) + "\n")
-        write_text(args.out.with_suffix(".json"), json.dumps({"machine": heading, "rows": records}, indent=1) + "\n")
-    return 0
+        if args.out:  # after every row, so that a run that is stopped keeps its rows
+            write_text(args.out, "\n".join([heading, "", *HEAD, *lines]) + "\n")
+            found = {"machine": heading, "rows": records}
+            write_text(args.out.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
+    return int(failed)
 
 
 if __name__ == "__main__":

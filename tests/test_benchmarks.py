@@ -81,6 +81,18 @@ def test_a_row_fails_if_the_outputs_differ() -> None:
         BenchmarkRunner(tiny=True).run(dataclasses.replace(row, reference=f"{__name__}:ones"))
 
 
+def test_a_row_that_fails_is_told_and_the_others_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = dataclasses.replace(ROW, component="wrong", optimized=f"{__name__}:wrong", options={}, tiny={})
+    rows = [ROW, dataclasses.replace(failing, reference=f"{__name__}:ones"), dataclasses.replace(ROW, size="last")]
+    monkeypatch.setattr(program, "ROWS", rows)
+    out = tmp_path / "table.md"
+    assert program.main(["--tiny", "--out", str(out)]) == 1
+    assert "failed: wrong, a size: outputs differ by 1.0e-01" in capsys.readouterr().err
+    assert [row["size"] for row in json.loads(out.with_suffix(".json").read_text())["rows"]] == ["a size", "last"]
+
+
 def ones() -> harness.Work:
     """An implementation whose output is right, and read back after the clock has stopped."""
     return lambda: lambda: {"array": np.ones(3)}
