@@ -49,9 +49,8 @@ def clip_problems(data: AVSBench, clip: Clip, raw: bool, features: bool, soft_ma
     Returns:
         The problems, one line each, with the fix.
     """
-    command = f"python preprocess_{data.benchmark.name}.py --root {data.root}"
     problems = []
-    for check, fix in _checks(data, clip, raw, features, command, soft_masks):
+    for check, fix in _checks(data, clip, raw, features, data.preprocess_command, soft_masks):
         try:
             check()
         except InputError as error:
@@ -123,7 +122,7 @@ def _what_exists(data: AVSBench) -> tuple[bool, bool]:
     else:
         features = any(data.wav(clip).is_file() for clip in data.clips)
     if not features:
-        print(f"note: not preprocessed yet; run python preprocess_{name}.py --root {data.root}")
+        print(f"note: not preprocessed yet; run {data.preprocess_command}")
     return raw, features
 
 

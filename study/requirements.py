@@ -84,7 +84,7 @@ def _missing_data(
         return data.frames(clip) + {"wav": [data.wav(clip)], "log_mel": [log_mel], "none": []}[audio]
 
     if count := _count_missing(clips, inputs):
-        command = f"python preprocess_{benchmark}.py --root {root}"
+        command = data.preprocess_command
         command += " --fidelity published" if fidelity == "published" else ""
         fix = f"missing for {count} of {counted(len(clips), 'clip')}; {command}"
         found.append(MissingRequirement(f"{title} preprocessed", fix))

@@ -23,7 +23,10 @@ def build_parser(description: str | None) -> Parser:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run-dir", type=resolve_path, help="run folder of supervised.train")
     source.add_argument(
-        "--reference", type=resolve_path, metavar="FILE", help="state dict saved by the original's or AVSBench's code"
+        "--reference",
+        type=resolve_path,
+        metavar="FILE",
+        help="state dict saved by the original's, AVSBench's or AVSegFormer's code",
     )
     parser.add_argument(
         "--config", action="append", metavar="FILE", help="with --reference: the row; further --OPTION VALUE may follow"

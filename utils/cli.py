@@ -37,7 +37,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None = None, **kwargs: Any) -> None:
         style = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=description, formatter_class=style, **kwargs)
+        # A shortened option is misspelt as likely as meant, and what looks for its whole name misses it.
+        super().__init__(description=description, formatter_class=style, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""

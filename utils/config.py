@@ -40,7 +40,12 @@ def option_parser(options: type, description: str | None, prog: str | None = Non
     """
     set_loader(YAML_LOADER, _load_yaml, (yaml.YAMLError, ValueError))
     parser = _Parser(
-        prog=prog, description=description, exit_on_error=True, parser_mode=YAML_LOADER, formatter_class=_HelpFormatter
+        prog=prog,
+        description=description,
+        exit_on_error=True,
+        allow_abbrev=False,
+        parser_mode=YAML_LOADER,
+        formatter_class=_HelpFormatter,
     )
     group = parser.add_argument_group("configuration", "All options below can also be set in a YAML file.")
     group.add_argument("--config", action="config", metavar="FILE", help="a YAML file of options")
@@ -79,12 +84,12 @@ def parse_options(parser: ArgumentParser, options: type[T], argv: Sequence[str] 
 
 def _with_file(parser: ArgumentParser, options: type, arguments: Sequence[str], message: str) -> str:
     """A message about arguments, after the YAML file that gives the same one alone, if there is one."""
-    for path in config_paths(arguments):
+    for words in ([], *(["--config", path] for path in config_paths(arguments))):
         try:
-            _build(parser, options, parser.parse_args(["--config", path]))
+            _build(parser, options, parser.parse_args(words))
         except USAGE_ERRORS as error:
             if _usage_message(error) == message:
-                return f"{path}: {message}"
+                return f"{words[1]}: {message}" if words else message  # without words, an argument is missing
     return message
 
 

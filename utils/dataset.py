@@ -73,7 +73,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
         labeled: float32 (T,), 1 for frames with labels
 
     Raises:
-        InputError: The split has no clips, or the fraction is out of range.
+        InputError: The split has no clips or is not preprocessed, or the fraction is out of range.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
             raise InputError(f"{data.root}: no {split} clips in {data.benchmark.meta}")
         if split == "train" and fraction != 1.0:
             self.clips = sample_fraction(self.clips, fraction)
+        _check_preprocessed(data, self.clips[0], audio)
         self.sound: SoundCondition | None = None
         if audio == "waveform":
             from librosa import resample  # noqa: F401  takes seconds: once here, before data-loading processes are forked
@@ -238,6 +239,15 @@ def pad_seconds(values: Tensor, seconds: int) -> Tensor:
     """Append zeros to (T, ...) up to `seconds`."""
     missing = seconds - len(values)
     return values if missing == 0 else torch.cat([values, values.new_zeros(missing, *values.shape[1:])])
+
+
+def _check_preprocessed(data: AVSBench, clip: Clip, audio: str) -> None:
+    """Raise InputError if the folders of a clip that preprocessing makes are missing. AVSS is distributed with them."""
+    if data.benchmark.classes > 1:
+        return
+    for path in [data.frames(clip)[0], *([data.wav(clip)] if audio == "waveform" else [])]:
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: no such file; run {data.preprocess_command}")
 
 
 def sample_fraction(clips: Sequence[Clip], fraction: float) -> list[Clip]:

@@ -5,7 +5,7 @@ import io
 import json
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -167,13 +167,22 @@ def read_npy(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises InputError if it is missing, unreadable or not JSON."""
+    """Parse a JSON file. Raises InputError if it is missing, unreadable or not JSON, or has a key twice."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from error
+
+
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError for a key that it has twice, of which json would keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it has the key '{next(key for key in keys if keys.count(key) > 1)}' twice")
+    return found
 
 
 def sha256(path: Path) -> str:

@@ -153,6 +153,11 @@ class AVSBench:
         self.benchmark = BENCHMARKS[benchmark]
         self.clips = read_metadata(self.root / self.benchmark.meta, self.benchmark)
 
+    @property
+    def preprocess_command(self) -> str:
+        """The command that preprocesses these clips, for messages."""
+        return f"python preprocess_{self.benchmark.name}.py --root {self.root}"
+
     def split(self, split: str) -> list[Clip]:
         """The clips of a split, in the order of the meta CSV. Raises InputError for an unknown split."""
         if split not in SPLITS:

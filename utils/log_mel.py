@@ -22,8 +22,7 @@ def read_log_mel(data: AVSBench, clip: Clip) -> np.ndarray:
 
         array = read_pickled_tensor(path)
     else:
-        name = data.benchmark.name
-        raise InputError(f"{data.log_mel(clip)}: no such file; run python preprocess_{name}.py --root {data.root}")
+        raise InputError(f"{data.log_mel(clip)}: no such file; run {data.preprocess_command}")
     if array.shape != shape:
         raise InputError(f"{path}: has shape {array.shape}, not {shape}; preprocess the clip again")
     if not np.isfinite(array).all():

@@ -82,9 +82,9 @@ def detect_fidelity(data: AVSBench) -> Fidelity:
     counts: Counter[Fidelity] = Counter(tag for tag in tags if tag)
     if len(counts) > 1:
         summary = ", ".join(f"{count} as {tag}" for tag, count in sorted(counts.items()))
-        script = f"python preprocess_{data.benchmark.name}.py --root {data.root}"
         raise InputError(
-            f"{data.root}: clips are preprocessed differently ({summary}); run {script} --fidelity with one"
+            f"{data.root}: clips are preprocessed differently ({summary}); "
+            f"run {data.preprocess_command} --fidelity with one"
         )
     return next(iter(counts), "corrected")
 

@@ -25,7 +25,7 @@ SEGMENTER_TITLES = {
 }
 EMPTY_REASONS = {
     "no_prompt": "no proposal was similar enough",
-    "concept_prompt": "no label was sure enough, or the detector did not find what it names",
+    "concept_prompt": "no label was sure enough, or none stands for something visible, or it was not found",
 }
 SHOWN_LABELS = 3  # per second, on the page
 

@@ -40,7 +40,9 @@ def read_targets(path: Path) -> dict[str, str | None]:
     targets = content if isinstance(content, dict) else None
     names: list[Any] = list(content) if isinstance(content, dict | list) else [None]
     if not all(map(_is_text, names)) or not all(value is None or _is_text(value) for value in (targets or {}).values()):
-        raise InputError(f"{path}: not a JSON list of names, nor an object from names to what to look for")
+        raise InputError(
+            f"{path}: not a JSON list of names, nor an object from names to what to look for; text is read from a .txt"
+        )
     if not names:
         raise InputError(f"{path}: the list of labels is empty")
     normalized = [name.strip().lower() for name in names]
@@ -52,7 +54,7 @@ def read_targets(path: Path) -> dict[str, str | None]:
 def _read_lines(path: Path) -> list[str]:
     """The lines of a text that are not empty."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not UTF-8 text ({type(error).__name__})") from error
 

@@ -51,12 +51,11 @@ def read_model_type(folder: Path, expected: str) -> str:
 
 def remedy(folder: Path, model_type: str) -> str:
     """How to obtain a folder, for messages."""
-    command = command_for(folder)
-    if not command:
-        return f"save {SOURCES[model_type]} there by transformers' save_pretrained"
     known = next((checkpoint for checkpoint in list_checkpoints() if checkpoint.file == folder.name), None)
-    gated = f" (gated: ask for access at https://huggingface.co/{known.hub} first)" if known and known.gated else ""
-    return f"{command} gets it{gated}"
+    if known is None or not known.hub:  # what is registered without a repository is a file
+        return f"it has to be a folder as of transformers' save_pretrained, such as of {SOURCES[model_type]}"
+    gated = f" (gated: ask for access at https://huggingface.co/{known.hub} first)" if known.gated else ""
+    return f"{'remove it, then ' if folder.exists() else ''}{command_for(folder)} gets it{gated}"
 
 
 def _not_a_folder(folder: Path, model_type: str, missing: Sequence[str]) -> str:

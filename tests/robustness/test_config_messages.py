@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import demo
 from supervised import train
 from zero_shot import evaluate, tune
 
@@ -50,3 +51,16 @@ def test_an_error_of_the_command_line_names_no_file(tmp_path: Path, capsys: pyte
     for word in ("--data.num_workers=-3", "--data.num_workers=many", "--dataa=3"):
         said = message(evaluate.main, ["--config", str(good), word], capsys)
         assert str(good) not in said and word.partition("=")[0].lstrip("-") in said
+
+
+def test_a_missing_argument_is_no_fault_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """The demo reads a configuration of its own, which is not to blame either."""
+    config = "zero_shot/configs/mini/s4_point_local.yaml"
+    for words in ([], ["--config", config]):
+        assert message(demo.main, words, capsys).startswith("the following arguments are required: ")
+
+
+def test_a_shortened_option_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As "--config", it would be read after the demo's own configuration, and mix with it."""
+    words = [str(tmp_path / "video.mp4"), "--conf", "zero_shot/configs/s4_no_prompt.yaml"]
+    assert "--conf" in message(demo.main, words, capsys)

@@ -112,6 +112,14 @@ def actions(parser: argparse.ArgumentParser, before: tuple[str, ...] = ()) -> It
             yield before, action
 
 
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """A parser and those of its subcommands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
 @pytest.mark.parametrize("module", COMMANDS)
 def test_commands(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     command = importlib.import_module(module).main
@@ -126,6 +134,7 @@ def test_commands(module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
             command(["x.mp4"] if module == "demo" else [])
     found = list(actions(caught.value.args[0]))
     assert found
+    assert not any(parser.allow_abbrev for parser in parsers(caught.value.args[0])), "a shortened option is refused"
     for before, action in found:
         assert action.type not in (int, float), f"{module} {action.option_strings} has no range"
         if not isinstance(action.type, bounded_number):

@@ -1,6 +1,7 @@
 """AVSBench's layout and loaders: every variant of the original, and what goes wrong with files."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,14 @@ def test_wrong_log_mels_are_named(benchmark_copy: Path) -> None:
     data.log_mel(clip).unlink()
     with pytest.raises(InputError, match=r"no such file; run python preprocess_s4\.py"):
         dataset[0]
+
+
+@pytest.mark.parametrize("missing", ["visual_frames", "audio_wav"])
+def test_clips_that_are_not_preprocessed_are_told_how(composed: Path, tmp_path: Path, missing: str) -> None:
+    root = Path(shutil.copytree(composed / "Single-source", tmp_path / "Single-source"))
+    shutil.rmtree(root / "s4_data" / missing)
+    with pytest.raises(InputError, match=rf"{missing}.*: no such file; run python preprocess_s4\.py --root "):
+        AVSDataset(AVSBench(root, "s4"), "test", images="raw", audio="waveform")
 
 
 @pytest.mark.parametrize(

@@ -74,12 +74,14 @@ def test_label_lists_that_come_with_it() -> None:
     ("content", "read"),
     [
         ("dog\n\n  a cat \n", {"dog": "dog", "a cat": "a cat"}),
+        ("\ufeffdog\na cat\n", {"dog": "dog", "a cat": "a cat"}),
+        ('\ufeff["dog", "a cat"]', {"dog": "dog", "a cat": "a cat"}),
         ('["dog", "a cat"]', {"dog": "dog", "a cat": "a cat"}),
         ('{"bark": "dog", "wind": null}', {"bark": "dog", "wind": None}),
     ],
 )
 def test_forms_of_label_lists(tmp_path: Path, content: str, read: dict[str, str | None]) -> None:
-    path = tmp_path / ("labels.txt" if content.startswith("dog") else "labels.json")
+    path = tmp_path / ("labels.txt" if "\n" in content else "labels.json")
     path.write_text(content, encoding="utf-8")
     assert read_targets(path) == read and read_labels(path) == list(read)
 
@@ -92,6 +94,7 @@ def test_forms_of_label_lists(tmp_path: Path, content: str, read: dict[str, str 
         ("a.json", "{}", "the list of labels is empty"),
         ("a.txt", "dog\ncat\nDog\n", "has 'Dog' twice"),
         ("a.json", '["dog", "cat", "dog "]', "has 'dog ' twice"),
+        ("a.json", '{"dog": "dog", "dog": "cat"}', "it has the key 'dog' twice"),
         ("a.json", '{"dog": "dog", "cat": 3}', "not a JSON list of names, nor an object"),
         ("a.json", '{"dog": ""}', "not a JSON list of names, nor an object"),
         ("a.json", '["dog", 3]', "not a JSON list of names, nor an object"),

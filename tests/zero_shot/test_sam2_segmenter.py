@@ -265,7 +265,7 @@ def test_the_configuration_of_a_whole_processor_is_read(folders: dict[str, Path]
 
 def test_an_image_only_folder_segments_but_does_not_track(folders: dict[str, Path]) -> None:
     assert isinstance(build(folders["image"]), Sam2Segmenter)
-    with pytest.raises(InputError, match=r"an image-only sam2 .*cannot track; use a folder of type 'sam2_video'"):
+    with pytest.raises(InputError, match=r"an image-only sam2 .*cannot track; save it as Sam2VideoModel$"):
         build(folders["image"], track="both")
 
 
@@ -282,13 +282,15 @@ def test_missing_memory_modules_are_refused(folders: dict[str, Path], tmp_path: 
 
 
 def test_other_folders_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'edgetam_video', not 'sam2'"):
+    with pytest.raises(InputError, match=r"--segmenter edgetam \(model_type 'edgetam_video'\), not of sam2"):
         build(folders["edgetam"])
-    with pytest.raises(InputError, match=r"nowhere: no such folder; save facebook/sam2"):
+    with pytest.raises(InputError, match=r"nowhere: no such folder; it has to be .* facebook/sam2"):
         build(tmp_path / "nowhere")
     for name in ("sam2.1-hiera-tiny", "facebook/sam2.1-hiera-tiny"):
         with pytest.raises(InputError, match=r"python -m pretrained.download sam2.1-hiera-tiny gets it$"):
             build(Path(name))
+    with pytest.raises(InputError, match=r"sam_vit_h_4b8939\.pth: no such folder; it has to be .* facebook/sam2"):
+        build(Path("sam-vit-h"))  # registered, but a file
     with pytest.raises(InputError, match="no checkpoint of this name"):
         build(Path("sam2-gigantic"))
     damaged = Path(shutil.copytree(folders["sam2"], tmp_path / "damaged"))

@@ -134,7 +134,11 @@ def test_bad_networks_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.
         (["--track", "both", "--tracking.weights", str(image)], "an image-only sam2"),
         (["--segmenter", "sam2"], "python -m pretrained.download sam2.1-hiera-tiny gets it"),
         (["--segmenter", "sam2", "--sam2.weights", "facebook/sam2.1-hiera-large"], "sam2.1-hiera-large gets it"),
-        (["--segmenter", "edgetam", "--sam2.weights", str(folder)], "'sam2_video', not 'edgetam'"),
+        (
+            ["--segmenter", "edgetam", "--sam2.weights", str(folder)],
+            "--segmenter sam2 (model_type 'sam2_video'), not",
+        ),
+        (["--sam.model", "vit_h", "--sam.weights", "sam-vit-h", "--track", "both"], "segmenter sam cannot track"),
     ]:
         assert demo.main([str(video), "--out", str(tmp_path / "out"), *FAST, *POINTS, *options]) == 1
         error = capsys.readouterr().err

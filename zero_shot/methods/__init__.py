@@ -24,7 +24,7 @@ from zero_shot.methods.concept_prompt import ConceptPrompt
 from zero_shot.methods.no_prompt import NoPrompt
 from zero_shot.methods.prediction import ObjectMask, Prediction
 from zero_shot.methods.prompted import HeatmapBox, PointPrompt, SimilarityThreshold
-from zero_shot.methods.tracking import build_tracker
+from zero_shot.methods.tracking import build_tracker, check_tracking
 from zero_shot.options import Options
 
 __all__ = ["METHODS", "ObjectMask", "Prediction", "ZeroShotMethod", "build_method"]
@@ -60,6 +60,7 @@ def build_method(
     Raises:
         InputError: for a checkpoint that is missing or does not fit, and for a method that cannot be tracked.
     """
+    check_tracking(options)
     set_matmul_precision(options.run.precision)
     method = METHODS[options.method](options, components or Components(options, device))
     method.tracker = build_tracker(options, device, getattr(method, "segmenter", None))

@@ -71,6 +71,19 @@ class ClipTracker:
         return replace(prediction, mask=union, objects=kept, pivot=pivot)
 
 
+def check_tracking(options: Options) -> None:
+    """Check, before any network is loaded, whether the method can be tracked and a network for it is named.
+
+    Raises:
+        InputError: if not.
+    """
+    if options.track == "none":
+        return
+    if options.method in BASELINES:
+        raise InputError(f"method {options.method} uses no audio, so there is nothing to track; use --track none")
+    options.tracker_folder()
+
+
 def build_tracker(
     options: Options, device: torch.device | str = "cpu", segmenter: Segmenter | None = None
 ) -> ClipTracker | None:
@@ -84,10 +97,9 @@ def build_tracker(
     Raises:
         InputError: for a method whose masks cannot be tracked, and if the network is missing or cannot track.
     """
+    check_tracking(options)
     if options.track == "none":
         return None
-    if options.method in BASELINES:
-        raise InputError(f"method {options.method} uses no audio, so there is nothing to track; use --track none")
     folder = options.tracker_folder()
     family = family_of(folder)
     if options.tracking.weights is not None or not isinstance(segmenter, Sam2Segmenter):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.weights import command_for
 from utils.cli import InputError
 from zero_shot.transformers_folder import load_folder, read_model_type, remedy
 
@@ -58,10 +59,14 @@ def load_network(folder: Path, family: str, *, tracks: bool) -> tuple[Any, Any]:
     """
     classes = FAMILIES[family]
     found = read_model_type(folder, family)
+    other = _family_by_type(found)
+    if other not in (None, family):
+        raise InputError(f"{folder}: contains a network of --segmenter {other} (model_type {found!r}), not of {family}")
     if tracks and found == family:
+        other_way = f", or {remedy(folder, family)}" if command_for(folder) else ""
         raise InputError(
             f"{folder}: an image-only {family} (model_type {found!r}), which cannot track; "
-            f"use a folder of type {classes.video_types[0]!r}; {remedy(folder, family)}"
+            f"save it as {classes.video}{other_way}"
         )
     network = classes.video if tracks else classes.image
     model, (processor,) = load_folder(folder, family, network, {"AutoImageProcessor": {}}, classes.video_types)
@@ -75,7 +80,11 @@ def family_of(folder: Path) -> str:
         InputError: if it is of none.
     """
     found = read_model_type(folder, "sam2")
-    for name, family in FAMILIES.items():
-        if found in (name, *family.video_types):
-            return name
-    raise InputError(f"{folder}: contains a model of type {found!r}, which cannot track; {remedy(folder, 'sam2')}")
+    if (family := _family_by_type(found)) is None:
+        raise InputError(f"{folder}: contains a model of type {found!r}, which cannot track; {remedy(folder, 'sam2')}")
+    return family
+
+
+def _family_by_type(model_type: str) -> str | None:
+    """The family whose folders state a model_type."""
+    return next((name for name, each in FAMILIES.items() if model_type in (name, *each.video_types)), None)
