@@ -245,6 +245,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     iou = evaluate(args.out)
     write_text(args.out / "evaluation.txt", f"{iou}\n")
     print(f"{args.out}: IoU of carried masks {iou['carried']:.3f}, of masks left where they are {iou['still']:.3f}")
+    if iou["carried"] < iou["still"]:
+        print(
+            "note: it carries masks worse than leaving them where they are; train for more --steps, or another --seed"
+        )
     return 0
 
 

@@ -48,6 +48,7 @@ def test_a_network_is_trained_and_written(
         assert train_tracker.main(["--out", str(tmp_path / name), "--steps", "2"]) == 0
         weights.append((tmp_path / name / "model.safetensors").read_bytes())
     assert weights[0] == weights[1] and "carried" in (tmp_path / "one" / "evaluation.txt").read_text()
+    assert "note: it carries masks worse than leaving them" in capsys.readouterr().out, "after two steps"
     assert train_tracker.main(["--out", str(tmp_path / "one")]) == 1
     assert "holds a network already" in capsys.readouterr().err
     assert train_tracker.main(["--out", str(tmp_path / "one"), "--evaluate"]) == 0
