@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,10 @@ torch.set_num_threads(1)
 # How long an example takes is the machine's affair.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+# A job in the background of a shell ignores Ctrl-C, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test may use the network: neither this process nor those that it starts.
 block_network()

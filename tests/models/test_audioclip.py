@@ -519,6 +519,7 @@ def test_amplitude_follows_fidelity(small: AudioCLIP) -> None:
         assert not torch.allclose(small.encode_audio(sound), published.encode_audio(sound), rtol=1e-2)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_bfloat16_stays_close_to_float32() -> None:
     """Under autocast, with trained weights and the sounds and pictures they are for; decibels stay in float32."""

@@ -63,6 +63,7 @@ def is_golden(logits: Tensor, figures: Any, name: str, step: tuple[int, int]) ->
     assert relative(torch.stack([logits.mean(), logits.std()]), figures[f"{name}_mean_std"]) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", list(NAMES))
 def test_golden_frames_that_are_not_square(backbone: str) -> None:
     with torch.no_grad():

@@ -22,6 +22,7 @@ from pretrained.known_outputs import Check, read_known_outputs
 from tests.helpers.verify import COCO_AP, change_file, has_pycocotools, run, without_files
 
 
+@pytest.mark.slow
 def test_what_was_computed_otherwise_is_found(
     public: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -182,7 +182,7 @@ def killed(forks: Forks, way: Way, tmp_path: Path, kills: int, seed: int) -> Non
 
 
 EXEMPT = ("s4_preprocess_report.csv", "log.txt", "job.json", "own.csv", "index.html")
-FAST = ["compose", "preprocess", "proposals", "train", "download", "demo"]
+FAST = ["compose", "preprocess", "download", "demo"]
 SLOW = [
     "compose",
     "compose_parallel",

@@ -77,7 +77,8 @@ def test_classes(composed_avss: Path, tmp_path: Path, fidelity: str) -> None:
     assert 0 <= pd.read_json(run / "metrics.json", typ="series")["miou_pooled"] <= 1
 
 
-@pytest.mark.parametrize("fidelity", ["published", pytest.param("corrected", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fidelity", ["published", "corrected"])
 def test_killed_at_any_step_it_ends_as_if_it_had_not_been(
     composed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fidelity: str
 ) -> None:
@@ -271,6 +272,7 @@ def test_all_dropout_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not left and sum(isinstance(m, Dropout) for m in model.modules()) == 2 * (1 + 4 + 2)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(composed: Path, tmp_path: Path) -> None:
     """One step with a frozen backbone and one without; dropout is active."""
     one, two = tmp_path / "one", tmp_path / "two"

@@ -223,6 +223,7 @@ def test_bad_options(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_can_be_made_longer(composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(arguments(composed, tmp_path / "whole", "--train.epochs", "2")) == 0
     for epochs in ("1", "2"):
@@ -291,9 +292,8 @@ def test_stochastic_depth_decides_as_one_process_does(videos: int, world: int) -
         assert torch.equal(part.eval()(x), x)
 
 
-@pytest.mark.parametrize(
-    "benchmark, more", [("s4", []), pytest.param("ms3", ["--loss.distance", "kl"], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark, more", [("s4", []), ("ms3", ["--loss.distance", "kl"])])
 def test_two_processes_train_and_evaluate_as_one(
     composed: Path, tmp_path: Path, benchmark: str, more: list[str]
 ) -> None:

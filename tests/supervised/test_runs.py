@@ -114,7 +114,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     [
         ([*MODERN, "--model.freeze", "[]"], "0"),
         (["--fidelity", "published"], "0"),
-        ([*PVT.split(), *MODERN], "0"),
+        pytest.param([*PVT.split(), *MODERN], "0", marks=pytest.mark.slow),
         (MODERN, "99"),
     ],
     ids=["fpn", "published", "pvt", "seldom saved"],
@@ -158,16 +158,15 @@ def named_moments(run: Path, saved: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {ordered[k]: moments["exp_avg"] for k, moments in saved["optimizer"]["state"].items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "benchmark, more",
     [
         ("s4", ["--model.freeze", "[]"]),
         ("s4", PVT.split()),
-        pytest.param("ms3", [*PVT.split(), "--train.grad_checkpointing", "true"], marks=pytest.mark.slow),
-        pytest.param("ms3", ["--fidelity", "published", *MODERN], marks=pytest.mark.slow),
-        pytest.param(
-            "s4", ["--model.fpn.fusion", "noprior", "--train.grad_checkpointing", "true"], marks=pytest.mark.slow
-        ),
+        ("ms3", [*PVT.split(), "--train.grad_checkpointing", "true"]),
+        ("ms3", ["--fidelity", "published", *MODERN]),
+        ("s4", ["--model.fpn.fusion", "noprior", "--train.grad_checkpointing", "true"]),
     ],
 )
 def test_two_processes_train_and_evaluate_as_one(
