@@ -91,6 +91,13 @@ def similarity_map(
     Raises:
         ValueError: for shapes that do not fit each other, NaN or infinity.
     """
+    return scale_cosines(
+        cell_cosines(audio, dense, redundant), reverse=reverse, absolute=absolute, size=size, mode=mode
+    )
+
+
+def cell_cosines(audio: Tensor, dense: Tensor, redundant: Tensor | None = None) -> Tensor:
+    """Similarities (N, h, w), from which `scale_cosines` makes maps; the arguments are those of `similarity_map`."""
     if audio.ndim != 2 or dense.ndim != 4 or audio.shape != dense.shape[:2]:
         raise ValueError(f"expected audio (N, D) and cells (N, D, h, w), got {_shape(audio)} and {_shape(dense)}")
     audio, dense = audio.float(), dense.float().contiguous()
@@ -101,7 +108,18 @@ def similarity_map(
     if not (audio.isfinite().all() and dense.isfinite().all()):
         raise ValueError("the embeddings contain NaN or infinity")
     # Not a batched matrix product, whose order of summation depends on N: ties depend on the last bit.
-    cosines = (audio[:, :, None, None] * F.normalize(dense, dim=1)).sum(dim=1)
+    return (audio[:, :, None, None] * F.normalize(dense, dim=1)).sum(dim=1)
+
+
+def scale_cosines(
+    cosines: Tensor,
+    *,
+    reverse: bool,
+    absolute: bool,
+    size: tuple[int, int],
+    mode: Literal["bilinear", "bicubic"],
+) -> Tensor:
+    """Maps (N, H, W) of similarities (N, h, w); the other arguments are those of `similarity_map`."""
     if absolute:
         cells = ((1 - cosines if reverse else 1 + cosines) / 2).clamp(0, 1)
     else:

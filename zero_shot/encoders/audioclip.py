@@ -24,7 +24,7 @@ from zero_shot.encoders.cached import CHUNK, EmbeddingCache
 from zero_shot.model_options import AudioCLIPOptions
 from zero_shot.options import Options
 from zero_shot.proposal_scoring import crop_proposals, prepare_crops
-from zero_shot.similarity import redundant_feature, similarity_map
+from zero_shot.similarity import cell_cosines, redundant_feature, scale_cosines
 
 SAMPLE_RATE = 44_100  # Hz, AudioCLIP's
 CLAP_SAMPLE_RATE = 48_000  # Hz: the original No-Prompt passes audio at CLAP's rate to AudioCLIP
@@ -121,16 +121,15 @@ class AudioCLIPEncoder:
             self._redundant[noise] = redundant_feature(self.model, options.noise).float().cpu()
 
         def maps() -> tuple[Tensor, Tensor]:
-            compare = partial(
-                similarity_map,
-                audio_features,
-                self._encode_dense(frames),
-                redundant=self._redundant[noise],
+            cosines = cell_cosines(audio_features, self._encode_dense(frames), self._redundant[noise])
+            scale = partial(
+                scale_cosines,
+                cosines,
                 reverse=options.reverse,
                 size=frames[0].shape[:2],
                 mode=options.interpolation,
             )
-            return compare(), compare(absolute=True)
+            return scale(absolute=False), scale(absolute=True)
 
         return self.memo("maps", (self.model.fidelity, repr(options)), [frames, audio_features], maps)
 
