@@ -82,7 +82,7 @@ def agree(ours: tuple[torch.Tensor, torch.Tensor], theirs: tuple[torch.Tensor, t
 @pytest.mark.parametrize("multimask", [True, False])
 def test_prompts_give_transformers_masks(segmenters: dict[str, Sam2Segmenter], family: str, multimask: bool) -> None:
     segmenter = segmenters[family]
-    model, processor = segmenter.model, segmenter.image_processor
+    model, processor = segmenter.network, segmenter.image_processor
     for frame, embedding in zip(frames_of(SIZES[:2]), segmenter.embed(frames_of(SIZES[:2])), strict=True):
         points, labels, boxes = [[POINTS.tolist()]], [[LABELS.tolist()]], [BOXES.tolist()]
         ours = segmenter.prompt(embedding, points=POINTS, labels=LABELS, multimask=multimask)
@@ -126,7 +126,7 @@ def test_masks_depend_on_the_prompt(segmenter: Sam2Segmenter) -> None:
 
 def test_a_batch_equals_single_frames(segmenter: Sam2Segmenter) -> None:
     frames = frames_of(SIZES)
-    together = Sam2Segmenter(segmenter.model, segmenter.image_processor, memory_mib=4096)
+    together = Sam2Segmenter(segmenter.network, segmenter.image_processor, memory_mib=4096)
     assert together.images_per_batch > 2
     for one, frame in zip(together.embed(frames), frames, strict=True):
         alone = segmenter.embed([frame])[0]
@@ -157,7 +157,7 @@ def test_no_prompt_gives_no_mask(segmenter: Sam2Segmenter) -> None:
 
 def test_bf16_stays_near_float32(segmenter: Sam2Segmenter) -> None:
     frame = frames_of(SIZES[1:2])[0]
-    rough = Sam2Segmenter(segmenter.model, segmenter.image_processor, precision="bf16")
+    rough = Sam2Segmenter(segmenter.network, segmenter.image_processor, precision="bf16")
     one, other = rough.embed([frame])[0], segmenter.embed([frame])[0]
     for left, right in zip(one.maps, other.maps, strict=True):
         difference = (left.float() - right.float()).norm() / right.float().norm()
@@ -193,9 +193,9 @@ def test_shortcuts_give_the_decoders_records(segmenter: Sam2Segmenter, monkeypat
     frame = frames_of(SIZES[:1])[0]
     fast = segmenter.propose([frame], EVERYTHING)[0]
     called = []
-    forward = segmenter.model.mask_decoder.forward
+    forward = segmenter.network.mask_decoder.forward
     monkeypatch.setattr(
-        segmenter.model.mask_decoder, "forward", lambda **inputs: (called.append(1), forward(**inputs))[1]
+        segmenter.network.mask_decoder, "forward", lambda **inputs: (called.append(1), forward(**inputs))[1]
     )
     segmenter.propose([frame], EVERYTHING)
     assert not called
@@ -245,9 +245,9 @@ def test_cache_addresses_differ_by_backend_but_not_by_class(folders: dict[str, P
 @pytest.mark.parametrize("family", FAMILIES)
 def test_segmenters_are_built_by_name(folders: dict[str, Path], family: str) -> None:
     built = build(folders[family], family)
-    assert isinstance(built, Sam2Segmenter) and not hasattr(built.model, "memory_attention")
+    assert isinstance(built, Sam2Segmenter) and not hasattr(built.network, "memory_attention")
     tracking = build(folders[family], family, track="both")
-    assert isinstance(tracking, Sam2Segmenter) and hasattr(tracking.model, "memory_attention")
+    assert isinstance(tracking, Sam2Segmenter) and hasattr(tracking.network, "memory_attention")
 
 
 def test_the_configuration_of_a_whole_processor_is_read(folders: dict[str, Path], tmp_path: Path) -> None:

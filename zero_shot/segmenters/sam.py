@@ -62,6 +62,8 @@ class SamSegmenter(NetworkSegmenter):
         compiled: compile the encoder's blocks with torch.compile, on first use.
     """
 
+    network: Sam
+
     def __init__(
         self,
         sam: Sam,
@@ -73,7 +75,6 @@ class SamSegmenter(NetworkSegmenter):
     ) -> None:
         parameters = _cache_parameters(sam, precision, compiled) if cache else {}
         super().__init__(sam, parameters, cache=cache, precision=precision, memory_mib=memory_mib)
-        self.sam = sam
         self.block = compiled_block() if compiled else encode_block
         self.transform = ResizeLongestSide(sam.image_encoder.img_size)
 
@@ -85,7 +86,7 @@ class SamSegmenter(NetworkSegmenter):
         def features(indices: list[int]) -> list[dict[str, Tensor]]:
             images = self._preprocess([frames[index] for index in indices])
             with self.autocast():
-                encoded = encode(self.sam.image_encoder, images, self.memory // 4, self.block).float()
+                encoded = encode(self.network.image_encoder, images, self.memory // 4, self.block).float()
             return [{"features": feature} for feature in encoded]
 
         found = get_or_compute(self.embeddings, contents, features, self.images_per_batch)
@@ -112,18 +113,18 @@ class SamSegmenter(NetworkSegmenter):
             coordinates = self._tensor(self.transform.apply_coords(points, embedding.size))
             classes = torch.as_tensor(np.asarray(labels), dtype=torch.int, device=self.device)
             labeled_points = coordinates.expand(count, -1, -1), classes.expand(count, -1)
-        sparse, dense = self.sam.prompt_encoder(points=labeled_points, boxes=corners, masks=None)
-        positions = self.sam.prompt_encoder.get_dense_pe()
+        sparse, dense = self.network.prompt_encoder(points=labeled_points, boxes=corners, masks=None)
+        positions = self.network.prompt_encoder.get_dense_pe()
         for batch in sparse.split(self.prompts_per_batch(sparse.shape[1], embedding.size)):
             with self.autocast():
-                logits, score = self.sam.mask_decoder(
+                logits, score = self.network.mask_decoder(
                     embedding.features[None], positions, batch, dense[: len(batch)], multimask
                 )
             yield logits.float(), score.float()
 
     def decode_points(self, embedding: ImageEmbedding, points: np.ndarray) -> Iterator[DecodedPoints]:
         """Implements PointDecoder.decode_points, by `FastDecoder`."""
-        encoder, decoder = self.sam.prompt_encoder, FastDecoder(self.sam.mask_decoder, self.autocast)
+        encoder, decoder = self.network.prompt_encoder, FastDecoder(self.network.mask_decoder, self.autocast)
         # In float64 up to the positional encoding, as in SamAutomaticMaskGenerator.
         coordinates = torch.as_tensor(self.transform.apply_coords(points, embedding.size), device=self.device)
         labels = torch.ones(len(points), 1, dtype=torch.int, device=self.device)
@@ -142,7 +143,7 @@ class SamSegmenter(NetworkSegmenter):
         Its two bilinear resizings and the crop between them are linear and separable, so they combine into one matrix
         for the rows and one for the columns.
         """
-        padded = self.sam.image_encoder.img_size
+        padded = self.network.image_encoder.img_size
         rows, columns = (
             upscale_matrix(logits.shape[axis], padded, embedding.scaled[axis], embedding.size[axis], logits.device)
             for axis in (-2, -1)
@@ -160,12 +161,12 @@ class SamSegmenter(NetworkSegmenter):
         with ThreadPoolExecutor() as pool:
             scaled = list(pool.map(self.transform.apply_image, frames))
         moved = [to_device(torch.from_numpy(frame), self.device).permute(2, 0, 1) for frame in scaled]
-        return torch.stack([self.sam.preprocess(frame) for frame in moved])
+        return torch.stack([self.network.preprocess(frame) for frame in moved])
 
     @property
     def images_per_batch(self) -> int:
         """Frames encoded at once, by the activations of a block. Attention may use the last quarter of the budget."""
-        encoder = self.sam.image_encoder
+        encoder = self.network.image_encoder
         tokens, width = encoder.pos_embed.shape[1] * encoder.pos_embed.shape[2], encoder.pos_embed.shape[3]
         return items_per_batch(self.device, self.memory, 16 * tokens * width)
 
@@ -176,10 +177,10 @@ class SamSegmenter(NetworkSegmenter):
             tokens: of the encoded points and boxes of one prompt.
             size: (H, W) of the frame.
         """
-        h, w = self.sam.prompt_encoder.image_embedding_size
-        channels = self.sam.prompt_encoder.embed_dim
-        heads = self.sam.mask_decoder.transformer.num_heads
-        attention = 3 * heads * (1 + self.sam.mask_decoder.num_mask_tokens + tokens)
+        h, w = self.network.prompt_encoder.image_embedding_size
+        channels = self.network.prompt_encoder.embed_dim
+        heads = self.network.mask_decoder.transformer.num_heads
+        attention = 3 * heads * (1 + self.network.mask_decoder.num_mask_tokens + tokens)
         floats = h * w * (14 * channels + attention) + 6 * size[0] * size[1]
         return items_per_batch(self.device, self.memory, floats)
 

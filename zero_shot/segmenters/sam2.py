@@ -72,12 +72,12 @@ class Sam2Segmenter(NetworkSegmenter):
     ) -> None:
         parameters = _cache_parameters(model, image_processor, precision) if cache else {}
         super().__init__(model, parameters, cache=cache, precision=precision, memory_mib=memory_mib)
-        self.model, self.image_processor = model, image_processor
+        self.image_processor = image_processor
 
     @property
     def image_size(self) -> int:
         """Side of the network's square input in pixels."""
-        return int(self.model.prompt_encoder.input_image_size)
+        return int(self.network.prompt_encoder.input_image_size)
 
     @torch.no_grad()
     def embed(self, frames: Sequence[np.ndarray]) -> list[FeatureMaps]:
@@ -87,9 +87,9 @@ class Sam2Segmenter(NetworkSegmenter):
         def features(indices: list[int]) -> list[dict[str, Tensor]]:
             images = self._preprocess([frames[index] for index in indices])
             with self.autocast():
-                flat = self.model.get_image_features(images, return_dict=True).fpn_hidden_states
+                flat = self.network.get_image_features(images, return_dict=True).fpn_hidden_states
             # SAM 3's encoder has a fourth map, which its image class does not drop.
-            sizes = self.model.backbone_feature_sizes
+            sizes = self.network.backbone_feature_sizes
             maps = [part.permute(1, 2, 0).unflatten(2, tuple(size)) for part, size in zip(flat, sizes, strict=False)]
             return [
                 {f"map{level}": part[image].to(torch.float16) for level, part in enumerate(maps)}
@@ -136,7 +136,7 @@ class Sam2Segmenter(NetworkSegmenter):
             "input_boxes": None,
         }
         batch = self.prompts_per_batch(POINT_TOKENS, embedding.size)
-        if shortcuts_hold(self.model.mask_decoder):
+        if shortcuts_hold(self.network.mask_decoder):
             yield from self._decode_fast(embedding, prompt, batch)
             return
 
@@ -152,10 +152,10 @@ class Sam2Segmenter(NetworkSegmenter):
         self, embedding: FeatureMaps, prompt: dict[str, Tensor | None], batch: int
     ) -> Iterator[DecodedPoints]:
         """As `decode_points`, by `FastSam2Decoder`."""
-        encoder, decoder = self.model.prompt_encoder, FastSam2Decoder(self.model.mask_decoder, self.autocast)
+        encoder, decoder = self.network.prompt_encoder, FastSam2Decoder(self.network.mask_decoder, self.autocast)
         sparse, _ = encoder(**prompt, input_masks=None)
         fine, coarse = self._maps(embedding)
-        positions = self.model.get_image_wide_positional_embeddings()
+        positions = self.network.get_image_wide_positional_embeddings()
         image = decoder.share_maps(coarse, fine, encoder.no_mask_embed.weight[0], positions)
 
         def logits(decoded: Decoded, prompts: Tensor, outputs: Tensor) -> Tensor:
@@ -167,13 +167,13 @@ class Sam2Segmenter(NetworkSegmenter):
     def _maps(self, embedding: FeatureMaps) -> tuple[list[Tensor], Tensor]:
         """The finer maps (C, h, w), and the coarsest with the embedding that stands for "no memory", in float32."""
         *fine, coarse = (part.float() for part in embedding.maps)
-        return fine, coarse + self.model.no_memory_embedding.view(-1, 1, 1)
+        return fine, coarse + self.network.no_memory_embedding.view(-1, 1, 1)
 
     def _decode(
         self, embedding: FeatureMaps, prompt: dict[str, Tensor | None], batch: int, multimask: bool = True
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Low-resolution logits (P, 3 or 1, h, w) and predicted IoU (P, 3 or 1) float32, `batch` prompts at a time."""
-        model = self.model
+        model = self.network
         sparse, dense = model.prompt_encoder(**prompt, input_masks=None)
         fine, coarse = self._maps(embedding)
         positions = model.get_image_wide_positional_embeddings()
@@ -208,7 +208,7 @@ class Sam2Segmenter(NetworkSegmenter):
     @property
     def images_per_batch(self) -> int:
         """Frames encoded at once, by the finest feature maps of the encoder and its neck."""
-        vision = self.model.config.vision_config
+        vision = self.network.config.vision_config
         height, width = vision.backbone_feature_sizes[0]
         return items_per_batch(self.device, self.memory, 6 * height * width * vision.fpn_hidden_size)
 
@@ -219,8 +219,8 @@ class Sam2Segmenter(NetworkSegmenter):
             tokens: of the encoded points and boxes of one prompt.
             size: (H, W) of the frame.
         """
-        decoder = self.model.mask_decoder
-        height, width = self.model.prompt_encoder.image_embedding_size
+        decoder = self.network.mask_decoder
+        height, width = self.network.prompt_encoder.image_embedding_size
         attention = 3 * decoder.config.num_attention_heads * (2 + decoder.num_mask_tokens + tokens)
         floats = height * width * (14 * decoder.hidden_size + attention) + 6 * size[0] * size[1]
         return items_per_batch(self.device, self.memory, floats)

@@ -36,7 +36,7 @@ class MaskTracker:
     def __init__(self, segmenter: Sam2Segmenter, family: Family) -> None:
         import transformers
 
-        self.segmenter, self.model = segmenter, segmenter.model
+        self.segmenter, self.model = segmenter, segmenter.network
         self.session_class = getattr(transformers, family.session)
         config = self.model.config
         self.history = max(config.num_maskmem, config.max_object_pointers_in_encoder)
