@@ -6,7 +6,7 @@ folder that the environment variable SAM4AVS_WEIGHTS names; paths are relative t
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -52,6 +52,11 @@ class Checkpoint:
     def command(self) -> str:
         """The command that downloads the file."""
         return f"python -m pretrained.download {self.option}{self.name}"
+
+    @property
+    def if_gated(self) -> str:
+        """What to do before downloading a gated file, to be appended to `command`; empty for others."""
+        return f" (gated: ask for access at https://huggingface.co/{self.hub} first)" if self.gated else ""
 
     @property
     def downloadable(self) -> bool:
@@ -134,12 +139,43 @@ def command_for(path: Path) -> str:
     """
     if is_small_weights(path):
         return f"python -m synthetic.train {path.stem} --out {path.parent}"
+    if (found := _download(path)) is None:
+        return ""
+    checkpoint, folder = found
+    return checkpoint.command + _to(folder)
+
+
+def require_downloads(paths: Iterable[Path]) -> None:
+    """Raise InputError if several public checkpoints are missing, with the one command that gets them all.
+
+    What else is missing, and a single checkpoint, is left to whoever reads it, who knows more of it.
+    """
+    missing: dict[Path, dict[str, Checkpoint]] = {}
+    for path in paths:
+        if not path.exists() and (found := _download(path)):
+            checkpoint, folder = found
+            missing.setdefault(folder, {})[checkpoint.name] = checkpoint
+    for folder, checkpoints in missing.items():
+        if len(checkpoints) > 1:
+            gated = "".join(checkpoint.if_gated for checkpoint in checkpoints.values())
+            raise InputError(
+                f"{len(checkpoints)} checkpoints are missing in {folder}; python -m pretrained.download "
+                f"{' '.join(checkpoints)}{_to(folder)} gets them{gated}"
+            )
+
+
+def _download(path: Path) -> tuple[Checkpoint, Path] | None:
+    """The public checkpoint that a path names (a file, or a folder or a file in it), and the folder it belongs in."""
     for checkpoint in list_checkpoints():
-        for found in (path, path.parent) if checkpoint.hub else (path,):  # a folder, or a file in it
+        for found in (path, path.parent) if checkpoint.hub else (path,):
             if checkpoint.file == found.name and checkpoint.downloadable:
-                folder = "" if found.parent.resolve() == weights_dir().resolve() else f" --to {found.parent}"
-                return f"{checkpoint.command}{folder}"
-    return ""
+                return checkpoint, found.parent
+    return None
+
+
+def _to(folder: Path) -> str:
+    """The option of pretrained.download for a folder."""
+    return "" if folder.resolve() == weights_dir().resolve() else f" --to {folder}"
 
 
 def is_small_weights(path: Path) -> bool:

@@ -15,7 +15,7 @@ from models.small_weights import read_sizes
 from models.tpavi import scatter
 from models.tpavi_segmentor import Segmentation, TPAVISegmentor
 from models.vggish import VGGish
-from models.weights import checkpoint_name, find_weights
+from models.weights import checkpoint_name, find_weights, require_downloads
 from supervised.initialization import InitRecord, init_module, init_tower
 from supervised.model_options import ModelOptions
 from supervised.options import Fidelity
@@ -197,6 +197,7 @@ class AVSModel(nn.Module):
         Raises:
             InputError: if a checkpoint is missing or does not fit.
         """
+        require_downloads(self.options.checkpoint_files())
         options, records = self.options, []
         tower = self.visual_tower
         if isinstance(self.segmentor, AudioCLIPSegmentor):

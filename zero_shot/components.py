@@ -4,7 +4,7 @@ import torch
 
 from zero_shot.detectors.grounding_dino import GroundingDinoDetector
 from zero_shot.detectors.sam3 import Sam3Detector
-from zero_shot.encoders import ENCODERS, AudioVisualEncoder, check_maps
+from zero_shot.encoders import ENCODERS, AudioVisualEncoder
 from zero_shot.encoders.base import SoundClassifier
 from zero_shot.encoders.clap import ClapClassifier
 from zero_shot.encoders.pe_a_frame import PEAFrameClassifier
@@ -25,15 +25,8 @@ class Components:
         self.cache = options.run.cache if options.run.use_cache else None
 
     def encoder(self) -> AudioVisualEncoder:
-        """The network that embeds audio and frames in one space.
-
-        Raises:
-            InputError: before anything is loaded, if the method needs similarity maps and the encoder has none.
-        """
-        encoder = ENCODERS[self.options.encoder]
-        if self.options.needs_similarity_maps:
-            check_maps(encoder, self.options)
-        return encoder.from_options(self.options, self.device, self.cache)
+        """The network that embeds audio and frames in one space."""
+        return ENCODERS[self.options.encoder].from_options(self.options, self.device, self.cache)
 
     def segmenter(self) -> Segmenter:
         """The network that turns prompts into masks."""

@@ -54,8 +54,7 @@ def remedy(folder: Path, model_type: str) -> str:
     known = next((checkpoint for checkpoint in list_checkpoints() if checkpoint.file == folder.name), None)
     if known is None or not known.hub:  # what is registered without a repository is a file
         return f"it has to be a folder as of transformers' save_pretrained, such as of {SOURCES[model_type]}"
-    gated = f" (gated: ask for access at https://huggingface.co/{known.hub} first)" if known.gated else ""
-    return f"{'remove it, then ' if folder.exists() else ''}{command_for(folder)} gets it{gated}"
+    return f"{'remove it, then ' if folder.exists() else ''}{command_for(folder)} gets it{known.if_gated}"
 
 
 def _not_a_folder(folder: Path, model_type: str, missing: Sequence[str]) -> str:

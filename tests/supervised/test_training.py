@@ -128,6 +128,14 @@ def test_missing_weights_name_the_file_and_how_to_get_it(
         model.load_pretrained()
 
 
+def test_both_towers_missing_are_named_at_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAM4AVS_WEIGHTS", str(tmp_path))
+    model = AVSModel(options(folder, visual="clip-rn50", audio="esresnext-fbsp"))
+    command = "python -m pretrained.download clip-rn50 esresnext-fbsp gets them$"
+    with pytest.raises(InputError, match=f"2 checkpoints are missing in {tmp_path}; {command}"):
+        model.load_pretrained()
+
+
 def test_a_row_without_its_weights(capsys: pytest.CaptureFixture[str], composed: Path, tmp_path: Path) -> None:
     config = REPOSITORY / "supervised" / "configs" / "s4_tpavi_resnet50.yaml"
     root = ["--data.root", str(composed / "Single-source"), "--model.weights", str(tmp_path / "pvt_v2_b5.pth")]

@@ -155,6 +155,28 @@ def test_weights_are_optional_and_names_are_resolved(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        ("modern/demo_small", {}, "3 {in} clap-htsat-unfused mm-grounding-dino-tiny edgetam gets them$"),
+        (
+            "modern/demo_small",
+            {"concept__finder": "sam3"},
+            "3 {in} clap-htsat-unfused sam3 edgetam gets them .gated: .*",
+        ),
+        ("s4_no_prompt", {"audioclip__weights": "mini"}, "sam_vit_h_4b8939.pth: no such checkpoint; .* gets it$"),
+        ("s4_no_prompt", {"sam__weights": "no/sam.pth"}, "AudioCLIP-Full-Training.pt: no such checkpoint; .*"),
+    ],
+)
+def test_all_missing_downloads_are_named_at_once(
+    config: str, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SAM4AVS_WEIGHTS", str(tmp_path))
+    wanted = message.replace("{in}", f"checkpoints are missing in {tmp_path}; python -m pretrained.download")
+    with pytest.raises(InputError, match=wanted):
+        load_pipeline(config, device="cpu", **options)
+
+
+@pytest.mark.parametrize(
     ("frames", "audio", "sample_rate", "message"),
     [
         ([], np.zeros(9), 9, "expected frames"),

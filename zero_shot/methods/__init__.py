@@ -14,8 +14,10 @@ from collections.abc import Callable
 
 import torch
 
+from models.weights import require_downloads
 from utils.device import set_matmul_precision
 from zero_shot.components import Components
+from zero_shot.encoders import ENCODERS, check_maps
 from zero_shot.label_list import read_targets
 from zero_shot.methods.base import ZeroShotMethod
 from zero_shot.methods.baselines import Foreground, ProposalBaseline
@@ -36,7 +38,7 @@ METHODS: dict[str, Callable[[Options, Components], ZeroShotMethod]] = {
     "box_prompt": lambda options, parts: BoxPrompt(options, parts.classifier(), parts.detector(), parts.segmenter()),
     "concept_prompt": lambda options, parts: ConceptPrompt(
         options,
-        targets=read_targets(options.grounding.labels),  # first: what is wrong with it is found at once
+        targets=read_targets(options.grounding.labels),
         classifier=parts.sound_classifier(),
         finder=parts.object_finder(),
     ),
@@ -60,8 +62,18 @@ def build_method(
     Raises:
         InputError: for a checkpoint that is missing or does not fit, and for a method that cannot be tracked.
     """
-    check_tracking(options)
+    _check(options)
     set_matmul_precision(options.run.precision)
     method = METHODS[options.method](options, components or Components(options, device))
     method.tracker = build_tracker(options, device, getattr(method, "segmenter", None))
     return method
+
+
+def _check(options: Options) -> None:
+    """What can be said before any network is loaded: first of the options, then of what there is to download."""
+    check_tracking(options)
+    if options.needs_similarity_maps:
+        check_maps(ENCODERS[options.encoder], options)
+    for labels in options.label_files():
+        read_targets(labels)
+    require_downloads(options.checkpoint_files())
