@@ -18,5 +18,6 @@ def test_every_equivalent_fault_is_of_a_line_that_exists() -> None:
         rows = list(csv.DictReader(file))
     assert rows and all(row["reason"] and row["was"] != row["becomes"] for row in rows)
     for row in rows:
+        assert row["module"] in TESTS, row
         code = re.sub(r"\s+", "", (ROOT / row["module"]).read_text(encoding="utf-8"))
         assert re.sub(r"\s+", "", row["was"]) in code, row

@@ -50,6 +50,7 @@ TESTS = {  # the tests that concern each module, quick ones first; what passes t
     "zero_shot/prompts.py": ["tests/zero_shot/test_prompts.py"],
     "zero_shot/similarity.py": ["tests/zero_shot/test_similarity.py"],
     "zero_shot/proposal_scoring.py": ["tests/zero_shot/test_proposal_scoring.py"],
+    "zero_shot/segmenters/sam.py": ["tests/zero_shot/test_sam_segmenter.py"],
     "zero_shot/segmenters/proposals.py": [
         "tests/zero_shot/test_proposals.py",
         "tests/robustness/test_gpu_paths.py -k 'proposals or pack'",
