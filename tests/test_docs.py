@@ -147,7 +147,9 @@ def test_commands_have_options_and_configurations_that_exist(capsys: pytest.Capt
         name = f"{program}.__main__" if (ROOT / program / "__main__.py").is_file() else program
         with pytest.raises(SystemExit):
             importlib.import_module(name).main([*task, "--help"])
-        known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))
+        shown_help = capsys.readouterr().out
+        assert max(map(len, shown_help.splitlines())) <= 120, program
+        known = set(re.findall(r"--[a-z][\w.-]*", shown_help))
         unknown |= {word: where for word, where in words.items() if word not in known and not (ROOT / word).is_file()}
     assert not unknown
 

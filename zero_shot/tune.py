@@ -2,8 +2,7 @@
 
     python -m zero_shot.tune --config zero_shot/configs/s4_point_local.yaml --split val
     python -m zero_shot.tune --config FILE --budget 500                 500 option sets, drawn at random
-    python -m zero_shot.tune --config FILE --budget 0 --search audioclip.amplitude audioclip.reverse \
-                             prompt.threshold=0.5,0.6,0.7               every combination of these
+    python -m zero_shot.tune --config FILE --budget 0 --search audioclip.reverse prompt.threshold=0.5,0.6    the grid
     python -m zero_shot.tune --config FILE --heatmap prompt.threshold audioclip.noise
 
 Without --search: what the method has of amplitude, reverse, surgery, noise, interpolation, rules, thresholds and choice
