@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pretrained.known_outputs import Check
@@ -19,12 +19,14 @@ class Difference:
         expected: the published number, or the name of the largest entry of a group.
         found: ours; None if there is none.
         allowed: by how much they may differ.
+        at_most: the published number is an upper bound: a smaller one of ours agrees, but proves little.
     """
 
     quantity: str
     expected: float | str
     found: float | str | None
     allowed: float = 0.0
+    at_most: bool = False
 
     @property
     def excess(self) -> float:
@@ -34,7 +36,13 @@ class Difference:
         difference = abs(self.found - self.expected)
         if not difference > 0:  # equal, or NaN
             return 0.0 if difference == 0 else math.inf
-        return difference / self.allowed if self.allowed else math.inf
+        excess = difference / self.allowed if self.allowed else math.inf
+        return min(1.0, excess) if self.at_most and self.found < self.expected else excess
+
+    @property
+    def inconclusive(self) -> bool:
+        """Whether ours is so far below an upper bound that it says nothing."""
+        return self.at_most and self.agrees and not replace(self, at_most=False).agrees
 
     @property
     def agrees(self) -> bool:
@@ -61,13 +69,14 @@ def compare(check: Check, found: Mapping[str, Any]) -> list[Difference]:
         if value is None and (tolerance.get("shorter") or (check.partial and place[0] not in found)):
             continue
         allowed = tolerance.get("absolute", 0.0) + tolerance.get("relative", 0.0) * abs(expected)
-        differences.append(Difference(_name(place), expected, value, allowed))
+        at_most = bool(tolerance.get("at_most"))
+        differences.append(Difference(_name(place), expected, value, allowed, at_most))
     if check.same_top:
         for place, group in _groups(check.expected):
             own = _at(found, place)
             largest = max(own, key=own.__getitem__) if own else None
             differences.append(Difference(f"largest of {_name(place)}", max(group, key=group.__getitem__), largest))
-    return sorted(differences, key=lambda difference: difference.excess, reverse=True)
+    return sorted(differences, key=lambda difference: (difference.excess, difference.inconclusive), reverse=True)
 
 
 def _leaves(values: Any, place: Place = ()) -> Iterator[tuple[Place, float]]:

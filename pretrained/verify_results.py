@@ -32,7 +32,7 @@ class Result:
     Attributes:
         check: its name, or FILE_CHECK.
         checkpoint: that it was run with.
-        verdict: "ok", "mismatch", "read" (nothing is published to compare with), "unverified" (a file without a
+        verdict: "ok", "mismatch", "read" (nothing is published that would decide), "unverified" (a file without a
             published checksum), "missing" (the checkpoint or an input) or "failed".
         source: of the published output.
         detail: what was compared or went wrong, in one line.
@@ -111,7 +111,9 @@ def verify_output(context: Context) -> Result:
     if not worst.agrees:
         wrong = sum(not difference.agrees for difference in differences)
         detail += f"; {wrong} of {len(differences)} differ" if len(differences) > 1 else ""
-    verdict = "ok" if worst.agrees else "mismatch"
+    if worst.inconclusive:
+        detail += "; only a higher value would be a mismatch"
+    verdict = "read" if worst.inconclusive else "ok" if worst.agrees else "mismatch"
     return result(verdict, detail=detail, differences=differences, found=found)
 
 
