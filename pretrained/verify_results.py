@@ -4,19 +4,19 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from models.weights import list_checkpoints, weights_dir
+from models.weights import find_weights, list_checkpoints, weights_dir
 from pretrained.checks import Context, run_check
 from pretrained.checks.audioclip import describe_amplitude
 from pretrained.compare import Difference, compare
 from pretrained.download import check_file
-from pretrained.known_outputs import Check, Inputs
+from pretrained.known_outputs import Check, Inputs, KnownOutputs
 from utils.cli import InputError, one_line
 from utils.files import write_text
 from utils.results import git_commit, package_versions
@@ -33,7 +33,8 @@ class Result:
         check: its name, or FILE_CHECK.
         checkpoint: that it was run with.
         verdict: "ok", "mismatch", "read" (nothing is published that would decide), "unverified" (a file without a
-            published checksum), "missing" (the checkpoint or an input) or "failed".
+            published checksum), "missing" (the checkpoint or an input), "not run" (the same, but not asked for by
+            name) or "failed".
         source: of the published output.
         detail: what was compared or went wrong, in one line.
         differences: every published value beside ours, the worst first.
@@ -136,6 +137,32 @@ def format_row(result: Result) -> list[str]:
     source = f"  [{result.source}]" if result.source else ""
     row = f"{result.verdict:10} {result.check:30} {result.checkpoint:20} {result.detail}{source}"
     return [row, *(f"{'':10} {note}" for note in result.notes)]
+
+
+def is_asked_for(result: Result, named: Collection[str], known: KnownOutputs, inputs: Inputs) -> bool:
+    """Whether what a result lacks was asked for by a name.
+
+    It was not if it is a checkpoint of a named check and another checkpoint of the check is there, nor if it is an
+    input that no program can get, such as a data set, and only the checkpoint of its check is named.
+
+    Args:
+        result: of verdict "missing".
+        named: checkpoints and checks.
+        known: the checks.
+        inputs: of the checks.
+    """
+    if result.check == FILE_CHECK:
+        checks = [check for check in known.checks if check.id in named and result.checkpoint in check.checkpoints]
+        alone = [check for check in checks if not any(_exists(name) for name in check.checkpoints)]
+        return result.checkpoint in named or bool(alone)
+    (check,) = (check for check in known.checks if check.id == result.check)
+    absent = [known.inputs[name] for name in check.inputs if not inputs.has(name)]
+    return check.id in named or any(entry.downloadable for entry in absent)
+
+
+def _exists(checkpoint: str) -> bool:
+    path = find_weights(checkpoint)
+    return path is not None and path.exists()
 
 
 def describe_missing(results: Sequence[Result]) -> list[str]:

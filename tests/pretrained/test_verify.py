@@ -19,9 +19,11 @@ from pretrained.checks import CHECKS
 from pretrained.checks.audioclip import describe_amplitude
 from pretrained.compare import compare
 from pretrained.known_outputs import Check, read_known_outputs
+from pretrained.verify_results import Result
 from tests.helpers.verify import COCO_AP, change_file, has_pycocotools, run, without_files
 
 BETTER_OF_TWO = "audioclip/zero-shot-datasets"
+FILES = {checkpoint.name: checkpoint.file for checkpoint in list_checkpoints()}
 
 
 @pytest.mark.slow
@@ -213,6 +215,65 @@ def test_missing_files(public: SimpleNamespace, tmp_path: Path, capsys: pytest.C
     (tmp_path / "odd.yaml").write_text("checks: 3")
     assert verify.main(["vggish", "--known", str(tmp_path / "odd.yaml")]) == 1
     assert "not a file of published outputs" in capsys.readouterr().err
+
+
+def test_what_nobody_asked_for_may_be_missing(
+    public: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, inputs = tmp_path / "weights", tmp_path / "inputs"
+    known = read_known_outputs(public.exact)
+    for folder, source, names in (
+        (weights, public.weights, ("AudioCLIP-Full-Training.pt", "resnet50-19c8e357.pth", "clap-htsat-unfused")),
+        (inputs, public.inputs, [entry.file for entry in known.inputs.values() if entry.url]),
+    ):
+        folder.mkdir()
+        for name in names:
+            (folder / str(name)).symlink_to(source / str(name))
+    monkeypatch.setenv("SAM4AVS_WEIGHTS", str(weights))
+    # Their files are the public ones, and their outputs those that are published.
+    ok = lambda name: Result("file", name, "ok" if (weights / str(FILES[name])).exists() else "missing")  # noqa: E731
+    monkeypatch.setattr("pretrained.verify_results.verify_file", ok)
+    monkeypatch.setattr("pretrained.verify_results.run_check", lambda context: dict(context.check.expected))
+
+    def verdicts(*words: str) -> tuple[int, dict[str, str]]:
+        places = ["--known", str(public.exact), "--inputs", str(inputs), "--out", str(tmp_path), "--device", "cpu"]
+        code = verify.main([*words, *places])
+        results = json.loads((tmp_path / "verify.json").read_text())["results"]
+        return code, {f"{row['check']} {row['checkpoint']}": row["verdict"] for row in results}
+
+    monkeypatch.setattr("pretrained.verify_results.format_amplitude", lambda found: [])
+    monkeypatch.setattr("pretrained.verify_results.describe_amplitude", lambda *_: "")
+    # A checkpoint is named: no data set needs to be there.
+    code, found = verdicts("audioclip-full")
+    assert code == 0 and found[f"{BETTER_OF_TWO} audioclip-full"] == "not run"
+    assert set(found.values()) == {"ok", "read", "not run"}
+    assert verdicts("resnet50") == (0, {"file resnet50": "ok", "resnet50/imagenet resnet50": "not run"})
+    code, found = verdicts("clap-htsat-unfused")
+    assert code == 0 and set(found.values()) == {"ok", "not run"}
+    assert "not run" in capsys.readouterr().out
+    # A check is named: one of its checkpoints is enough, but its inputs have to be there.
+    code, found = verdicts("audioclip/amplitude")
+    assert code == 0 and found["file audioclip-partial"] == "not run"
+    assert found["audioclip/amplitude audioclip-full"] == "read"
+    for words in (
+        ("sam2.1/car",),  # none of its checkpoints
+        ("audioclip-partial",),
+        ("audioclip/amplitude", "audioclip-partial"),
+        ("audioclip/amplitude", "sam2.1/car"),
+        (BETTER_OF_TWO,),
+        ("resnet50/imagenet",),
+        ("resnet50", "resnet50/imagenet"),
+    ):
+        code, found = verdicts(*words)
+        assert code == 1 and "missing" in found.values(), words
+    (weights / "sam2.1-hiera-small").symlink_to(public.weights / "sam2.1-hiera-small")
+    code, found = verdicts("sam2.1/car")
+    assert code == 0 and list(found.values()).count("not run") == 3
+    # What can be downloaded has to be there, and something has to be compared.
+    (inputs / "thunder_3-144891-B-19.wav").unlink()
+    assert verdicts("audioclip-full")[0] == 1
+    monkeypatch.setattr("pretrained.verify_results.verify_file", lambda name: replace(ok(name), verdict="unverified"))
+    assert verdicts("resnet50")[0] == 1
 
 
 def test_another_input_than_the_published_one(public: SimpleNamespace, tmp_path: Path) -> None:
