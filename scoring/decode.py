@@ -110,6 +110,9 @@ def read_indices(path: Path) -> np.ndarray:
 def fit_size(path: Path, mask: np.ndarray, size: tuple[int, int], resize: bool) -> np.ndarray:
     """A mask at the size of the ground truth: nearest neighbor, or bilinear for probabilities.
 
+    The nearest neighbor is that of a pixel's center, by which PIL resizes ground truths; OpenCV's INTER_NEAREST takes
+    that of its corner.
+
     Raises:
         MaskError: It has another size, and `resize` is off.
     """
@@ -118,7 +121,7 @@ def fit_size(path: Path, mask: np.ndarray, size: tuple[int, int], resize: bool) 
     if not resize:
         raise _error("size", path, f"is {mask.shape[1]}×{mask.shape[0]}, not {size[1]}×{size[0]}; see --resize")
     binary = not np.issubdtype(mask.dtype, np.floating) or not np.any((mask > 0) & (mask < 1))
-    return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST if binary else cv2.INTER_LINEAR)
+    return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT if binary else cv2.INTER_LINEAR)
 
 
 def _error(kind: ProblemKind, path: Path, detail: str) -> MaskError:

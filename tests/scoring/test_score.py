@@ -100,6 +100,18 @@ def test_every_layout_gets_the_same_numbers(root: Path, tmp_path: Path, template
     assert found["m_f_whole_set"] == pytest.approx(reference.f_score(*flat), abs=1e-6)
 
 
+@pytest.mark.parametrize("size", [(512, 512), (640, 360), (225, 448)])
+def test_ground_truths_of_another_size_score_1(root: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    for masks, (category, name) in zip(TRUTH, CLIPS, strict=True):
+        for second, mask in enumerate(masks):
+            large = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
+            write_gray(tmp_path / f"masks/{category}/{name}/{name}_{second}.png", np.asarray(large))
+    assert run(root, tmp_path / "masks", tmp_path / "out", "--resize") == 0
+    found = scores(tmp_path / "out")["masks"]
+    assert found["iou_dataset"] == 1 and found["m_j"] == pytest.approx(1, abs=1e-9)
+    assert found["m_f_whole_set"] == pytest.approx(1, abs=1e-9)
+
+
 def test_every_encoding_gets_the_same_numbers(root: Path, tmp_path: Path) -> None:
     binary = LEVELS > 150
     colors = [0, 0, 0, 128, 0, 0, 0, 128, 0]

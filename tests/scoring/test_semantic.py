@@ -138,6 +138,18 @@ def test_masks_that_are_no_classes_are_named(
     assert run(root, masks, tmp_path / "skip", "--incomplete", "skip") == 0
 
 
+@pytest.mark.parametrize("size", [(360, 640), (512, 512), (719, 1280)])
+def test_ground_truths_of_another_size_score_1(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Labels have the size of their video; as predictions they are resized like ground truths."""
+    write_text(tmp_path / "metadata.csv", "vid,uid,s_min,s_sec,a_obj,split,label\nclip0,clip0,0,0,dog,test,v1m\n")
+    labels = np.random.default_rng(0).integers(0, 71, (5, *size))
+    for k, label in enumerate(labels):
+        write_colors(tmp_path / "v1m" / "clip0" / "labels_rgb" / f"{k}.png", label, 32)
+    assert run(tmp_path, tmp_path / "v1m", tmp_path / "out", "--resize") == 0
+    (found,) = json.loads((tmp_path / "out" / "scores.json").read_text())["models"].values()
+    assert (found["miou_truth"], found["miou_pooled"]) == (1, 1) and found["f_truth"] == pytest.approx(1)
+
+
 def test_indices_above_70_are_named(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i, subset in enumerate(SUBSETS):
         for k in range(10 if subset == "v2" else 5):
