@@ -61,7 +61,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--audio-condition",
         choices=CONDITIONS,
-        help="the sound with which the masks were predicted: prints the measures of robustness instead of M_J and M_F",
+        help="the sound with which the masks were predicted: prints the measures of robustness instead of the rules",
     )
     parser.add_argument(
         "--original",
@@ -102,7 +102,8 @@ def model_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[st
 
 def choose_rules(args: argparse.Namespace, scores: Sequence[dict[str, float]]) -> list[str]:
     """The rules to print, in order; InputError for unknown ones."""
-    known = semantic.RULES if args.benchmark == "avss" else list(CONDITION_RULES if args.audio_condition else RULES)
+    rules = list(CONDITION_RULES if args.audio_condition else RULES)
+    known = semantic.RULES if args.benchmark == "avss" and not args.audio_condition else rules
     for rule in args.rule or []:
         if rule not in known:
             raise InputError(f"--rule {rule}: choose from {', '.join(known)}")
@@ -158,8 +159,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin = time.perf_counter()
     folders = [args.masks, *args.other]
     names = model_names(folders, args.names)
-    if args.benchmark == "avss" and args.audio_condition:
-        raise InputError("--audio-condition is of s4 and ms3")
     if args.original and (not args.audio_condition or len(args.original) != len(folders)):
         raise InputError("--original needs --audio-condition, and one folder for each model")
     data = AVSBench(args.root, args.benchmark)

@@ -98,11 +98,26 @@ class ModelScore:
             videos = [clip.counts for clip in scored if clip.counts]
             cached = {batch: set_metrics(videos, batch) for batch in (1, 4)}
             return {name: float(cached[batch][key]) for name, (key, batch) in RULES.items()}
-        frames = FrameMeasures.cat([clip.measures for clip in scored if clip.measures])
-        before = [clip.original for clip in scored if clip.original]
-        m_j = float(FrameMeasures.cat(before).same.mean()) if before else 0.0
-        values = condition_measures(frames, m_j, negative)
-        return {name: value for name, value in values.items() if before or name not in NEED_ORIGINAL}
+        return condition_result(
+            [clip.measures for clip in scored if clip.measures],
+            [clip.original for clip in scored if clip.original],
+            negative,
+        )
+
+
+def condition_result(
+    measures: Sequence[FrameMeasures], original: Sequence[FrameMeasures], negative: bool
+) -> dict[str, float]:
+    """The measures of a sound condition over all clips.
+
+    Args:
+        measures: of each clip under the condition.
+        original: of each clip under the original sound; empty if its masks are not given.
+        negative: whether the ground truth is empty under the condition.
+    """
+    m_j = float(FrameMeasures.cat(original).same.mean()) if original else 0.0
+    values = condition_measures(FrameMeasures.cat(measures), m_j, negative)
+    return {name: value for name, value in values.items() if original or name not in NEED_ORIGINAL}
 
 
 def open_model(folder: Path, name: str, clips: Sequence[Clip], form: Format | None = None) -> Model:
@@ -192,13 +207,16 @@ def _score_clip(
         if masks is None or (model.original and before is None):
             found.append(ClipScore(None, None, None, problems))
             continue
-        original = _measure(before, truth, before) if before else None
-        measures = _measure(masks, truth, before or masks)
+        original = measure_clip(before, truth, before) if before else None
+        measures = measure_clip(masks, truth, before or masks)
         found.append(ClipScore(count_frames(masks, truth), measures, original, problems))
     return found
 
 
-def _measure(masks: Sequence[np.ndarray], truth: Sequence[np.ndarray], original: Sequence[np.ndarray]) -> FrameMeasures:
+def measure_clip(
+    masks: Sequence[np.ndarray], truth: Sequence[np.ndarray], original: Sequence[np.ndarray]
+) -> FrameMeasures:
+    """The measures of a clip's masks: probabilities, or classes, of which all but 0 are foreground."""
     binary, before = np.stack(masks) > 0.5, np.stack(original) > 0.5
     return measure_frames(binary, np.stack(truth) > 0.5, before)
 

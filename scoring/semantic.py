@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from scoring.binary import Incomplete, Model, extra_frames, in_threads
+from scoring.binary import Incomplete, Model, condition_result, extra_frames, in_threads, measure_clip
 from scoring.decode import Format, fit_size, read_indices, read_pixels
 from scoring.folders import find_predictions
 from scoring.problems import MaskError, Problem
@@ -17,6 +17,7 @@ from utils.classes import CLASSES, decode, unknown_pixels
 from utils.cli import InputError
 from utils.labels import fit, read_labels
 from utils.layout import AVSBench, Clip
+from utils.robustness import FrameMeasures
 from utils.semantic import SemanticMetrics
 
 RULES = [
@@ -34,11 +35,16 @@ class SemanticScore:
     Attributes:
         model: whose masks.
         metrics: the sums over all scored frames.
+        measures: the areas of the foreground in each scored clip and, under a sound condition, its agreement with that
+            of the original sound's masks.
+        original: the same of the original sound's masks, where they are given.
         problems: what is wrong with its files.
     """
 
     model: Model
     metrics: SemanticMetrics = field(default_factory=SemanticMetrics)
+    measures: list[FrameMeasures] = field(default_factory=list)
+    original: list[FrameMeasures] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -47,7 +53,9 @@ class SemanticScore:
         return self.metrics.clips
 
     def result(self, condition: bool, negative: bool) -> dict[str, float]:
-        """The values of all rules."""
+        """The values of all rules; under a sound condition, its measures; arguments as of `binary.ModelScore`."""
+        if condition:
+            return condition_result(self.measures, self.original, negative)
         values = self.metrics.result()
         return {rule: float(values[rule]) for rule in RULES}
 
@@ -107,41 +115,61 @@ def score_models(
     cv2.setNumThreads(1)  # the clips are the unit of parallel work
     work = partial(_read_clip, data, clips, models, incomplete, resize)
     for index, (labels, found) in enumerate(in_threads(work, len(clips), jobs)):
-        for score, (classes, problems) in zip(scores, found, strict=True):
+        for score, (masks, original, problems) in zip(scores, found, strict=True):
             score.problems += problems
-            if classes is not None:
-                score.metrics.add_clip(index, np.stack(classes), np.stack(labels), data.benchmark.max_seconds)
+            if masks is None or (score.model.original and original is None):
+                continue
+            score.metrics.add_clip(index, np.stack(masks), np.stack(labels), data.benchmark.max_seconds)
+            score.measures.append(measure_clip(masks, labels, original or masks))
+            if original:
+                score.original.append(measure_clip(original, labels, original))
     return scores
 
 
-_Read = tuple[list[np.ndarray], list[tuple[list[np.ndarray] | None, list[Problem]]]]
+_Masks = list[np.ndarray] | None  # of a clip; None if it is skipped
 
 
 def _read_clip(
     data: AVSBench, clips: Sequence[Clip], models: Sequence[Model], incomplete: Incomplete, resize: bool, index: int
-) -> _Read:
-    """The labels of a clip, and for each model its classes and its problems."""
+) -> tuple[list[np.ndarray], list[tuple[_Masks, _Masks, list[Problem]]]]:
+    """The labels of a clip, and for each model its classes, those under the original sound, and its problems."""
     clip = clips[index]
     labels = [fit(read_labels(data, clip, k), label=True) for k in range(data.benchmark.num_labeled(clip))]
     found = []
     for model in models:
-        files = model.folder.files.get(index, {})
         # The original pads clips of five seconds to ten, and saves the padding too.
         problems = list(extra_frames(clip, model.folder, index, data.benchmark.max_seconds))
-        masks, usable = [], True
-        for second, label in enumerate(labels):
-            mask = np.zeros(label.shape, np.uint8)
-            try:
-                if second not in files:
-                    number = second + model.folder.first
-                    raise MaskError(Problem("missing", f"{model.folder.root}: {clip.name}", f"number {number}"))
-                mask = fit_size(files[second], read_classes(files[second], model.form), label.shape, resize)
-            except MaskError as error:
-                problems.append(error.problem)
-                usable = usable and incomplete == "empty"
-            masks.append(mask)
-        found.append((masks if usable else None, problems))
+        masks = _read_masks(clip, index, model, labels, incomplete, resize, problems)
+        original = None
+        if model.original:
+            original = _read_masks(clip, index, model.original, labels, incomplete, resize, problems)
+        found.append((masks, original, problems))
     return labels, found
+
+
+def _read_masks(
+    clip: Clip,
+    index: int,
+    model: Model,
+    labels: Sequence[np.ndarray],
+    incomplete: Incomplete,
+    resize: bool,
+    problems: list[Problem],
+) -> _Masks:
+    """The classes of each labeled frame; None if one of them is unusable and the clip is skipped."""
+    files, masks, usable = model.folder.files.get(index, {}), [], True
+    for second, label in enumerate(labels):
+        mask = np.zeros(label.shape, np.uint8)
+        try:
+            if second not in files:
+                number = second + model.folder.first
+                raise MaskError(Problem("missing", f"{model.folder.root}: {clip.name}", f"number {number}"))
+            mask = fit_size(files[second], read_classes(files[second], model.form), label.shape, resize)
+        except MaskError as error:
+            problems.append(error.problem)
+            usable = usable and incomplete == "empty"
+        masks.append(mask)
+    return masks if usable else None
 
 
 def video_rows(scores: Sequence[SemanticScore], clips: Sequence[Clip]) -> Iterable[list[Any]]:

@@ -16,6 +16,7 @@ from scoring.semantic import RULES
 from tests.helpers import golden_values as golden
 from utils.classes import PALETTE
 from utils.files import write_text
+from utils.robustness import condition_measures, measure_frames
 
 FOLDER = Path(__file__).parents[1] / "golden"
 FIGURES = json.loads((FOLDER / "avss_metrics_seed1.json").read_text())
@@ -138,6 +139,47 @@ def test_masks_that_are_no_classes_are_named(
     assert run(root, masks, tmp_path / "skip", "--incomplete", "skip") == 0
 
 
+def test_sound_conditions_are_measured_on_the_foreground(root: Path, tmp_path: Path, predicted: np.ndarray) -> None:
+    """The measures of S4 and MS3, of classes above 0 in the real frames; a mask that changes class is kept."""
+    silent = np.where(np.arange(32) < 20, predicted, 0).astype(np.uint8)  # (H, W): the right part falls silent
+    silent[1] = 0
+    silent[2] = np.where(predicted[2] > 0, predicted[2] % 70 + 1, 0)
+    folders = [write_masks(tmp_path / name, classes) for name, classes in (("silent", silent), ("before", predicted))]
+    words = ["--audio-condition", "silent", "--original"]
+    assert run(root, folders[0], tmp_path / "out", *words, str(folders[1])) == 0
+    (found,) = json.loads((tmp_path / "out" / "scores.json").read_text())["models"].values()
+    assert "miou_truth" not in found
+    real = [(i, k) for i, subset in enumerate(SUBSETS) for k in range(10 if subset == "v2" else 5)]
+    after, before, truth = (
+        np.stack([classes[i, k] > 0 for i, k in real])
+        for classes in (silent, predicted, INPUTS["label"].reshape(4, 10, 32, 32))
+    )
+    m_j = float(measure_frames(before, truth, before).same.mean())
+    expected = condition_measures(measure_frames(after, truth, before), m_j, negative=True)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert 0 < found["drop"] < m_j and 0 < found["agree"] < 1
+    # A model that ignores the sound, and the measures that need no masks under the original sound.
+    assert run(root, folders[1], tmp_path / "same", *words, str(folders[1])) == 0
+    (same,) = json.loads((tmp_path / "same" / "scores.json").read_text())["models"].values()
+    assert (same["agree"], same["keep"], same["drop"]) == (1, 1, 0) and same["pIA"] == pytest.approx(before.mean())
+    assert run(root, folders[0], tmp_path / "alone", "--audio-condition", "mixed") == 0
+    (alone,) = json.loads((tmp_path / "alone" / "scores.json").read_text())["models"].values()
+    assert alone["pIA"] == found["pIA"] and {"agree", "drop", "H", "FPR"}.isdisjoint(alone)
+
+
+def test_a_missing_mask_of_the_original_sound_is_named(
+    root: Path, tmp_path: Path, predicted: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent, before = (write_masks(tmp_path / name, predicted) for name in ("silent", "before"))
+    (before / "clip2/clip2_3.png").unlink()
+    words = ["--audio-condition", "silent", "--original", str(before)]
+    assert run(root, silent, tmp_path / "out", *words) == 1
+    assert f"1 mask is missing: {before}: clip2 number 3" in capsys.readouterr().err
+    assert run(root, silent, tmp_path / "skip", *words, "--incomplete", "skip") == 0
+    (found,) = json.loads((tmp_path / "skip" / "scores.json").read_text())["models"].values()
+    assert found["scored_clips"] == 3 and found["agree"] == 1
+
+
 @pytest.mark.parametrize("size", [(360, 640), (512, 512), (719, 1280)])
 def test_ground_truths_of_another_size_score_1(tmp_path: Path, size: tuple[int, int]) -> None:
     """Labels have the size of their video; as predictions they are resized like ground truths."""
@@ -161,7 +203,7 @@ def test_indices_above_70_are_named(root: Path, tmp_path: Path, capsys: pytest.C
     for words, message in (
         (["--format", "binary"], "has no classes"),
         (["--rule", "m_j"], "choose from miou_published"),
-        (["--audio-condition", "silent"], "is of s4 and ms3"),
+        (["--audio-condition", "silent", "--rule", "miou_truth"], "choose from pIA"),
     ):
         assert run(root, tmp_path / "masks", tmp_path / "out", "--incomplete", "skip", *words) == 1
         assert message in capsys.readouterr().err
