@@ -37,6 +37,7 @@ from scoring.problems import describe, serious
 from scoring.tables import format_table, frame_rows, video_rows, write_csv
 from utils.cli import InputError, Parser, cli_entry
 from utils.files import write_text
+from utils.labels import UnknownColors
 from utils.layout import BENCHMARKS, SPLITS, AVSBench, Clip
 from utils.option_ranges import POSITIVE_INT
 from utils.paths import expand_user, resolve_path
@@ -81,6 +82,12 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--soft-masks", choices=("refuse", "dither"), default="refuse", help="gray ground truths, as in training"
     )
+    parser.add_argument(
+        "--unknown-colors",
+        choices=get_args(UnknownColors),
+        default="refuse",
+        help="pixels of AVSS's ground truths that are no class: refuse, or take for background as AVSBench does",
+    )
     parser.add_argument("--jobs", type=POSITIVE_INT, help="threads (default: one per core)")
     parser.add_argument("--out", type=expand_user, default=Path("runs/score"), help="default %(default)s")
     return parser
@@ -120,7 +127,7 @@ def write_results(
         cells = [f"{numbers[rule]:.4f}" if rule in numbers else "–" for rule in rules]
         rows.append([score.model.name, *cells, str(len(score.clips)), score.model.form])
     table = format_table(["model", *rules, "clips", "read as"], rows)
-    record = {
+    record: dict[str, Any] = {
         "benchmark": args.benchmark,
         "split": args.split,
         "clips": len(clips),
@@ -137,6 +144,9 @@ def write_results(
             for score, numbers in zip(scores, values, strict=True)
         },
     }
+    if args.benchmark == "avss":
+        unknown = scores[0].unknown  # of the ground truths, which are the same for all models
+        record["unknown_colors"] = {"ground_truths": len(unknown), "pixels": sum(unknown)}
     write_text(args.out / "scores.json", json.dumps(record, indent=2) + "\n")
     write_text(args.out / "scores.md", table + "\n")
     head, areas = ["model", "category", "name"], ("ground_truth_area", "predicted_area")
@@ -161,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = model_names(folders, args.names)
     if args.original and (not args.audio_condition or len(args.original) != len(folders)):
         raise InputError("--original needs --audio-condition, and one folder for each model")
+    if args.unknown_colors != "refuse" and args.benchmark != "avss":
+        raise InputError(f"--unknown-colors is of avss; the ground truths of {args.benchmark} have no classes")
     data = AVSBench(args.root, args.benchmark)
     clips = data.split(args.split)
     if not clips:
@@ -176,14 +188,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         models,
         incomplete=args.incomplete,
         resize=args.resize,
-        soft_masks=args.soft_masks,
         jobs=args.jobs,
+        **({"unknown_colors": args.unknown_colors} if args.benchmark == "avss" else {"soft_masks": args.soft_masks}),
     )
     condition = bool(args.audio_condition)
     negative = condition and CONDITIONS[args.audio_condition]
     refused = [not score.clips or (args.incomplete == "refuse" and bool(serious(score.problems))) for score in scores]
     values = [{} if no else score.result(condition, negative) for score, no in zip(scores, refused, strict=True)]
     print(write_results(args, scores, values, clips))
+    if args.benchmark == "avss" and (unknown := scores[0].unknown):
+        pixels, labels = counted(sum(unknown), "pixel"), counted(len(unknown), "ground truth")
+        print(f"{pixels} of no class in {labels} taken for background", file=sys.stderr)
     for score in scores:
         for line in describe(score.problems):
             print(f"{score.model.name}: {line}", file=sys.stderr)

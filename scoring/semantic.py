@@ -15,7 +15,7 @@ from scoring.folders import find_predictions
 from scoring.problems import MaskError, Problem
 from utils.classes import CLASSES, decode, unknown_pixels
 from utils.cli import InputError
-from utils.labels import fit, read_labels
+from utils.labels import UnknownColors, UnknownColorsError, fit, read_labels
 from utils.layout import AVSBench, Clip
 from utils.robustness import FrameMeasures
 from utils.semantic import SemanticMetrics
@@ -39,6 +39,7 @@ class SemanticScore:
             of the original sound's masks.
         original: the same of the original sound's masks, where they are given.
         problems: what is wrong with its files.
+        unknown: for each ground truth with pixels of no class, how many were taken for background.
     """
 
     model: Model
@@ -46,6 +47,7 @@ class SemanticScore:
     measures: list[FrameMeasures] = field(default_factory=list)
     original: list[FrameMeasures] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    unknown: list[int] = field(default_factory=list)
 
     @property
     def clips(self) -> dict[int, list[tuple[float, float]]]:
@@ -107,16 +109,20 @@ def score_models(
     *,
     incomplete: Incomplete = "refuse",
     resize: bool = False,
+    unknown_colors: UnknownColors = "refuse",
     jobs: int | None = None,
-    **_: Any,
 ) -> list[SemanticScore]:
-    """Score models on the same clips; arguments, result and errors as of `scoring.binary.score_models`."""
+    """Score models on the same clips; arguments, result and errors as of `scoring.binary.score_models`.
+
+    `unknown_colors` says how ground truths with pixels of no class are treated, see `utils.labels.read_labels`.
+    """
     scores = [SemanticScore(model, problems=list(model.folder.problems)) for model in models]
     cv2.setNumThreads(1)  # the clips are the unit of parallel work
-    work = partial(_read_clip, data, clips, models, incomplete, resize)
-    for index, (labels, found) in enumerate(in_threads(work, len(clips), jobs)):
+    work = partial(_read_clip, data, clips, models, incomplete, resize, unknown_colors)
+    for index, (labels, unknown, found) in enumerate(in_threads(work, len(clips), jobs)):
         for score, (masks, original, problems) in zip(scores, found, strict=True):
             score.problems += problems
+            score.unknown += unknown
             if masks is None or (score.model.original and original is None):
                 continue
             score.metrics.add_clip(index, np.stack(masks), np.stack(labels), data.benchmark.max_seconds)
@@ -130,11 +136,26 @@ _Masks = list[np.ndarray] | None  # of a clip; None if it is skipped
 
 
 def _read_clip(
-    data: AVSBench, clips: Sequence[Clip], models: Sequence[Model], incomplete: Incomplete, resize: bool, index: int
-) -> tuple[list[np.ndarray], list[tuple[_Masks, _Masks, list[Problem]]]]:
-    """The labels of a clip, and for each model its classes, those under the original sound, and its problems."""
-    clip = clips[index]
-    labels = [fit(read_labels(data, clip, k), label=True) for k in range(data.benchmark.num_labeled(clip))]
+    data: AVSBench,
+    clips: Sequence[Clip],
+    models: Sequence[Model],
+    incomplete: Incomplete,
+    resize: bool,
+    unknown_colors: UnknownColors,
+    index: int,
+) -> tuple[list[np.ndarray], list[int], list[tuple[_Masks, _Masks, list[Problem]]]]:
+    """The labels of a clip and their pixels of no class, and each model's classes, those under the original sound, and
+    its problems."""
+    clip, labels, unknown = clips[index], [], []
+    for k in range(data.benchmark.num_labeled(clip)):
+        try:
+            label = read_labels(data, clip, k)
+        except UnknownColorsError as error:
+            if unknown_colors == "refuse":
+                raise InputError(f"{error}; see --unknown-colors") from error
+            label = read_labels(data, clip, k, unknown_colors)
+            unknown.append(error.pixels)
+        labels.append(fit(label, label=True))
     found = []
     for model in models:
         # The original pads clips of five seconds to ten, and saves the padding too.
@@ -144,7 +165,7 @@ def _read_clip(
         if model.original:
             original = _read_masks(clip, index, model.original, labels, incomplete, resize, problems)
         found.append((masks, original, problems))
-    return labels, found
+    return labels, unknown, found
 
 
 def _read_masks(

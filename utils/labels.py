@@ -19,6 +19,14 @@ from utils.words import counted
 UnknownColors = Literal["refuse", "background"]  # colors and indices that are no class
 
 
+class UnknownColorsError(InputError):
+    """A label in which `pixels` pixels are no class; it can be read with "background"."""
+
+    def __init__(self, message: str, pixels: int):
+        super().__init__(message)
+        self.pixels = pixels
+
+
 def fit(picture: np.ndarray, *, train: bool = False, label: bool = False) -> np.ndarray:
     """Resize a frame or a label to 224×224 as AVSBench does.
 
@@ -60,7 +68,8 @@ def read_labels(data: AVSBench, clip: Clip, k: int, unknown: UnknownColors = "re
         (H, W) uint8, the size of the file.
 
     Raises:
-        InputError: The file is missing or damaged, or has pixels that are no class.
+        UnknownColorsError: The file has pixels that are no class.
+        InputError: It is missing or damaged.
     """
     colored, indexed = data.masks(clip)[k], data.index_labels(clip)[k]
     if colored.is_file() or not indexed.is_file():
@@ -72,8 +81,9 @@ def read_color_labels(path: Path, unknown: UnknownColors = "refuse") -> np.ndarr
     """The classes (H, W) uint8 of a label in the palette's colors; arguments and errors as of `read_labels`."""
     rgb = read_image(path)
     if unknown == "refuse" and (outside := unknown_pixels(rgb)).any():
-        color = ", ".join(map(str, rgb[outside][0].tolist()))
-        raise InputError(f"{path}: {outside.sum()} of {outside.size} pixels are in no class's color, such as ({color})")
+        color, pixels = ", ".join(map(str, rgb[outside][0].tolist())), int(outside.sum())
+        message = f"{path}: {pixels} of {outside.size} pixels are in no class's color, such as ({color})"
+        raise UnknownColorsError(message, pixels)
     return decode(rgb)
 
 
@@ -90,8 +100,9 @@ def read_index_labels(path: Path, unknown: UnknownColors = "refuse") -> np.ndarr
         raise InputError(f"{path}: has {counted(indices.shape[2], 'channel')}; a label has one class index per pixel")
     outside = (indices < 0) | (indices >= len(CLASSES))
     if unknown == "refuse" and outside.any():
-        index, highest = indices[outside][0], len(CLASSES) - 1
-        raise InputError(f"{path}: {outside.sum()} of {outside.size} pixels are above class {highest}, such as {index}")
+        index, highest, pixels = indices[outside][0], len(CLASSES) - 1, int(outside.sum())
+        message = f"{path}: {pixels} of {outside.size} pixels are above class {highest}, such as {index}"
+        raise UnknownColorsError(message, pixels)
     return np.where(outside, 0, indices).astype(np.uint8)
 
 

@@ -272,6 +272,7 @@ def test_bad_usage_is_one_line(root: Path, tmp_path: Path, capsys: pytest.Captur
         (["--masks", str(masks)], "may be class indices or probabilities"),
         (["--masks", str(masks), "--format", "index", "--rule", "iou"], "--rule iou: choose from m_j"),
         (["--masks", str(masks), "--original", str(masks)], "--original needs --audio-condition"),
+        (["--masks", str(masks), "--unknown-colors", "background"], "--unknown-colors is of avss"),
         (["--masks", str(masks), "--split", "val"], "no val clips"),
         (["--masks", str(masks), "--other", str(masks)], "the same folder was given twice"),
         (["--masks", str(masks), "--names", "a", "b"], "2 names for 1 model"),

@@ -180,6 +180,32 @@ def test_a_missing_mask_of_the_original_sound_is_named(
     assert found["scored_clips"] == 3 and found["agree"] == 1
 
 
+@pytest.mark.parametrize("kind", ["labels_rgb", "labels_semantic"])
+def test_pixels_of_no_class_in_ground_truths(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    write_text(tmp_path / "metadata.csv", "vid,uid,s_min,s_sec,a_obj,split,label\nclip0,clip0,0,0,dog,test,v1m\n")
+    truth, masks = tmp_path / "v1m" / "clip0" / kind, tmp_path / "masks" / "clip0"
+    classes = np.full((5, 32, 32), 17)
+    classes[:, :3] = 0
+    for k, label in enumerate(classes):
+        write_colors(masks / f"{k}.png", label)
+        pixels = np.kron(label, np.ones((7, 7))).astype(np.uint8) if kind == "labels_semantic" else None
+        if pixels is None:
+            write_colors(truth / f"{k}.png", label)
+            pixels = cv2.imread(str(truth / f"{k}.png"))
+        if k == 3:
+            pixels[0, :2] = 255  # these are background
+        truth.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(truth / f"{k}.png"), pixels)
+    assert run(tmp_path, tmp_path / "masks", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert f"{truth}/3.png: 2 of 50176 pixels" in error and "see --unknown-colors" in error and error.count("\n") == 1
+    assert run(tmp_path, tmp_path / "masks", tmp_path / "out", "--unknown-colors", "background") == 0
+    assert "2 pixels of no class in 1 ground truth taken for background" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert record["unknown_colors"] == {"ground_truths": 1, "pixels": 2}
+    assert record["models"]["masks"]["miou_truth"] == 1
+
+
 @pytest.mark.parametrize("size", [(360, 640), (512, 512), (719, 1280)])
 def test_ground_truths_of_another_size_score_1(tmp_path: Path, size: tuple[int, int]) -> None:
     """Labels have the size of their video; as predictions they are resized like ground truths."""
