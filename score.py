@@ -8,9 +8,9 @@ A mask belongs to the clip whose name its own name or its folder has, and to the
 0 or from 1: the layouts of AVSBench, AVSegFormer, Sam4AVS, COMBO and AL-Ref-SAM2 (scoring/folders.py). PNGs may be
 binary, probabilities (gray, 0 to 255 or 65535), of a palette, or class indices; --format says which if it is not clear.
 
-Rules for S4 and MS3: m_j, m_f_batch_1, m_f_batch_4, m_f_whole_set, iou_dataset; for AVSS: miou_* and f_* of published,
-published_nobg, real, seen, truth (recommended) and foreground, and miou_pooled (docs/scoring.md, docs/metrics.md). Two
-numbers can be compared only under the same rule.
+Rules for S4 and MS3: m_j, m_f_batch_1, m_f_batch_2, m_f_batch_4, m_f_whole_set, iou_dataset; for AVSS: miou_* and f_*
+of published, published_nobg, real, seen, truth (recommended) and foreground, and miou_pooled (docs/scoring.md,
+docs/metrics.md). Two numbers can be compared only under the same rule.
 
 Masks that are missing, misshapen or unreadable are counted and named, and the model gets no score unless --incomplete
 allows it; the exit code is then 1. OUT (default runs/score) gets scores.json, scores.md, per_video.csv, per_frame.csv,

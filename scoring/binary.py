@@ -30,6 +30,7 @@ Incomplete = Literal["refuse", "empty", "skip"]
 RULES: dict[str, tuple[str, int]] = {  # the value of set_metrics, and metric_batch
     "m_j": ("m_j", 1),
     "m_f_batch_1": ("m_f", 1),
+    "m_f_batch_2": ("m_f", 2),  # AVSegFormer's
     "m_f_batch_4": ("m_f", 4),
     "m_f_whole_set": ("m_f_whole_set", 1),
     "iou_dataset": ("iou_dataset", 1),
@@ -96,7 +97,7 @@ class ModelScore:
         scored = [self.clips[index] for index in sorted(self.clips)]
         if not condition:
             videos = [clip.counts for clip in scored if clip.counts]
-            cached = {batch: set_metrics(videos, batch) for batch in (1, 4)}
+            cached = {batch: set_metrics(videos, batch) for _, batch in RULES.values()}
             return {name: float(cached[batch][key]) for name, (key, batch) in RULES.items()}
         return condition_result(
             [clip.measures for clip in scored if clip.measures],

@@ -94,6 +94,13 @@ def test_every_layout_gets_the_same_numbers(root: Path, tmp_path: Path, template
     found = scores(tmp_path / "out")["masks"]
     for rule, (name, batch) in RULES.items():
         assert found[rule] == pytest.approx(set_metrics(videos, batch)[name], abs=1e-6), rule
+    assert {batch for name, (_, batch) in RULES.items() if "batch" in name} == {1, 2, 4}
+    # Batches of two videos share a threshold; the last one has a single video.
+    pairs = [
+        reference.f_score(logits(p).flatten(0, 1), torch.from_numpy(t).float().flatten(0, 1))
+        for p, t in zip((probabilities[:2], probabilities[2:]), (TRUTH[:2], TRUTH[2:]), strict=True)
+    ]
+    assert found["m_f_batch_2"] == pytest.approx(np.mean(pairs), abs=1e-6)
     # And both agree with the textbook form.
     flat = logits(probabilities).flatten(0, 1), torch.from_numpy(TRUTH).float().flatten(0, 1)
     assert found["m_j"] == pytest.approx(reference.mean_iou(*flat), abs=1e-6)
