@@ -26,6 +26,7 @@ from utils.robustness import (
     measure_frames,
 )
 from utils.sound_conditions import CONDITIONS, NEGATIVE_CONDITIONS, SEEDED, AudioCondition
+from utils.words import counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -91,6 +92,8 @@ def evaluate_conditions(
         dataset.set_sound(condition, seed, args.offscreen_sounds)
     for run in runs:
         dataset.set_sound(*run, args.offscreen_sounds)
+        if recorder and dataset.sound:
+            recorder.reused_sounds[run] = dataset.sound.reused_sounds
         evaluate_run(run, result_suffix(split, run, args.audio_seeds), recorder)
     if recorder is None:
         return
@@ -114,11 +117,13 @@ class RobustnessRecorder:
     Attributes:
         measures: by condition and seed, then by the clip's index.
         truth_areas: mean ground-truth area of each clip, as a fraction of the frame.
+        reused_sounds: by condition and seed, how many clips get a sound that another clip has, where there are such.
     """
 
     def __init__(self) -> None:
         self.measures: dict[Run, dict[int, FrameMeasures]] = defaultdict(dict)
         self.truth_areas: dict[int, float] = {}
+        self.reused_sounds: dict[Run, int] = {}
         self._original: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}  # packed bits, and the shape
 
     def add(
@@ -195,6 +200,7 @@ class RobustnessRecorder:
             "seeds": list(seeds),
             "clips": [len(measures) for measures in seeds.values()],
             "dropped_clips": [len(original) - len(measures) for measures in seeds.values()],
+            "reused_sounds": [self.reused_sounds.get((condition, seed), 0) for seed in seeds],
             "mean": {name: float(np.mean([value[name] for value in values])) for name in names},
             "range": {name: [min(v[name] for v in values), max(v[name] for v in values)] for name in names},
             **_curves(parts),
@@ -243,4 +249,9 @@ def format_robustness(summary: dict[str, Any]) -> list[str]:
             f"{name:9} area {mean['pIA']:.4f}{seeds}, quiet frames {mean['quiet']:.3f}, "
             f"M_J with the original's masks {mean['MJ_same']:.4f} ({-mean['drop']:+.4f}), agreement {mean['agree']:.3f}"
         )
+        if reused := max(condition["reused_sounds"]):
+            lines.append(
+                f"note: {name}: no permutation gives each clip a sound without a common class; "
+                f"{counted(reused, 'clip')} got a sound that another clip has"
+            )
     return lines

@@ -3,7 +3,7 @@
     original    the clip's own sound
     silent      zeros
     noise       Gaussian white noise at the clip's own level, at least -40 dBFS
-    shuffled    the sound of another clip of the split, of other classes; each sound is used once
+    shuffled    the sound of another clip of the split, of other classes; each sound is used once if that is possible
     offscreen   a sound of a class in no clip of the split: from a folder, else from other splits
     mixed       the own sound and that of "shuffled", at equal level
 
@@ -13,6 +13,7 @@ Choices depend on a seed and on the clips' names, not on the order of files or o
 """
 
 import hashlib
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -81,7 +82,8 @@ def shuffle_sounds(names: Sequence[str], classes: Sequence[ClassSet], seed: int)
     """Give each clip the sound of another clip without a common class, each sound once.
 
     Clips are sorted by a hash of the seed and their name, and each takes the next unused sound. Clips that find none
-    exchange with others. A clip that cannot be served without using a sound twice uses one twice.
+    exchange with one other clip, or along an augmenting path of several. Where no permutation exists, as many sounds as
+    possible are used, and the remaining clips get one that another clip has.
 
     Args:
         names: of the clips.
@@ -102,6 +104,9 @@ def shuffle_sounds(names: Sequence[str], classes: Sequence[ClassSet], seed: int)
             del unused[sound]
     for clip in [clip for clip in order if clip not in sound_of]:
         _serve(clip, order, sound_of, unused, fits)
+    exhausted: set[int] = set()
+    for clip in [clip for clip in order if clip not in sound_of]:
+        _augment(clip, order, sound_of, unused, fits, exhausted)
     for place, clip in enumerate(order):
         if clip not in sound_of:
             following = (order[(place + step) % len(order)] for step in range(1, len(order)))
@@ -124,6 +129,40 @@ def _serve(
                 sound_of[clip], sound_of[other] = sound_of[other], free
                 del unused[free]
                 return
+
+
+def _augment(
+    clip: int,
+    order: Sequence[int],
+    sound_of: dict[int, int],
+    unused: dict[int, None],
+    fits: Callable[[int, int], bool],
+    exhausted: set[int],
+) -> None:
+    """Give a clip a sound along the shortest augmenting path, on which each takes the next one's, the last a free one.
+
+    Args:
+        exhausted: sounds from which no free one can be reached; those that a search without success has seen join them.
+    """
+    holder = {sound: other for other, sound in sound_of.items()}
+    taker: dict[int, int] = {}  # by sound
+    queue = deque([clip])
+    while queue:
+        current = queue.popleft()
+        for sound in order:
+            if sound in taker or sound in exhausted or not fits(current, sound):
+                continue
+            taker[sound] = current
+            if sound not in unused:
+                queue.append(holder[sound])
+                continue
+            del unused[sound]
+            while True:
+                current = taker[sound]
+                sound_of[current], sound = sound, sound_of.get(current, -1)
+                if current == clip:
+                    return
+    exhausted.update(taker)
 
 
 @dataclass
@@ -164,6 +203,14 @@ class SoundCondition:
         if all(partner is None for partner in partners):
             raise InputError(f"--audio {self.name} needs two clips of different classes in the split")
         return partners
+
+    @property
+    def reused_sounds(self) -> int:
+        """How many clips get a sound that another clip has already; 0 if the assignment is a permutation."""
+        if self.name not in ("shuffled", "mixed"):
+            return 0
+        uses = Counter(self.partners[index] for index in range(len(self.clips)) if self.applies(index))
+        return uses.total() - len(uses)
 
     def check(self) -> None:
         """Raise InputError if the condition is not possible for these clips."""

@@ -12,7 +12,7 @@ from study.robustness import largest_in_silence, robustness_curves, robustness_r
 from study.tables import TITLES, write_tables
 from tests.helpers.studies import FPN, HEAT, finish, study_of
 from utils.layout import Clip
-from utils.robustness_report import FILE, RobustnessRecorder
+from utils.robustness_report import FILE, RobustnessRecorder, format_robustness
 from utils.sound_conditions import CONDITIONS
 
 SOUNDS = {"audio": ["original", "silent", "noise"], "audio_seeds": [0, 1]}
@@ -42,6 +42,17 @@ def test_the_recorder_summarizes_conditions_and_seeds() -> None:
     assert silent["share_up_to_area"] == [0.0] * 10 + [1.0] * 11
     assert content["largest_in_silence"][0] == {"name": "one", "category": "dog", "pIA": 0.5}
     assert recorded(quiet=True, probabilities=False)["largest_in_silence"] == []
+
+
+def test_sounds_used_twice_are_reported() -> None:
+    recorder, masks = RobustnessRecorder(), np.ones((5, 4, 4), bool)
+    for run in (("original", 0), ("shuffled", 0), ("shuffled", 1), ("silent", 0)):
+        recorder.add(run, 0, masks, masks)  # type: ignore[arg-type]
+    recorder.reused_sounds["shuffled", 1] = 3
+    summary = recorder.summary([Clip("one", "test", "dog")])
+    assert summary["conditions"]["shuffled"]["reused_sounds"] == [0, 3]
+    (note,) = [line for line in format_robustness(summary) if line.startswith("note")]
+    assert note.startswith("note: shuffled: no permutation") and "3 clips got a sound that another clip has" in note
 
 
 def test_table_curves_and_page(tmp_path: Path) -> None:
