@@ -62,6 +62,8 @@ def semantic_segmentation_loss(
     avm: AVMOptions | None = None,
     fidelity: Fidelity = "corrected",
     total: Tensor | float | None = None,
+    *,
+    valid: Tensor | None = None,
 ) -> LossTerms:
     """The loss of a batch of AVSS. Each labeled frame has the same weight, so a long clip has more than a short one.
 
@@ -71,8 +73,10 @@ def semantic_segmentation_loss(
         labeled: (B, T), 1 for frames with labels, of which there is at least one.
         avm: options of the AVM term; None leaves it out.
         fidelity: "published" takes the audio feature as the target of AVM-VV with KL, where the original forgets to use
-            the frame that it has picked, and class 70, woman, as the background of the AVM mask (by default).
+            the frame that it has picked, and class 70, woman, as the background of the AVM mask (by default). Its
+            AVM-VV may pick padding.
         total: number of labeled frames of the whole batch where this process has only part of it.
+        valid: (B, T), 0 for frames that only pad a clip; None if all are real.
     """
     total = labeled.sum() if total is None else total
     entropy = semantic_loss(output.logits, labels, labeled, total)
@@ -81,8 +85,9 @@ def semantic_segmentation_loss(
     published = fidelity == "published"
     background = (70 if published else 0) if avm.background is None else avm.background
     mask = (output.logits.detach().flatten(0, 1).argmax(1, keepdim=True) != background).float()
+    targets = None if valid is None or published else valid.flatten().bool()
     terms = [
-        (_semantic_distances(output, stage, mask, avm, published) * labeled.flatten()).sum() / total
+        (_semantic_distances(output, stage, mask, avm, published, targets) * labeled.flatten()).sum() / total
         for stage in avm.stages
     ]
     mapping = torch.stack(terms).mean()
@@ -103,14 +108,19 @@ def semantic_loss(logits: Tensor, labels: Tensor, weight: Tensor, total: Tensor 
     return (entropy.mean((1, 2)) * weight[kept]).sum() / (weight.sum() if total is None else total)
 
 
-def _semantic_distances(output: Segmentation, stage: int, mask: Tensor, avm: AVMOptions, published: bool) -> Tensor:
-    """The distance of each frame (N,) at a stage, from the predicted foreground (N, 1, H, W) of 0 and 1."""
+def _semantic_distances(
+    output: Segmentation, stage: int, mask: Tensor, avm: AVMOptions, published: bool, targets: Tensor | None
+) -> Tensor:
+    """The distance of each frame (N,) at a stage, from the predicted foreground (N, 1, H, W) of 0 and 1.
+
+    targets: (N,) bool, the frames that AVM-VV may pick; None if all.
+    """
     audio, maps = _audio_feature(output, stage), output.maps[stage].flatten(0, 1).float()
     visual = _masked_mean(_pool(avm)(mask, (maps.shape[-2], maps.shape[-1])), maps, avm)
     audio, visual = _normalized(audio, visual, avm)
     target = audio
     if avm.avm_vv and not (published and avm.distance == "kl"):
-        target = visual[_nearest_audio(audio)]
+        target = visual[_nearest_audio(audio, targets)]
     return _distances(target, visual, avm)
 
 
@@ -139,9 +149,15 @@ def _audio_feature(output: Segmentation, stage: int) -> Tensor:
     return audio.flatten(0, 1).float()
 
 
-def _nearest_audio(audio: Tensor) -> Tensor:
-    """The index of the other frame of the batch whose audio feature (N, C) is closest to that of each frame."""
-    return (torch.cdist(audio, audio) + 10 * torch.eye(len(audio), device=audio.device)).argmin(1)
+def _nearest_audio(audio: Tensor, targets: Tensor | None = None) -> Tensor:
+    """The index of the other frame of the batch whose audio feature (N, C) is closest to that of each frame.
+
+    targets: (N,) bool, the frames that may be picked; None if all.
+    """
+    distances = torch.cdist(audio, audio) + 10 * torch.eye(len(audio), device=audio.device)
+    if targets is not None:
+        distances = distances.masked_fill(~targets, torch.inf)
+    return distances.argmin(1)
 
 
 def _normalized(audio: Tensor, visual: Tensor, avm: AVMOptions) -> tuple[Tensor, Tensor]:

@@ -69,4 +69,7 @@ class Objective:
         total = sum(map(self.benchmark.num_labeled, batch)) / split
         if isinstance(output, MaskPrediction):
             return semantic_mask_loss(output, labels, labeled, total), 1.0
-        return semantic_segmentation_loss(output, labels, labeled, options.loss, options.fidelity, total), 1.0
+        loss = semantic_segmentation_loss(
+            output, labels, labeled, options.loss, options.fidelity, total, valid=items["valid"]
+        )
+        return loss, 1.0

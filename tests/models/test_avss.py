@@ -9,7 +9,8 @@ import torch
 
 from models import AudioCLIPSegmentor, TPAVISegmentor
 from models.tpavi import TPAVI
-from supervised.losses import semantic_loss, semantic_segmentation_loss
+from models.tpavi_segmentor import Segmentation
+from supervised.losses import _distances, semantic_loss, semantic_segmentation_loss
 from supervised.options import AVMOptions
 from tests.helpers import golden_values as golden
 from tests.helpers.tiny_checkpoints import SIZES
@@ -192,6 +193,32 @@ def test_background_of_the_mask_by_fidelity() -> None:
         return semantic_segmentation_loss(output, truth, weight, options, fidelity).avm.item()  # type: ignore[arg-type]
 
     assert avm(None, "corrected") == avm(0, "published") != avm(70, "corrected") == avm(None, "published")
+
+
+@pytest.mark.parametrize("distance", ["kl", "euclidean"])
+def test_corrected_does_not_bring_frames_close_to_padding(distance: str) -> None:
+    """The audio of padding, 0, is nearest to that of the first frame; the second nearest is of another clip."""
+    generator = torch.Generator().manual_seed(0)
+    audio, maps = torch.zeros(2, 3, 4), torch.rand(2, 3, 4, 2, 2, generator=generator)
+    audio[:, :, 0] = torch.tensor([[1.0, 5.0, 9.0], [3.0, 0.0, 0.0]])
+    valid = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    maps[1, 1:] = 0
+    logits = torch.zeros(2, 3, 5, 2, 2)
+    logits[:, :, 1] = 1.0  # all foreground
+    truth, first = torch.zeros(2, 3, 2, 2, dtype=torch.long), torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    options = AVMOptions(distance, avm_vv=True, stages=[0])  # type: ignore[arg-type]
+
+    def avm(fidelity: str, **given: torch.Tensor) -> torch.Tensor:
+        output = Segmentation(logits, [maps], [audio])
+        return semantic_segmentation_loss(output, truth, first, options, fidelity, **given).avm  # type: ignore[arg-type]
+
+    features = maps.mean((3, 4)).flatten(0, 1)  # of six frames, the fourth the first of the other clip
+    neighbor, padding = (_distances(features[index][None], features[:1], options)[0] for index in (3, 4))
+    torch.testing.assert_close(avm("corrected", valid=valid), neighbor)
+    torch.testing.assert_close(avm("corrected"), padding)
+    torch.testing.assert_close(avm("published", valid=valid), avm("published"))
+    if distance == "euclidean":
+        torch.testing.assert_close(avm("published"), padding)
 
 
 @pytest.mark.parametrize("fusion", ["concate", "none"])

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from models import TPAVISegmentor
 from models.vggish import VGGish
-from supervised import avss_rules, evaluate, measures, train
+from supervised import avss_rules, evaluate, measures, objective, train
 from supervised.audio_features import extract_audio_features
 from supervised.data import open_dataset
 from supervised.model import AVSModel
@@ -190,6 +190,19 @@ def test_batches_of_both_lengths_are_weighted_by_frame(composed_avss: Path, tmp_
         parts.append(loss.total * BENCHMARKS["avss"].num_labeled(clips[index]))
     total = sum(BENCHMARKS["avss"].num_labeled(clip) for clip in clips)
     torch.testing.assert_close(whole.total * factor, torch.stack(parts).sum() / total, rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_is_told_what_is_padding(composed_avss: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(resolve_options(Options, arguments(composed_avss)), tmp_path / "run")
+    dataset = trainer.datasets["train"]
+    item = {name: value[None] for name, value in dataset[0].items() if torch.is_tensor(value)}
+    given: list[torch.Tensor] = []
+    loss = objective.semantic_segmentation_loss
+    monkeypatch.setattr(
+        objective, "semantic_segmentation_loss", lambda *args, valid: given.append(valid) or loss(*args, valid=valid)
+    )
+    trainer.objective(trainer.model.eval(), item, dataset.clips[:1])
+    assert given[0] is item["valid"]
 
 
 def test_pictures_of_classes() -> None:
