@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from models.avsegformer_head import AVSegFormerHead
 from models.backbones import AudioCLIPBackbone, ResNet, build_backbone, rename_pvt_key
 from models.checkpoints import load_strict
+from models.tpavi import scatter
 from models.vggish import VGGish
+from utils.fidelity import Fidelity
 
 
 @dataclass
@@ -43,6 +45,8 @@ class AVSegFormer(nn.Module):
         hidden: Width inside the feed-forward networks.
         dropout: Share that encoder and decoder drop in training.
         audio_features: Size of an audio feature (VGGish: 128).
+        fidelity: How the clips of AVSS are treated. "corrected" leaves padding out of the network. Under "published" it
+            passes the backbone in training, whose batch statistics it enters.
 
     Raises:
         ValueError: Unknown backbone.
@@ -59,9 +63,10 @@ class AVSegFormer(nn.Module):
         hidden: int = 2048,
         dropout: float = 0.1,
         audio_features: int = 128,
+        fidelity: Fidelity = "corrected",
     ):
         super().__init__()
-        self.classes = classes
+        self.classes, self.fidelity = classes, fidelity
         self.backbone = build_backbone(backbone) if isinstance(backbone, str) else backbone
         self.audio_proj = nn.Linear(audio_features, channels)
         self.head = AVSegFormerHead(self.backbone.widths, classes, channels, heads, layers, queries, hidden, dropout)
@@ -95,7 +100,7 @@ class AVSegFormer(nn.Module):
 
         num_labeled: give only each clip's first so many frames (S4 training: 1).
         decoded: (B, T), nonzero for the frames to decode (AVSS training: the labeled ones); default: those that are
-            valid. The head sees no others. The backbone does, for its batch statistics are those of all frames.
+            valid. The head sees no others. The backbone sees all that are valid, for its batch statistics.
         """
         height, width = frames.shape[-2:]
         if height % 32 or width % 32:
@@ -104,7 +109,12 @@ class AVSegFormer(nn.Module):
             raise ValueError(
                 f"audio is for {tuple(audio.shape[:2])} (clips, seconds), frames {tuple(frames.shape[:2])}"
             )
-        maps = [x.unflatten(0, frames.shape[:2])[:, :num_labeled] for x in self.backbone(frames.flatten(0, 1))]
+        # In the original padding passes the backbone, for its batch statistics, and its maps are multiplied by 0.
+        shown = None if valid is None or (self.training and self.fidelity == "published") else valid.bool()
+        if shown is None:
+            maps = [x.unflatten(0, frames.shape[:2])[:, :num_labeled] for x in self.backbone(frames.flatten(0, 1))]
+        else:
+            maps = [scatter(x, shown)[:, :num_labeled] for x in self.backbone(frames[shown])]
         queried = self.audio_proj(audio[:, :num_labeled])
         decoded = valid if decoded is None else decoded
         if decoded is None:
@@ -113,15 +123,15 @@ class AVSegFormer(nn.Module):
         else:
             kept = decoded[:, :num_labeled].bool()
             outputs = self.head([x[kept] for x in maps], queried[kept])
-            places = [x.new_zeros(*kept.shape, *x.shape[1:]) for x in outputs]
-            logits, feature = (torch.index_put(zeros, (kept,), x) for zeros, x in zip(places, outputs, strict=True))
+            logits, feature = (scatter(x, kept) for x in outputs)
         return MaskPrediction(logits[:, :, 0] if self.classes == 1 else logits, feature)
 
     def load_reference(self, state: Mapping[str, Tensor]) -> "AVSegFormer":
         """Load a state dict in AVSegFormer's names, strictly; returns the model.
 
         What AVSegFormer saves but does not use for a prediction (the second ResNet branch, `head.fpn`, `head.attn_fc`)
-        and VGGish, whose public weights it holds, are left out.
+        and VGGish, whose public weights it holds, are left out. Of several classes, `fidelity` becomes "published",
+        which such weights were trained with.
 
         Raises:
             RuntimeError: One line that says what the state dict is instead, or names missing, unexpected and misshapen
@@ -131,6 +141,8 @@ class AVSegFormer(nn.Module):
             raise RuntimeError(problem)
         unused = self._unused()
         load_strict(self, {_rename(key): value for key, value in state.items() if unused.get(key) != value.shape})
+        if self.classes > 1:
+            self.fidelity = "published"
         return self
 
     def _mismatch(self, state: Mapping[str, Tensor]) -> str:

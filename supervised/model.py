@@ -63,7 +63,9 @@ class AVSModel(nn.Module):
             backbone, size = self._build_towers()
             head = vars(options.avsegformer)
             sizes = {name: head[name] for name in ("heads", "layers", "queries", "hidden", "dropout")}
-            self.segmentor = AVSegFormer(backbone, classes, options.channels, audio_features=size, **sizes)
+            self.segmentor = AVSegFormer(
+                *(backbone, classes, options.channels), audio_features=size, fidelity=fidelity, **sizes
+            )
         else:
             fpn = options.fpn
             vggish = self._vggish() if checkpoint_name(fpn.audio) == "vggish" and fpn.fusion != "none" else None

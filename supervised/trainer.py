@@ -265,7 +265,7 @@ class Trainer:
         device, clips = self.accelerator.device, [self.datasets["train"].clips[index] for index in batch]
         moved = {name: to_device(value, device) for name, value in items.items() if isinstance(value, Tensor)}
         set_video_lengths(self.model, [self.benchmark.num_labeled(clip) for clip in clips])  # that the head decodes
-        padded = self.options.fidelity == "published" or self.options.model.segmentor == "avsegformer"
+        padded = self.options.fidelity == "published"
         lengths = [self.benchmark.max_seconds if padded else self.benchmark.num_frames(clip) for clip in clips]
         set_video_lengths(self.model.visual_tower, lengths)
         loss, factor = self.objective(self.wrapped_model, moved, clips)

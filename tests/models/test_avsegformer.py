@@ -287,10 +287,10 @@ def test_the_products_with_the_queries_need_not_exist() -> None:
 # What holds at any size.
 
 
-def tiny(classes: int = 1, dropout: float = 0.0) -> AVSegFormer:
+def tiny(classes: int = 1, dropout: float = 0.0, fidelity: Any = "corrected") -> AVSegFormer:
     torch.manual_seed(1)
     sizes: dict[str, Any] = {"channels": 32, "heads": 4, "layers": 2, "queries": 7, "hidden": 64, "audio_features": 6}
-    return AVSegFormer("resnet18", classes, dropout=dropout, **sizes).eval()
+    return AVSegFormer("resnet18", classes, dropout=dropout, fidelity=fidelity, **sizes).eval()
 
 
 def tiny_clips(batch: int = 2, seconds: int = 3) -> tuple[Tensor, Tensor]:
@@ -318,12 +318,12 @@ def test_any_multiple_of_32(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("train, kind", [(True, "valid"), (False, "valid"), (True, "decoded")])
 def test_only_frames_that_are_asked_for_reach_the_head(train: bool, kind: str) -> None:
-    """In training all frames make the batch statistics, and gradients are those of the same frames among all."""
+    """In training all frames make the published batch statistics, and gradients are those of the same among all."""
     frames, audio = tiny_clips()
     valid = torch.tensor([[1, 1, 0], [0, 1, 1]])
     gradients = []
     for ask in ({}, {kind: valid, "num_labeled": 2}):
-        model = tiny(classes=3).train(train)
+        model = tiny(classes=3, fidelity="published").train(train)
         output = model.segment(frames, audio, **ask)  # type: ignore[arg-type]
         logits, feature = (x[:, :2] * valid[:, :2, None, None, None] for x in (output.logits, output.mask_feature))
         (logits.cos().sum() + feature.square().sum()).backward()
@@ -331,6 +331,40 @@ def test_only_frames_that_are_asked_for_reach_the_head(train: bool, kind: str) -
     assert model.segment(frames, audio, num_labeled=1).logits.shape == (2, 1, 3, 64, 96)
     for name, all_frames, few in zip(["logits", "feature", *dict(model.named_parameters())], *gradients, strict=True):
         torch.testing.assert_close(all_frames, few, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("fidelity, train", [("corrected", True), ("corrected", False), ("published", True)])
+def test_corrected_does_not_see_padding(fidelity: str, train: bool) -> None:
+    """Neither what padding holds nor its presence changes real frames or batch statistics."""
+    frames, audio = tiny_clips()
+    valid = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    loud_frames, loud_audio = frames.clone(), audio.clone()
+    loud_frames[1, 2], loud_audio[1, 2] = 7.0, 3.0
+    real = valid.bool()
+    alone = {"frames": frames[real][None], "audio": audio[real][None]}
+    found = []
+    for clips in ((frames, audio, valid), (loud_frames, loud_audio, valid), (alone["frames"], alone["audio"], None)):
+        model = tiny(classes=3, fidelity=fidelity).train(train)
+        with torch.no_grad():
+            output = model.segment(clips[0], clips[1], valid=clips[2])
+        kept = real if clips[2] is not None else torch.ones(1, 5, dtype=torch.bool)
+        assert not output.logits[~kept].any() and not output.mask_feature[~kept].any()
+        buffers = dict(model.named_buffers())
+        found.append({"logits": output.logits[kept], "feature": output.mask_feature[kept], **buffers})
+    for other in found[1:]:
+        if fidelity == "corrected":
+            torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-5)
+        else:  # in training padding enters batch statistics
+            assert not torch.allclose(other["backbone.bn1.running_mean"], found[0]["backbone.bn1.running_mean"])
+
+
+@pytest.mark.parametrize("train, passed", [(True, 6), (False, 5)])
+def test_published_padding_passes_the_backbone_in_training_only(train: bool, passed: int) -> None:
+    model, seen = tiny(classes=3, fidelity="published").train(train), []
+    model.backbone.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    with torch.no_grad():
+        model(*tiny_clips(), torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]]))
+    assert seen == [passed]
 
 
 def test_dropout_is_where_the_original_has_it() -> None:
