@@ -56,7 +56,7 @@ from utils.results import (
     write_per_frame,
     write_row_images,
 )
-from utils.robustness_report import RobustnessRecorder, Run, evaluate_conditions
+from utils.robustness_report import RobustnessRecorder, Run, evaluate_conditions, run_label
 from utils.semantic import SemanticMetrics
 
 ClipCallback = Callable[[int, Tensor, Tensor], None]  # (index, prediction, ground truth), as of measures.add_clip
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             checkpoints=digests,
         )
         describe = format_metrics if "m_j" in numbers else measures.format_result
-        print(f"{args.run_dir} · {args.split}, {run[0]} audio, {describe(numbers)}")
+        print(f"{args.run_dir} · {args.split}, {run_label(run, args.audio_seeds)} audio, {describe(numbers)}")
 
     evaluate_conditions(dataset, args, args.split, args.run_dir, accelerator, evaluate_run)
     return 0

@@ -25,6 +25,7 @@ from utils.robustness import (
     harmonic_mean,
     measure_frames,
 )
+from utils.run_identity import record_sounds
 from utils.sound_conditions import CONDITIONS, NEGATIVE_CONDITIONS, SEEDED, AudioCondition
 from utils.words import counted
 
@@ -84,12 +85,15 @@ def evaluate_conditions(
             names and, if there are several conditions, the recorder to which it adds every clip.
 
     Raises:
-        InputError: A condition is not possible for these clips; nothing is evaluated then.
+        InputError: A condition is not possible for these clips, or the folder has results under other offscreen sounds;
+            nothing is evaluated then.
     """
     runs = condition_runs(args.audio, args.audio_seeds)
     recorder = RobustnessRecorder() if len(runs) > 1 else None
     for condition, seed in runs:
         dataset.set_sound(condition, seed, args.offscreen_sounds)
+        if condition == "offscreen" and dataset.sound and accelerator.is_main_process:
+            record_sounds(out, dataset.sound.sounds)
     for run in runs:
         dataset.set_sound(*run, args.offscreen_sounds)
         if recorder and dataset.sound:
@@ -109,6 +113,12 @@ def result_suffix(split: str, run: Run, seeds: Sequence[int]) -> str:
     if (split, condition) == ("test", "original"):
         return ""
     return f"_{split}_{condition}" + ("" if seed == seeds[0] else f"_seed{seed}")
+
+
+def run_label(run: Run, seeds: Sequence[int]) -> str:
+    """A condition, with its seed where there are several."""
+    condition, seed = run
+    return f"{condition}, seed {seed}" if condition in SEEDED and len(seeds) > 1 else condition
 
 
 class RobustnessRecorder:

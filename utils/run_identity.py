@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli import InputError
-from utils.files import sha256, write_text
+from utils.files import read_json, sha256, write_text
 from utils.layout import BENCHMARKS, BenchmarkName
 
 RECIPE = "compose.json"  # written by synthetic.compose next to its clips
 RECORD = "data.json"  # in a run folder: the digests of the files that define the data set
+SOUNDS = "offscreen_sounds.json"  # in a run folder: the digests of the sounds of condition "offscreen"
 
 
 def differing_options(recorded: Any, requested: Any, ignore: Sequence[str] = ()) -> list[str]:
@@ -53,6 +54,19 @@ def check_same_data(folder: Path, root: Path, benchmark: BenchmarkName) -> None:
 def record_data(folder: Path, root: Path, benchmark: BenchmarkName) -> None:
     """Write the record that `check_same_data` compares to a run folder."""
     write_text(folder / RECORD, json.dumps(_digests(root, benchmark), indent=1) + "\n")
+
+
+def record_sounds(folder: Path, sounds: Sequence[Path]) -> None:
+    """Write which offscreen sounds a run folder was evaluated with.
+
+    Raises:
+        InputError: if its record is of other sounds, whose results would be replaced. They may have been moved.
+    """
+    record = folder / SOUNDS
+    current = sorted(sha256(path) for path in sounds)
+    if record.is_file() and read_json(record) != current:
+        raise InputError(f"{folder} holds results under other offscreen sounds; choose another --out")
+    write_text(record, json.dumps(current, indent=1) + "\n")
 
 
 def _digests(root: Path, benchmark: BenchmarkName) -> dict[str, str]:

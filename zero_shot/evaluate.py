@@ -50,7 +50,7 @@ from utils.results import (
     write_per_frame,
     write_row_images,
 )
-from utils.robustness_report import RobustnessRecorder, Run, add_audio_arguments, evaluate_conditions
+from utils.robustness_report import RobustnessRecorder, Run, add_audio_arguments, evaluate_conditions, run_label
 from utils.run_identity import check_same_data, check_same_options, differing_options, files_match, record_data
 from zero_shot.figures import prediction_rows
 from zero_shot.methods import Prediction, ZeroShotMethod, build_method
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not accelerator.is_main_process:
             return
         result = write_result(out, suffix, options, dataset, metrics, run, time.perf_counter() - begin)
-        title = ", ".join((options.method, options.fidelity, options.data.split, *(() if original else (run[0],))))
+        title = ", ".join((options.method, options.fidelity, options.data.split, *(() if original else (run_label(run, namespace.audio_seeds),))))
         print(f"{out} · {title}, {format_metrics(result)}")
 
     evaluate_conditions(dataset, namespace, options.data.split, out, accelerator, evaluate_run)

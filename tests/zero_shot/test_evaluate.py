@@ -287,3 +287,19 @@ def test_sound_conditions(composed: Path, tmp_path: Path, method: str) -> None:
     (ours,) = json.loads((tmp_path / "score" / "scores.json").read_text())["models"].values()
     for name, value in content["conditions"]["silent"]["mean"].items():
         assert ours[name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_offscreen_sounds_are_recorded(composed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results under other sounds do not replace each other; the same sounds may have moved. Seeds are told apart."""
+    sounds = sorted((composed / "offscreen_sounds").iterdir())
+    folders = [tmp_path / name for name in ("one", "moved", "other")]
+    for folder, files in zip(folders, (sounds[:1], sounds[:1], sounds[1:2]), strict=True):
+        folder.mkdir()
+        for file in files:
+            shutil.copy(file, folder / f"{folder.name}.wav")
+    words = ["--method", "foreground", "--data.root", str(composed / "Single-source"), "--out", str(tmp_path / "run")]
+    words += ["--audio", "offscreen", "--audio-seeds", "0", "1", "--offscreen-sounds"]
+    codes = [evaluate.main([*words, str(folder)]) for folder in folders]
+    told = capsys.readouterr()
+    assert codes == [0, 0, 1] and "offscreen, seed 0" in told.out and "offscreen, seed 1" in told.out
+    assert told.err.count("holds results under other offscreen sounds; choose another --out") == 1
