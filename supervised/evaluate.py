@@ -58,6 +58,7 @@ from utils.results import (
 )
 from utils.robustness_report import RobustnessRecorder, Run, evaluate_conditions, run_label
 from utils.semantic import SemanticMetrics
+from utils.sound_conditions import clip_classes
 
 ClipCallback = Callable[[int, Tensor, Tensor], None]  # (index, prediction, ground truth), as of measures.add_clip
 
@@ -157,13 +158,26 @@ def build_accelerator(options: Options) -> Accelerator:
     return make_accelerator(options.train.device, mixed_precision)
 
 
-def recorder_callback(recorder: RobustnessRecorder, run: Run, semantic: bool) -> ClipCallback:
-    """A callback for `evaluate` that records what robustness.json needs; in AVSS whatever is not background."""
+def recorder_callback(recorder: RobustnessRecorder, run: Run, dataset: AVSDataset) -> ClipCallback:
+    """A callback for `evaluate` that records what robustness.json needs.
+
+    In AVSS the mask is whatever is not background, and which of it is in a class of the new and of the own sound.
+    """
+    benchmark, sound = dataset.data.benchmark, dataset.sound
 
     def on_clip(index: int, output: Tensor, ground_truth: Tensor) -> None:
-        probabilities = None if semantic else output.sigmoid().numpy()
-        masks = output.numpy() > 0 if probabilities is None else probabilities > 0.5
-        recorder.add(run, index, masks, ground_truth.numpy() > 0.5, probabilities)
+        truth = ground_truth.numpy() > 0.5
+        if benchmark.classes == 1:
+            probabilities = output.sigmoid().numpy()
+            recorder.add(run, index, probabilities > 0.5, truth, probabilities)
+            return
+        predicted = output.numpy()
+        own = clip_classes(benchmark.name, dataset.clips[index])
+        heard, seen = (
+            np.isin(predicted, [CLASSES.index(name) for name in names]) if names else None
+            for names in (sound.heard_classes(index) if sound else None, own)
+        )
+        recorder.add(run, index, predicted > 0, truth, heard=heard, seen=seen)
 
     return on_clip
 
@@ -193,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         original, begin = run[0] == "original", time.perf_counter()
         images = (args.sheets, args.strips if original else 0, args.masks)
         callbacks = [image_writer(dataset, args.run_dir, suffix, *images)] if any(images) else []
-        callbacks += [recorder_callback(recorder, run, dataset.data.benchmark.classes > 1)] if recorder else []
+        callbacks += [recorder_callback(recorder, run, dataset)] if recorder else []
         metrics = evaluate(
             model,
             dataset,

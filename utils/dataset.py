@@ -150,7 +150,7 @@ class AVSDataset(Dataset[dict[str, Any]]):
             [self._classes(clip) for clip in self.clips],
             self._own_sound,
             seed,
-            self._offscreen_sounds(offscreen_sounds) if condition == "offscreen" else [],
+            self._offscreen_sounds(offscreen_sounds) if condition == "offscreen" else {},
             read_mono,
         )
         sound.check()
@@ -161,8 +161,8 @@ class AVSDataset(Dataset[dict[str, Any]]):
         classes = clip_classes(self.data.benchmark.name, clip)
         return frozenset([f"clip {clip.name}"]) if classes is None else classes
 
-    def _offscreen_sounds(self, folder: Path | None) -> list[Path]:
-        return absent_sounds(self.data, self.clips) if folder is None else list_sounds(folder)
+    def _offscreen_sounds(self, folder: Path | None) -> dict[Path, frozenset[str] | None]:
+        return absent_sounds(self.data, self.clips) if folder is None else dict.fromkeys(list_sounds(folder))
 
     def _own_sound(self, index: int) -> np.ndarray:
         """The waveform of a clip, float32 (samples,) at 16 kHz."""

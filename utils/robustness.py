@@ -14,6 +14,8 @@ of the original sound, and the IoU with the model's own mask under the original 
     keep       share of frames in which that IoU exceeds 0.9
     S_null     square root of pIA                                                                         Ref-AVS
     H          harmonic mean of M_J(original) and 1 - pIA                                                 vssl_eval
+    heard      fraction of the predicted pixels that are in a class of the new sound (AVSS)
+    seen       fraction of the predicted pixels that are in a class of the clip's own sound (AVSS)
 
 Sources: AVSBench-Robust (arXiv 2502.00358), vssl_eval (arXiv 2410.01020), Ref-AVS; docs/robustness.md. Without torch at
 import, so that a scorer of masks starts quickly.
@@ -85,12 +87,16 @@ class FrameMeasures:
         same: (N,) IoU with the ground truth of the original sound, by the rule of M_J.
         agree: (N,) IoU with the prediction under the original sound.
         sweep: (N, 9) predicted fraction at probability 0.1 … 0.9; NaN where a method gives no probabilities.
+        heard: (N,) predicted fraction in a class of the new sound; NaN where such classes are not known (AVSS only).
+        seen: (N,) the same for the classes of the clip's own sound.
     """
 
     area: np.ndarray
     same: np.ndarray
     agree: np.ndarray
     sweep: np.ndarray
+    heard: np.ndarray
+    seen: np.ndarray
 
     @staticmethod
     def cat(parts: "Sequence[FrameMeasures]") -> "FrameMeasures":
@@ -100,7 +106,12 @@ class FrameMeasures:
 
 
 def measure_frames(
-    predicted: np.ndarray, truth: np.ndarray, original: np.ndarray, probabilities: np.ndarray | None = None
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    original: np.ndarray,
+    probabilities: np.ndarray | None = None,
+    heard: np.ndarray | None = None,
+    seen: np.ndarray | None = None,
 ) -> FrameMeasures:
     """Measure the frames of one clip under one condition.
 
@@ -109,6 +120,8 @@ def measure_frames(
         truth: (N, H, W) bool, the ground truth of the original sound.
         original: (N, H, W) bool, the masks under the original sound.
         probabilities: (N, H, W) float32 of this condition, where the method gives any.
+        heard: (N, H, W) bool, the predicted pixels in a class of the new sound, where classes are known.
+        seen: (N, H, W) bool, those in a class of the clip's own sound.
     """
     iou = mask_ious(predicted, truth)
     empty = ~truth.reshape(len(truth), -1).any(axis=1)
@@ -118,7 +131,23 @@ def measure_frames(
     if probabilities is not None:
         for column, threshold in enumerate(SWEEP):
             sweep[:, column] = [cv2.countNonZero((p > threshold).view(np.uint8)) / p.size for p in probabilities]
-    return FrameMeasures(area, same, mask_ious(predicted, original), sweep)
+    unknown = np.full(len(predicted), np.nan)
+    shares = [unknown if each is None else predicted_areas(each) for each in (heard, seen)]
+    return FrameMeasures(area, same, mask_ious(predicted, original), sweep, *shares)
+
+
+def class_shares(frames: FrameMeasures) -> dict[str, float]:
+    """heard and seen: the fraction of the predicted pixels, over all frames of known classes, in those classes.
+
+    Without the names whose classes are not known in any frame, or in whose frames nothing is predicted.
+    """
+    shares = {}
+    for name in ("heard", "seen"):
+        inside = getattr(frames, name)
+        known = ~np.isnan(inside)
+        if (predicted := float(frames.area[known].sum())) > 0:
+            shares[name] = float(inside[known].sum()) / predicted
+    return shares
 
 
 def condition_measures(frames: FrameMeasures, m_j: float, negative: bool) -> dict[str, float]:
@@ -137,6 +166,7 @@ def condition_measures(frames: FrameMeasures, m_j: float, negative: bool) -> dic
     values |= {"S_null": float(np.sqrt(area)), "MJ_same": same}
     values |= {"drop": m_j - same, "drop_relative": (m_j - same) / m_j if m_j else 0.0}
     values |= {"agree": float(frames.agree.mean()), "keep": float((frames.agree > KEPT_IOU).mean())}
+    values |= class_shares(frames)
     if negative:
         values |= {"FPR": area, "MJ_neg": 1 - area, "H": harmonic_mean(m_j, 1 - area)}
     return values

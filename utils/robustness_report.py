@@ -21,6 +21,7 @@ from utils.robustness import (
     SWEEP,
     FrameMeasures,
     area_auc,
+    class_shares,
     condition_measures,
     harmonic_mean,
     measure_frames,
@@ -137,7 +138,14 @@ class RobustnessRecorder:
         self._original: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}  # packed bits, and the shape
 
     def add(
-        self, run: Run, index: int, masks: np.ndarray, truth: np.ndarray, probabilities: np.ndarray | None = None
+        self,
+        run: Run,
+        index: int,
+        masks: np.ndarray,
+        truth: np.ndarray,
+        probabilities: np.ndarray | None = None,
+        heard: np.ndarray | None = None,
+        seen: np.ndarray | None = None,
     ) -> None:
         """Add the labeled frames of a clip.
 
@@ -147,13 +155,14 @@ class RobustnessRecorder:
             masks: (N, H, W) bool, predicted.
             truth: (N, H, W) bool, the ground truth of the original sound.
             probabilities: (N, H, W) float32, where the method gives any.
+            heard, seen: (N, H, W) bool, of AVSS: the predicted pixels in a class of the new sound, and of the own one.
         """
         if run[0] == "original":
             self._original[index] = np.packbits(masks), masks.shape
             self.truth_areas[index] = float(truth.mean())
         bits, shape = self._original[index]
         original = np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape).astype(bool)
-        self.measures[run][index] = measure_frames(masks, truth, original, probabilities)
+        self.measures[run][index] = measure_frames(masks, truth, original, probabilities, heard, seen)
 
     def gather(self, processes: int) -> None:
         """Share the measures among all processes."""
@@ -181,7 +190,8 @@ class RobustnessRecorder:
             "thresholds": SWEEP,
             "conditions": {
                 "original": {
-                    "mean": {"pIA": float(frames.area.mean()), "AUC_N": area_auc(frames.area), "MJ_same": m_j},
+                    "mean": {"pIA": float(frames.area.mean()), "AUC_N": area_auc(frames.area), "MJ_same": m_j}
+                    | class_shares(frames),
                     **_curves([frames]),
                 }
             },
@@ -205,7 +215,7 @@ class RobustnessRecorder:
             m_j = float(FrameMeasures.cat([original[index] for index in indices]).same.mean())
             parts.append(FrameMeasures.cat([measures[index] for index in indices]))
             values.append(condition_measures(parts[-1], m_j, condition in NEGATIVE_CONDITIONS))
-        names = list(values[0])
+        names = [name for name in values[0] if all(name in value for value in values)]
         return {
             "seeds": list(seeds),
             "clips": [len(measures) for measures in seeds.values()],

@@ -14,7 +14,7 @@ Choices depend on a seed and on the clips' names, not on the order of files or o
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -175,7 +175,7 @@ class SoundCondition:
         classes: the classes that each of them contains; empty if what sounds is not in the picture.
         read: reads the sound of a clip by its index: float32 (samples,) at 16 kHz.
         seed: of noise and choices.
-        sounds: files for "offscreen".
+        sounds: files for "offscreen", with the classes of each, where they are known.
         read_file: reads one of them, in the same form.
     """
 
@@ -184,7 +184,7 @@ class SoundCondition:
     classes: Sequence[ClassSet]
     read: Callable[[int], np.ndarray]
     seed: int = 0
-    sounds: Sequence[Path] = field(default_factory=list)
+    sounds: Mapping[Path, ClassSet | None] = field(default_factory=dict)
     read_file: Callable[[Path], np.ndarray] | None = None
 
     @property
@@ -252,8 +252,18 @@ class SoundCondition:
 
     def _offscreen(self, index: int, length: int) -> np.ndarray:
         assert self.read_file is not None
+        return fit_length(self.read_file(self._offscreen_file(index)), length)
+
+    def _offscreen_file(self, index: int) -> Path:
         choice = int.from_bytes(digest(self.seed, "offscreen", self.clips[index].name), "big") % len(self.sounds)
-        return fit_length(self.read_file(self.sounds[choice]), length)
+        return list(self.sounds)[choice]
+
+    def heard_classes(self, index: int) -> ClassSet | None:
+        """The classes of the sound that a clip is given beside or instead of its own; None if they are not known."""
+        partner = self.partners[index] if self.name in ("shuffled", "mixed") else None
+        if partner is not None:
+            return self.classes[partner] or None
+        return self.sounds[self._offscreen_file(index)] if self.name == "offscreen" else None
 
 
 def clip_classes(benchmark: str, clip: Clip) -> ClassSet | None:
@@ -265,15 +275,19 @@ def clip_classes(benchmark: str, clip: Clip) -> ClassSet | None:
     return frozenset(clip.objects.split("_")) - UNSEEN if clip.objects else None
 
 
-def absent_sounds(data: AVSBench, clips: Sequence[Clip]) -> list[Path]:
-    """The sounds of the benchmark's other clips all of whose classes are in none of these clips, sorted by path."""
+def absent_sounds(data: AVSBench, clips: Sequence[Clip]) -> dict[Path, ClassSet | None]:
+    """The sounds of the benchmark's other clips all of whose classes are in none of these clips, sorted by path.
+
+    Returns:
+        The classes of each.
+    """
     present = frozenset[str]().union(*(clip_classes(data.benchmark.name, clip) or () for clip in clips))
-    found = []
+    found: dict[Path, ClassSet | None] = {}
     for clip in data.clips:
         classes = clip_classes(data.benchmark.name, clip)
         if classes and clip.split != clips[0].split and not classes & present:
-            found.append(data.wav(clip))
-    return sorted(found)
+            found[data.wav(clip)] = classes
+    return dict(sorted(found.items(), key=lambda item: item[0]))
 
 
 def list_sounds(folder: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,8 +29,10 @@ from utils.classes import PALETTE, decode
 from utils.cli import InputError
 from utils.config import resolve_options
 from utils.files import read_image
-from utils.layout import BENCHMARKS
+from utils.layout import BENCHMARKS, Clip
+from utils.robustness_report import RobustnessRecorder
 from utils.semantic import SemanticMetrics
+from utils.sound_conditions import SoundCondition, clip_classes
 
 __all__ = ["folder"]  # a fixture
 
@@ -98,6 +102,26 @@ def test_evaluate_other_conditions(trained: Path, capsys: pytest.CaptureFixture[
     numbers = json.loads((trained / "metrics_train_silent.json").read_text())
     assert numbers["frames"] < 10 * numbers["videos"]
     assert "largest_in_silence" in json.loads((trained / "robustness_train.json").read_text())
+
+
+def test_classes_of_the_new_and_of_the_own_sound() -> None:
+    """Ten predicted pixels: four dog, the clip's class; one cat, the partner's; five car."""
+    clips = [Clip(name, "test", objects=name, subset="v2") for name in ("dog", "cat")]
+    classes = [clip_classes("avss", clip) for clip in clips]
+    predicted = torch.zeros(2, 4, 4, dtype=torch.long)
+    predicted[0, 0], predicted[0, 1, 0], predicted[1, :2, :2], predicted[1, 2, 0] = 17, 12, 11, 11
+    recorder, labels = RobustnessRecorder(), torch.zeros(2, 4, 4, dtype=torch.long)
+    files: dict[Path, Any] = {Path("a.wav"): frozenset(["car", "bus"])}
+    for name in ("original", "silent", "shuffled", "offscreen", "mixed"):
+        sound = SoundCondition(name, clips, classes, lambda _: np.ones(3), sounds=files)  # type: ignore[arg-type]
+        dataset = SimpleNamespace(
+            data=SimpleNamespace(benchmark=BENCHMARKS["avss"]), clips=clips, sound=None if name == "original" else sound
+        )
+        evaluate.recorder_callback(recorder, (name, 0), dataset)(0, predicted, labels)  # type: ignore[arg-type]
+    found = {name: each["mean"] for name, each in recorder.summary(clips)["conditions"].items()}
+    assert {name: mean["seen"] for name, mean in found.items()} == pytest.approx(dict.fromkeys(found, 0.4))
+    heard = {name: mean["heard"] for name, mean in found.items() if "heard" in mean}
+    assert heard == pytest.approx({"shuffled": 0.1, "offscreen": 0.5, "mixed": 0.1})
 
 
 def test_metrics_do_not_depend_on_the_batch(trained: Path) -> None:
