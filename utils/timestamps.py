@@ -1,7 +1,9 @@
 """Time stamps: packets on one continuous clock, and the frame that represents each second of a video."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -54,8 +56,53 @@ def demux_continuous(
         yield packet
 
 
+def are_in_decode_order(video: VideoStream, stamps: Sequence[int | None]) -> bool:
+    """Whether the time stamps of a stream are in the order of decoding although its frames are displayed in another.
+
+    AVI has no others, and a copy in another format (ffmpeg -c copy) keeps them.
+
+    Args:
+        video: The stream.
+        stamps: Of its packets, in the order of the file.
+    """
+    known = [stamp for stamp in stamps if stamp is not None]
+    ascending = all(before < after for before, after in pairwise(known))
+    return bool(video.codec_context.has_b_frames) and len(known) == len(stamps) and ascending
+
+
+class PacketDecoder:
+    """Decodes the packets of a stream, whose frames come in the order in which they are displayed.
+
+    If time stamps are in the order of decoding (`are_in_decode_order`), the n-th frame gets the n-th of them.
+    """
+
+    def __init__(self, in_decode_order: bool = False):
+        self._in_decode_order = in_decode_order
+        self._stamps: deque[int] = deque()  # of packets whose frames have not come yet
+        self._is_first = True
+
+    def decode(self, packet: av.Packet) -> list[av.VideoFrame | av.AudioFrame]:
+        """Decode the next packet. Raises av.InvalidDataError if it is damaged."""
+        frames: list[av.VideoFrame | av.AudioFrame] = list(packet.decode())  # type: ignore[arg-type]
+        if not self._in_decode_order:
+            return frames
+        if packet.size and packet.pts is not None and not packet.is_discard:
+            self._stamps.append(packet.pts)
+        for frame in frames:
+            # Of packets before the first frame that can be decoded, there are no frames.
+            while self._is_first and frame.pts is not None and self._stamps and self._stamps[0] < frame.pts:
+                self._stamps.popleft()
+            self._is_first = False
+            if self._stamps:
+                frame.pts = self._stamps.popleft()
+        return frames
+
+
 def decode_frames(
-    container: InputContainer, stream: VideoStream | AudioStream, *streams: VideoStream | AudioStream | None
+    container: InputContainer,
+    stream: VideoStream | AudioStream,
+    *streams: VideoStream | AudioStream | None,
+    in_decode_order: bool = False,
 ) -> Iterator[av.VideoFrame | av.AudioFrame]:
     """Decode a stream, skipping damaged packets.
 
@@ -63,12 +110,14 @@ def decode_frames(
         container: An open file.
         stream: The stream to decode.
         *streams: All streams that `open_media` gave, which `demux_continuous` keeps synchronous.
+        in_decode_order: Whether its time stamps are, see `are_in_decode_order`.
     """
+    decoder = PacketDecoder(in_decode_order)
     for packet in demux_continuous(container, *streams):
         if packet.stream is not stream:
             continue
         try:
-            yield from packet.decode()
+            yield from decoder.decode(packet)
         except av.InvalidDataError:
             continue
 

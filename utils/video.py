@@ -17,7 +17,13 @@ from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.files import MAX_PIXELS
 from utils.paths import describe_siblings
-from utils.timestamps import demux_continuous, displayed_frames, published_frames
+from utils.timestamps import (
+    PacketDecoder,
+    are_in_decode_order,
+    demux_continuous,
+    displayed_frames,
+    published_frames,
+)
 from utils.video_frame import resize_frame, to_rgb
 from utils.words import counted
 
@@ -153,29 +159,49 @@ def _decode(
     for packet in demux_continuous(container, video, audio):
         (video_packets if packet.stream is video else audio_packets).append(packet)
     _check_complete(path, container, video, video_packets)
-    stamps = [
-        packet.pts for packet in video_packets if packet.size and packet.pts is not None and not packet.is_discard
-    ]
+    displayed = [packet.pts for packet in video_packets if packet.size and not packet.is_discard]
+    stamps = [stamp for stamp in displayed if stamp is not None]
     if not stamps:
         raise InputError(f"{path}: no frame could be decoded")
+    in_decode_order = are_in_decode_order(video, displayed)
+    video.codec_context.thread_count = 1  # clips are decoded in parallel processes
     times = np.sort(stamps) * float(video.time_base or 0)
     samples = decode_audio(path, audio_packets, fidelity, start=times[0], duration=container.duration)
     if fidelity == "published":
-        indices = published_frames(video, times - (container.start_time or 0) / 1_000_000, seconds)
+        output = _avi_output_times(video, video_packets) if container.format.name == "avi" else times
+        indices = published_frames(video, output - (container.start_time or 0) / 1_000_000, seconds)
     else:
         indices = displayed_frames(times - times[0], seconds)
-    frames = _decode_frames(path, video, video_packets, np.sort(stamps)[indices].tolist())
+    frames = _decode_frames(path, video, video_packets, np.sort(stamps)[indices].tolist(), in_decode_order)
     return ClipMedia([resize_frame(to_rgb(frame, fidelity)) for frame in frames], samples)
 
 
-def _decode_frames(path: Path, video: VideoStream, packets: list[av.Packet], stamps: list[int]) -> list[av.VideoFrame]:
-    """The frames with the given time stamps. Other frames are skipped unless they are reference frames."""
-    codec = video.codec_context
-    codec.thread_count = 1  # clips are decoded in parallel processes
+def _avi_output_times(video: VideoStream, packets: list[av.Packet]) -> np.ndarray:
+    """The seconds at which the original's ffmpeg 4.2 outputs the frames of an AVI file, whose packets it counts.
+
+    A frame comes out with the packet that the decoder needs to know that it is next: with B-frames, a later one.
+    """
+    codec, stored = video.codec_context, [packet for packet in packets if packet.size]
+    delay = next((number for number, packet in enumerate(stored) if packet.decode()), 0)
+    codec.flush_buffers()
+    counts = [number if packet.dts is None else packet.dts for number, packet in enumerate(stored)]
+    counts = counts[delay:] + [counts[-1] + number for number in range(1, delay + 1)]
+    return np.array(counts) * float(video.time_base or 0)
+
+
+def _decode_frames(
+    path: Path, video: VideoStream, packets: list[av.Packet], stamps: list[int], in_decode_order: bool
+) -> list[av.VideoFrame]:
+    """The frames with the given time stamps. Other frames are skipped unless they are reference frames.
+
+    With time stamps in the order of decoding, no frame is skipped.
+    """
+    codec, decoder = video.codec_context, PacketDecoder(in_decode_order)
     decoded: dict[int, av.VideoFrame] = {}
     for packet in packets:
-        codec.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in stamps else "NONREF"
-        for frame in packet.decode():
+        needs_frame = in_decode_order or packet.pts is None or packet.pts in stamps
+        codec.skip_frame = "DEFAULT" if needs_frame else "NONREF"
+        for frame in decoder.decode(packet):
             assert isinstance(frame, av.VideoFrame)
             if frame.pts is not None and frame.pts in stamps:
                 decoded[frame.pts] = frame

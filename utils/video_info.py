@@ -12,7 +12,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from utils.cli import InputError
-from utils.timestamps import ROUNDING, SAMPLE_POINT, decode_frames, demux_continuous
+from utils.timestamps import ROUNDING, SAMPLE_POINT, are_in_decode_order, decode_frames, demux_continuous
 from utils.tone_map import HDR_TRANSFERS
 from utils.video import count_missing_frames, open_media
 from utils.video_frame import display_matrix, display_size, is_oblique, is_transposed
@@ -36,6 +36,7 @@ class VideoInfo:
         num_frames: At that rate.
         start_time: Seconds on the file's clock at which the first frame is displayed; audio is read from there.
         has_timestamps: Whether the frames have time stamps.
+        in_decode_order: Whether these are in the order of decoding, as in AVI (utils.timestamps).
         audio_rate: Hz; 0 without an audio track.
         channels: 1 or 2; 0 without an audio track.
         missing_frames: Frames that the header announces and the file lacks, as in an incomplete copy.
@@ -51,6 +52,7 @@ class VideoInfo:
     has_timestamps: bool
     audio_rate: int
     channels: int
+    in_decode_order: bool = False
     missing_frames: int = 0
     notes: list[str] = field(default_factory=list, compare=False)
 
@@ -87,6 +89,7 @@ def open_video(path: Path) -> VideoInfo:
         fps = video.average_rate or video.guessed_rate or DEFAULT_FPS
         time_base = float(video.time_base or 0)
         missing = count_missing_frames(container, video, frames.stored, max(frames.stamps, default=None))
+        in_decode_order = are_in_decode_order(video, frames.stamps)
         audio_rate, channels = (audio.rate, min(audio.channels, 2)) if audio else (0, 0)
         aspect = video.sample_aspect_ratio
     has_timestamps = len(frames.stamps) == frames.displayed
@@ -105,7 +108,18 @@ def open_video(path: Path) -> VideoInfo:
     num_frames = round(span * float(fps)) + max(1, round(last_duration * float(fps)))
     height, width = _inspect_first_frame(path, aspect, notes)
     return VideoInfo(
-        path, height, width, fps, num_frames, start_time, has_timestamps, audio_rate, channels, missing, notes
+        path,
+        height,
+        width,
+        fps,
+        num_frames,
+        start_time,
+        has_timestamps,
+        audio_rate,
+        channels,
+        in_decode_order and has_timestamps,
+        missing,
+        notes,
     )
 
 

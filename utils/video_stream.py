@@ -77,7 +77,9 @@ def _timed_frames(video: VideoInfo) -> Iterator[tuple[float, av.VideoFrame]]:
     with open_media(video.path) as (container, stream, audio):
         stream.thread_type = "AUTO"
         first, is_still = None, video.num_frames > 1
-        for number, frame in enumerate(decode_frames(container, stream, stream, audio)):
+        for number, frame in enumerate(
+            decode_frames(container, stream, stream, audio, in_decode_order=video.in_decode_order)
+        ):
             assert isinstance(frame, av.VideoFrame)
             time = number / float(video.fps)
             if video.has_timestamps and frame.time is not None:

@@ -364,29 +364,6 @@ def test_the_frame_on_the_screen() -> None:
         assert displayed_frames(stamps).tolist() == [int(second * rate + 15 * rate / 16) for second in range(5)]
 
 
-def test_frames_that_an_avi_drops_are_not_missing(tmp_path: Path) -> None:
-    """Its header counts their places, too; they show the frame before."""
-    path = tmp_path / "dropped.avi"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=10)
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
-        audio = container.add_stream("pcm_s16le", rate=48_000, layout="mono")
-        for number, grey in enumerate(moving(50)):
-            if number != 9:
-                frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
-                frame.pts, frame.time_base = number, Fraction(1, 10)
-                container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-        sound = (tone(5, 48_000) * 32767).astype(np.int16).T
-        block = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), format="s16", layout="mono")
-        block.sample_rate = 48_000
-        container.mux([*audio.encode(block), *audio.encode(None)])  # type: ignore[attr-defined]
-    video = open_video(path)
-    assert video.missing_frames == 0 and (video.fps, video.num_frames) == (10, 50)
-    assert [round(level(frame)) for frame in read_clip(path).frames] == [8, 19, 29, 39, 49]
-
-
 # Sound and picture
 
 
