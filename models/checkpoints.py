@@ -124,7 +124,7 @@ def load_strict(
 def describe_mismatch(
     module: nn.Module, state: Mapping[str, Tensor], random: tuple[str, ...] = (), counters: bool = True
 ) -> str:
-    """What keeps `state` from fitting, as `fit` understands it: one line, empty if nothing does.
+    """What keeps `state` from fitting, as `load_strict` understands it: one line, empty if nothing does.
 
     mistyped are numbers of another kind, such as integers for weights; float types of other widths are converted.
     """

@@ -92,7 +92,7 @@ def is_transposed(matrix: np.ndarray | None) -> bool:
 
 
 def is_oblique(matrix: np.ndarray | None) -> bool:
-    """Whether a display matrix rotates by other than multiples of 90°, which `upright` leaves out."""
+    """Whether a display matrix rotates by other than multiples of 90°, which `apply_display_matrix` leaves out."""
     if matrix is None:
         return False
     entries = np.sort(np.abs(matrix).ravel())
