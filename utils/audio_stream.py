@@ -106,7 +106,7 @@ def read_audio_per_second(
     pending = np.zeros((0, video.channels), np.float32)  # at 16 kHz
     ready = previous = np.zeros(0, np.float32)  # at sample_rate
     is_silent: list[bool] = []
-    started = 0  # seconds
+    started, cancels = 0, False  # started: seconds
     for block, is_last in _mark_last(_read(video, video.audio_rate, "flt")):
         resampled = to_int16(to_16k.resample_chunk(block, last=is_last)).astype(np.float32) / 32768
         pending = np.concatenate([pending, resampled])
@@ -117,10 +117,12 @@ def read_audio_per_second(
             mono = part.mean(axis=1)
             if not is_silent[-1] and np.square(mono).mean() < CANCELLATION_RATIO**2 * np.square(part).mean():
                 mono = np.ascontiguousarray(part[:, 0])
-                video.add_note(
-                    f"The two channels cancel each other, first in second {started + 1}. There, the left channel is "
-                    "used alone, since their average is silent."
-                )
+                if not cancels:
+                    video.add_note(
+                        f"The two channels cancel each other, first in second {started + 1}. There, the left channel "
+                        "is used alone, since their average is silent."
+                    )
+                cancels = True
             ready = np.concatenate([ready, to_target.resample_chunk(mono)])
             started += 1
         if is_last:

@@ -83,7 +83,7 @@ class PacketDecoder:
 
     def decode(self, packet: av.Packet) -> list[av.VideoFrame | av.AudioFrame]:
         """Decode the next packet. Raises av.InvalidDataError if it is damaged."""
-        frames: list[av.VideoFrame | av.AudioFrame] = list(packet.decode())  # type: ignore[arg-type]
+        frames: list[av.VideoFrame | av.AudioFrame] = list(packet.decode())
         if not self._in_decode_order:
             return frames
         if packet.size and packet.pts is not None and not packet.is_discard:

@@ -76,7 +76,7 @@ def _timed_frames(video: VideoInfo) -> Iterator[tuple[float, av.VideoFrame]]:
     """The frames of a video, each with the seconds from the first at which it is displayed."""
     with open_media(video.path) as (container, stream, audio):
         stream.thread_type = "AUTO"
-        first, is_still = None, video.num_frames > 1
+        first, is_still, changes_size = None, video.num_frames > 1, False
         for number, frame in enumerate(
             decode_frames(container, stream, stream, audio, in_decode_order=video.in_decode_order)
         ):
@@ -85,7 +85,8 @@ def _timed_frames(video: VideoInfo) -> Iterator[tuple[float, av.VideoFrame]]:
             if video.has_timestamps and frame.time is not None:
                 time = frame.time - video.start_time
             first = first or frame
-            if (frame.width, frame.height) != (first.width, first.height):
+            if not changes_size and (frame.width, frame.height) != (first.width, first.height):
+                changes_size = True
                 video.add_note(f"The size of the frames changes, first at {time:.1f} s: all are resized to the first.")
             is_still = is_still and _looks_same(first, frame)
             yield time, frame

@@ -99,8 +99,8 @@ def run(
         notes = finished_notes(out) if len(records) == total else None
         if notes is None:
             write_text(out / "config.yaml", to_yaml(options))
-            if len(records) < total:
-                add_masks(method, video, out, records, outputs, options)
+            # Also if no mask is missing: the notes that reading adds were not saved.
+            add_masks(method, video, out, records, outputs, options)
             write_overlay(video, out, outputs)
             notes = collect_notes(video, options, outputs, records, out)
             page = out / "index.html"

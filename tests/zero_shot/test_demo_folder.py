@@ -285,3 +285,21 @@ def test_notes_found_while_reading_survive_a_kill(tmp_path: Path, film: Path, mo
         make(tmp_path, film)
     assert (tmp_path / "out" / "overlay.mp4").is_file()
     assert "size of the frames changes" in notes(make(tmp_path, film))
+
+
+def test_notes_on_the_audio_survive_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All masks are there, so that nothing else reads the audio second by second."""
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    path, sound = tmp_path / "film.mp4", tone(3) * [1, -1]
+    write_video(path, moving(6), 2, sound)
+    whole = content(make(tmp_path / "whole", path))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("zero_shot.demo.write_overlay", stopped)
+        make(tmp_path, path)
+    method = LeftHalf()
+    out = make(tmp_path, path, method)
+    assert "cancel each other, first in second 1" in notes(out)
+    assert content(out) == whole and not method.inputs
