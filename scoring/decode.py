@@ -41,9 +41,12 @@ def detect_format(paths: Sequence[Path]) -> Format:
         InputError: Their values fit several formats.
     """
     chosen = [paths[i] for i in sorted({round(i) for i in np.linspace(0, len(paths) - 1, SAMPLE)})]
+    others = sorted(set(paths) - set(chosen))
     values: set[int] = set()
     highest = 0
-    for path in chosen:
+    for number, path in enumerate(chosen + others):
+        if number >= len(chosen) and values - {0}:
+            break  # black masks alone do not decide it
         try:
             pixels = read_pixels(path)
         except MaskError:

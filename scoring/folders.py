@@ -1,12 +1,16 @@
 """Find the mask of every clip and second in a folder, whatever its layout.
 
-A file belongs to a clip if its name begins with the clip's, or if it lies in a folder of that name; the number at the
-end of its name is its second. That covers
+A file belongs to a clip if its name is the clip's and a number, or a number alone in a folder of the clip's name. The
+number at the end of its name is its second. That covers
 
     AVSBench, AVSegFormer        [CATEGORY/]VIDEO/VIDEO_0.png … VIDEO_4.png         from 0
     Sam4AVS, this repository     [CATEGORY/]VIDEO/VIDEO_1.png …, VIDEO.mp4_1.png    from 1
     COMBO, others                VIDEO/0.png, VIDEO/00000.png, VIDEO_0.png          from 0 or 1
     AL-Ref-SAM2                  VIDEO/1_video_mask.png                             from 1
+
+If there is no such file at all, the files in the clips' folders that share one name but for the number and the clip's
+name are the masks (VIDEO/frame_1.png, VIDEO/mask00001.png); files of several such names are refused. Beside files of
+the layouts above they are pictures of something else, such as Sam4AVS's mask_pred_VIDEO_1.png, and stray.
 
 A folder counts from 0 if any of its files has the number 0. Other files are listed as stray and ignored.
 """
@@ -24,6 +28,7 @@ from utils.layout import Clip
 from utils.words import counted
 
 FILE_NAME = re.compile(r"(?:(?P<clip>.*?)(?:\.mp4)?_)?(?P<number>\d{1,9})(?:_video_mask)?")
+OTHER_NAME = re.compile(r"(?P<prefix>.*?)(?P<number>(?<!\d)\d{1,9})")
 
 
 @dataclass
@@ -56,8 +61,11 @@ def find_predictions(root: Path, clips: Sequence[Clip]) -> PredictionFolder:
         by_name[clip.name].append(index)
     numbered: dict[int, dict[int, Path]] = defaultdict(dict)
     problems: list[Problem] = []
-    for path in _walk(root):
-        found = _parse(path, root, clips, by_name)
+    paths = list(_walk(root))
+    parsed = [_parse(path, root, clips, by_name) for path in paths]
+    if not any(parsed):
+        parsed = _parse_other_names(paths, root, clips, by_name)
+    for path, found in zip(paths, parsed, strict=True):
         if found is None:
             problems.append(Problem("stray", str(path.relative_to(root))))
             continue
@@ -97,8 +105,48 @@ def _parse(path: Path, root: Path, clips: Sequence[Clip], by_name: dict[str, lis
     if match is None:
         return None
     parents = path.relative_to(root).parts[:-1]
-    name = match["clip"] if match["clip"] is not None else next((p for p in reversed(parents) if p in by_name), "")
+    name = match["clip"] if match["clip"] is not None else _folder_name(parents, by_name)
+    index = _only_clip(name, parents, clips, by_name)
+    return None if index is None else (index, int(match["number"]))
+
+
+def _parse_other_names(
+    paths: Sequence[Path], root: Path, clips: Sequence[Clip], by_name: dict[str, list[int]]
+) -> list[tuple[int, int] | None]:
+    """What `_parse` gives, for files whose names in the clips' folders end in a number.
+
+    Raises:
+        InputError: They have several names, so that it is not clear which are the masks.
+    """
+    parsed: list[tuple[int, int] | None] = []
+    examples: dict[str, Path] = {}
+    for path in paths:
+        parents = path.relative_to(root).parts[:-1]
+        name = _folder_name(parents, by_name)
+        index = _only_clip(name, parents, clips, by_name) if path.suffix.lower() == ".png" else None
+        stem = re.sub(rf"(?<![0-9A-Za-z]){re.escape(name)}(?![0-9A-Za-z])", "VIDEO", path.stem) if name else ""
+        match = OTHER_NAME.fullmatch(stem)
+        if index is None or match is None:
+            parsed.append(None)
+            continue
+        examples.setdefault(match["prefix"], path.relative_to(root))
+        parsed.append((index, int(match["number"])))
+    if len(examples) > 1:
+        listed = ", ".join(map(str, list(examples.values())[:3]))
+        raise InputError(
+            f"{root}: has files of several names in the clips' folders, such as {listed}; which are masks?"
+        )
+    return parsed
+
+
+def _folder_name(parents: Sequence[str], by_name: dict[str, list[int]]) -> str:
+    """The innermost folder that has the name of a clip; empty if there is none."""
+    return next((parent for parent in reversed(parents) if parent in by_name), "")
+
+
+def _only_clip(name: str, parents: Sequence[str], clips: Sequence[Clip], by_name: dict[str, list[int]]) -> int | None:
+    """The index of the clip of a name, told from others of that name by its category; None if there is not one."""
     candidates = by_name.get(name, [])
     if len(candidates) > 1:  # of the same name in several categories
         candidates = [index for index in candidates if clips[index].category in parents]
-    return (candidates[0], int(match["number"])) if len(candidates) == 1 else None
+    return candidates[0] if len(candidates) == 1 else None

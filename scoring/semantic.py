@@ -1,6 +1,6 @@
 """Score the masks of several models on AVSS: the class of each pixel, under every rule of utils.semantic."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from scoring.binary import Incomplete, Model, condition_result, extra_frames, in
 from scoring.decode import Format, fit_size, read_indices, read_pixels
 from scoring.folders import find_predictions
 from scoring.problems import MaskError, Problem
-from utils.classes import CLASSES, decode, unknown_pixels
+from utils.classes import CLASSES, PALETTE, decode, unknown_pixels
 from utils.cli import InputError
 from utils.labels import UnknownColors, UnknownColorsError, fit, read_labels
 from utils.layout import AVSBench, Clip
@@ -71,15 +71,37 @@ def open_model(folder: Path, name: str, clips: Sequence[Clip], form: Format | No
 
 
 def _detect(files: dict[int, dict[int, Path]]) -> Format:
-    """palette if any of a few files has colors, else index."""
-    for numbers in list(files.values())[:64]:
-        for path in list(numbers.values())[:1]:
-            try:
-                if read_pixels(path).ndim == 3:
-                    return "palette"
-            except MaskError:
-                continue  # reported when it is scored
+    """palette if masks have colors, else index, by the first mask that decides it.
+
+    A black mask is background in both; 128 and 192 are no index, and 64 may be either.
+
+    Raises:
+        InputError: All masks are black but for 64.
+    """
+    gray = {red for red, green, blue in PALETTE.tolist() if red == green == blue}  # 0, 64, 128 and 192
+    unclear = None
+    for path in _spread([list(seconds.values()) for seconds in files.values()]):
+        try:
+            pixels = read_pixels(path)
+        except MaskError:
+            continue  # reported when it is scored
+        values = set(np.unique(pixels).tolist())
+        if pixels.ndim == 3 or (values <= gray and max(values) >= len(CLASSES)):
+            return "palette"
+        if not values <= gray:
+            return "index"
+        unclear = unclear or (path if max(values) > 0 else None)
+    if unclear:
+        raise InputError(
+            f"{unclear}: holds 0 and 64, an index or a gray of the palette; give --format index or palette"
+        )
     return "index"
+
+
+def _spread(clips: Sequence[list[Path]]) -> Iterator[Path]:
+    """All files, one of each clip in turn, of another second in every clip."""
+    for turn in range(max(map(len, clips), default=0)):
+        yield from (paths[(clip + turn) % len(paths)] for clip, paths in enumerate(clips) if turn < len(paths))
 
 
 def read_classes(path: Path, form: Format) -> np.ndarray:

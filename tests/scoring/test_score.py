@@ -84,6 +84,9 @@ def logits(probabilities: np.ndarray) -> torch.Tensor:
         ("{v}/{v}_{k}.png", 0),
         ("test/{v}/{k}_video_mask.png", 1),  # AL-Ref-SAM2
         ("{v}_{k}.png", 1),
+        ("{c}/{v}/frame_{k}.png", 0),
+        ("{v}/mask{k:05d}.png", 1),
+        ("{c}/{v}/masks/pred_{v}_{k}.png", 1),
     ],
 )
 def test_every_layout_gets_the_same_numbers(root: Path, tmp_path: Path, template: str, first: int) -> None:
@@ -268,6 +271,24 @@ def test_stray_files_are_counted_and_ignored(root: Path, tmp_path: Path, capsys:
         path.write_bytes(b"")
     assert run(root, masks, tmp_path / "out") == 0
     assert "4 files are no masks of these clips and were ignored" in capsys.readouterr().err
+
+
+def test_files_of_several_names_in_the_folders_of_clips_are_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = write_masks(tmp_path / "masks", "{v}/mask_{k}.png")
+    write_gray(masks / "b" / "frame_1.png", LEVELS[0, 0])
+    assert run(root, masks, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "has files of several names" in error and "b/frame_1.png" in error and error.count("\n") == 1
+
+
+def test_black_masks_do_not_decide_the_format(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scoring.decode.SAMPLE", 2)  # the first and the last
+    pixels = np.zeros((*LEVELS.shape, 3), np.uint8)
+    pixels[1, 2, :50] = (0, 0, 128)
+    assert run(root, write_masks(tmp_path / "masks", "{v}/{v}_{k}.png", pixels), tmp_path / "out") == 0
+    assert scores(tmp_path / "out")["masks"]["format"] == "palette"
 
 
 def test_bad_usage_is_one_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -218,6 +218,24 @@ def test_ground_truths_of_another_size_score_1(tmp_path: Path, size: tuple[int, 
     assert (found["miou_truth"], found["miou_pooled"]) == (1, 1) and found["f_truth"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("color", "form"), [((128, 0, 0), "palette"), ((128, 128, 128), "palette"), (5, "index"), ((64, 64, 64), None)]
+)
+def test_masks_that_are_mostly_black_are_read_as_what_they_are(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], color: int | tuple[int, ...], form: str | None
+) -> None:
+    masks = write_masks(tmp_path / "masks", np.zeros((4, 10, 32, 32), int))
+    pixels = np.zeros((224, 224, 3) if isinstance(color, tuple) else (224, 224), np.uint8)
+    pixels[:50] = color
+    cv2.imwrite(str(masks / "clip2/clip2_7.png"), pixels)
+    assert run(root, masks, tmp_path / "out") == (1 if form is None else 0)
+    if form is None:
+        assert "clip2/clip2_7.png: holds 0 and 64" in capsys.readouterr().err
+        return
+    (found,) = json.loads((tmp_path / "out" / "scores.json").read_text())["models"].values()
+    assert found["format"] == form
+
+
 def test_indices_above_70_are_named(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i, subset in enumerate(SUBSETS):
         for k in range(10 if subset == "v2" else 5):
