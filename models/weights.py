@@ -17,6 +17,8 @@ from utils.cli import InputError
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
 MINI_DIR = PRETRAINED / "mini"
+STAND_INS = "tiny"  # the name of a folder of random networks of transformers
+STAND_INS_COMMAND = "python -m synthetic.random_grounding"  # writes pretrained/tiny
 SMALL_FILES = ("audioclip.safetensors", "sam.safetensors")  # in a folder of small weights
 
 

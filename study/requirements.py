@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from models.weights import checkpoint_name, command_for, is_small_weights
+from models.weights import STAND_INS, STAND_INS_COMMAND, checkpoint_name, command_for, is_small_weights
 from study.fingerprint import checkpoint_files
 from study.job import Job
 from utils.cli import InputError
@@ -108,8 +108,8 @@ def _how_to_get(path: Path) -> MissingRequirement:
     if command and not is_small_weights(path):
         of_folder = checkpoint_name(path) == str(path)  # a file of a folder, which has the name
         return MissingRequirement(path.parent.name if of_folder else checkpoint_name(path), command)
-    if path.parent.parent.name == "tiny":
-        return MissingRequirement(f"tiny {path.parent.name}", "python -m synthetic.random_grounding")
+    if path.parent.parent.name == STAND_INS:
+        return MissingRequirement(f"{STAND_INS} {path.parent.name}", STAND_INS_COMMAND)
     if path.parent.name == "mini":
         return MissingRequirement(f"mini {path.stem}", command)
     name = path.parent.name if path.name == "model.safetensors" else str(path)

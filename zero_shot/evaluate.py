@@ -233,7 +233,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not accelerator.is_main_process:
             return
         result = write_result(out, suffix, options, dataset, metrics, run, time.perf_counter() - begin)
-        title = ", ".join((options.method, options.fidelity, options.data.split, *(() if original else (run_label(run, namespace.audio_seeds),))))
+        title = ", ".join(
+            (
+                options.method,
+                options.fidelity,
+                options.data.split,
+                *(() if original else (run_label(run, namespace.audio_seeds),)),
+            )
+        )
         print(f"{out} · {title}, {format_metrics(result)}")
 
     evaluate_conditions(dataset, namespace, options.data.split, out, accelerator, evaluate_run)

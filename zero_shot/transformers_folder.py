@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from models.weights import command_for, list_checkpoints
+from models.weights import STAND_INS, STAND_INS_COMMAND, command_for, list_checkpoints
 from utils.cli import InputError
 from utils.files import read_json
 
@@ -51,6 +51,8 @@ def read_model_type(folder: Path, expected: str) -> str:
 
 def remedy(folder: Path, model_type: str) -> str:
     """How to obtain a folder, for messages."""
+    if folder.parent.name == STAND_INS:
+        return f"{STAND_INS_COMMAND} writes it"
     known = next((checkpoint for checkpoint in list_checkpoints() if checkpoint.file == folder.name), None)
     if known is None or not known.hub:  # what is registered without a repository is a file
         return f"it has to be a folder as of transformers' save_pretrained, such as of {SOURCES[model_type]}"

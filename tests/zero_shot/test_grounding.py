@@ -210,6 +210,8 @@ def test_folders_that_are_missing_or_of_another_type(folders: Path, tmp_path: Pa
     names = folders / "names.json"
     with pytest.raises(InputError, match=r"nowhere: no such folder; it has to be .* laion/clap-htsat-unfused"):
         ClapClassifier(tmp_path / "nowhere", names)
+    with pytest.raises(InputError, match=r"clap: no such folder; python -m synthetic.random_grounding writes it$"):
+        ClapClassifier(tmp_path / "tiny" / "clap", names)
     original = tmp_path / "630k-audioset-best.pt"
     original.write_bytes(b"weights")
     with pytest.raises(InputError, match=r"630k-audioset-best\.pt: not a clap folder"):
