@@ -1,7 +1,7 @@
 """Decide whether a run folder holds the requested run: by what a run computes, not by where its files are."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def record_data(folder: Path, root: Path, benchmark: BenchmarkName) -> None:
     write_text(folder / RECORD, json.dumps(_digests(root, benchmark), indent=1) + "\n")
 
 
-def record_sounds(folder: Path, sounds: Sequence[Path]) -> None:
+def record_sounds(folder: Path, sounds: Iterable[Path]) -> None:
     """Write which offscreen sounds a run folder was evaluated with.
 
     Raises:
