@@ -22,6 +22,7 @@ BT601 = (0.299, 0.114)
 LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
 UNTAGGED, YCGCO = 2, 8
 OTHER_COLORSPACES = (11, 12, 13, 14, 15, 16, 17)  # ICtCp and similar, of which no matrix is known here
+WIDE_GAMUTS = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # by FFmpeg's AVColorPrimaries
 STUDIO_RANGE, FULL_RANGE = 1, 2  # AVCOL_RANGE_MPEG and _JPEG
 
 
@@ -45,11 +46,16 @@ def to_rgb(frame: av.VideoFrame, fidelity: Fidelity = "corrected") -> np.ndarray
         rgb = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")  # chroma too, as ffmpeg by default
     elif frame.colorspace in OTHER_COLORSPACES:
         raise InputError(f"color space {frame.colorspace} (ITU-T H.273) cannot be read; convert the video to BT.709")
-    elif frame.color_trc in HDR_TRANSFERS:
+    elif is_tone_mapped(frame):
         rgb = tone_map(_convert(frame, 16), HDR_TRANSFERS[frame.color_trc])
     else:
         rgb = _convert(frame, 8)
     return apply_display_matrix(rgb, display_matrix(frame))
+
+
+def is_tone_mapped(frame: av.VideoFrame) -> bool:
+    """Whether `to_rgb` tone-maps a frame by default: one of an HDR video that is coded in luma and chroma."""
+    return frame.color_trc in HDR_TRANSFERS and not frame.format.is_rgb and len(frame.format.components) >= 3
 
 
 def resize_frame(rgb: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from utils.cli import InputError
 from utils.timestamps import ROUNDING, SAMPLE_POINT, are_in_decode_order, decode_frames, demux_continuous
 from utils.tone_map import HDR_TRANSFERS
 from utils.video import count_missing_frames, open_media
-from utils.video_frame import display_matrix, display_size, is_oblique, is_transposed
+from utils.video_frame import WIDE_GAMUTS, display_matrix, display_size, is_oblique, is_tone_mapped, is_transposed
 from utils.video_writer import limit_frame_rate
 
 DEFAULT_FPS = Fraction(25)  # if neither the header nor the time stamps give a rate
@@ -167,10 +167,20 @@ def _inspect_first_frame(path: Path, aspect: Fraction | None, notes: list[str]) 
             height, width = width, height
         if is_oblique(matrix):
             notes.append("The file asks for a rotation by other than quarter turns, which is ignored.")
-        if frame.color_trc in HDR_TRANSFERS:
-            transfer = HDR_TRANSFERS[frame.color_trc]
-            notes.append(f"The video is HDR ({transfer}): its colors are tone-mapped to those of an ordinary screen.")
+        notes += _color_notes(frame)
     return height, width
+
+
+def _color_notes(frame: av.VideoFrame) -> list[str]:
+    """What happens to colors that an ordinary screen does not have."""
+    if is_tone_mapped(frame):
+        transfer = HDR_TRANSFERS[frame.color_trc]
+        return [f"The video is HDR ({transfer}): its colors are tone-mapped to those of an ordinary screen."]
+    if frame.color_trc in HDR_TRANSFERS:
+        return [f"The video is HDR ({HDR_TRANSFERS[frame.color_trc]}) and not coded in YCbCr: it is not tone-mapped."]
+    if gamut := WIDE_GAMUTS.get(frame.color_primaries):
+        return [f"The colors are those of {gamut}, which are taken for BT.709's: they appear a little paler."]
+    return []
 
 
 def _discontinuity_note(discontinuities: list[float], start_time: float) -> str:

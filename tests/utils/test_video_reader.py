@@ -246,6 +246,25 @@ def test_hdr_is_tone_mapped_and_noted(tmp_path: Path, trc: int, kind: str, white
     assert read_clip(path).frames[0].mean() == pytest.approx(picture.mean(), abs=1)
 
 
+@pytest.mark.parametrize(
+    ("pixel_format", "codec", "primaries", "trc", "note"),
+    [
+        ("yuv420p", "libx264", 12, 13, "The colors are those of Display P3, which are taken for BT.709's"),
+        ("yuv420p", "libx264", 9, 1, "The colors are those of BT.2020, which are taken for BT.709's"),
+        ("gbrp10le", "ffv1", 9, 16, "The video is HDR (PQ) and not coded in YCbCr: it is not tone-mapped."),
+        ("yuv420p", "libx264", 1, 1, ""),
+    ],
+)
+def test_colors_that_are_not_converted_are_noted(
+    tmp_path: Path, pixel_format: str, codec: str, primaries: int, trc: int, note: str
+) -> None:
+    size, depth = ((48, 64), np.uint16) if pixel_format == "gbrp10le" else ((24, 32), np.uint8)
+    planes = [np.full((48, 64), 128, depth), *[np.full(size, 128, depth)] * 2]
+    tags = {"color_primaries": primaries, "color_trc": trc}
+    video = open_video(encode(tmp_path / "a.mkv", planes, pixel_format, codec, **tags))
+    assert [line[: len(note)] for line in video.notes] == ([note] if note else [])
+
+
 @pytest.mark.parametrize("transfer", ["PQ", "HLG"])
 def test_tone_mapping_keeps_order_and_hues(transfer: str) -> None:
     grey = np.repeat(np.linspace(0, 1, 500, dtype=np.float32)[None, :, None], 3, axis=2)
