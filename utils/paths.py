@@ -7,7 +7,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OUTPUT_OPTIONS = ("cache",)  # options that name folders to write to: always relative to the current directory
-WEIGHTS_OPTIONS = ("weights", "clap", "detector")  # options that are a name or a path
+WEIGHTS_OPTIONS = ("weights", "clap", "detector", "pe_a_frame", "sam3")  # options that are a name or a path
 
 
 def expand_user(path: Path | str) -> Path:

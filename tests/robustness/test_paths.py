@@ -18,7 +18,9 @@ from utils.config import resolve_options
 from utils.files import read_image
 from utils.run_identity import differing_options
 from zero_shot.evaluate import prepare_folder
+from zero_shot.options import WEIGHTS
 from zero_shot.options import Options as ZeroShot
+from zero_shot.search_space import get_option
 
 __all__ = ["folder"]  # a fixture
 
@@ -35,6 +37,15 @@ def test_files_of_the_repository_are_found_from_anywhere(tmp_path: Path, monkeyp
     assert resolve_options(Supervised, words).model.weights == str(REPOSITORY / "pretrained" / "mini")
     (tmp_path / "pretrained" / "mini").mkdir(parents=True)  # the current directory comes first
     assert resolve_options(Supervised, words).model.weights == "pretrained/mini"
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_of_the_repository_are_found_from_anywhere(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = resolve_options(ZeroShot, [f"--{name}=pretrained/mini"])
+    assert get_option(options, name) == str(REPOSITORY / "pretrained" / "mini")
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
