@@ -7,9 +7,9 @@ from torch import Tensor
 
 from pretrained.checks import Context, Outputs
 from utils.files import read_image
+from zero_shot.detectors.sam3 import Sam3Detector
 from zero_shot.segmenters.sam2 import Sam2Segmenter
 from zero_shot.segmenters.sam2_families import load_network
-from zero_shot.transformers_folder import load_folder
 
 CAR_POINT = {"points": [[1000, 600]], "labels": [1], "multimask": True}  # in pixels of the picture
 CORNER = 3  # rows and columns of a mask's published logits
@@ -36,17 +36,19 @@ def prompts(context: Context) -> Outputs:
 
 
 def concept(context: Context) -> Outputs:
-    """SAM 3: the highest scores and logits for a text, and the best box relative to the picture."""
-    parts: dict[str, dict[str, str]] = {"Sam3Processor": {}}
-    model, (processor,) = load_folder(context.weights, "sam3", "Sam3Model", parts, ("sam3_video",))
+    """SAM 3 for a text: the highest scores and logits, the best box relative to the picture, and an instance."""
+    detector, text = Sam3Detector(context.weights, context.device), context.parameters["text"]
     (path,) = context.paths().values()
-    inputs = processor(images=read_image(path), text=context.parameters["text"], return_tensors="pt")
-    output = model.to(context.device)(**inputs.to(context.device))
+    frame = read_image(path)
+    output = detector.forward(frame, text)
     logits, order = output.pred_logits[0].sort(descending=True)
+    (found,) = detector.find(frame, [text], context.parameters["threshold"], min_presence=0.0)
     return {
         "scores": logits[:3].sigmoid().tolist(),  # without the presence score
         "logits": logits[:3].tolist(),
         "box": output.pred_boxes[0, order[0]].tolist(),
+        "instance_score": found.scores[:1].tolist(),
+        "instance_box": found.boxes[:1].tolist(),
     }
 
 

@@ -1,4 +1,4 @@
-"""The outputs of CLAP, GroundingDINO, SAM 2.1 and EdgeTAM that pretrained.verify compares, by transformers' processors.
+"""What transformers' processors give for CLAP, GroundingDINO, SAM 2.1, EdgeTAM and SAM 3, for pretrained.verify.
 
 Their networks have one implementation, but what surrounds them has two: these functions use transformers' own
 processors and post-processing as the sources of the published outputs do, and the project uses neither.
@@ -26,6 +26,7 @@ def transformers_outputs(weights: Path, inputs: Path) -> dict[str, Any]:
     checks = {check.id: check for check in read_known_outputs().checks}
     outputs = _clap(weights / "clap-htsat-unfused", inputs)
     outputs["groundingdino-swint/coco"] = _boxes(weights / "grounding-dino-tiny", inputs / "000000039769.jpg")
+    outputs["sam3/cat-ear"] = _instances(weights / "sam3", inputs / "000000077595.jpg")
     car = checks["sam2.1/car"]
     prompt = {"points": [[1000, 600]], "labels": [1], "multimask": True}
     outputs["sam2.1/car"] = {
@@ -102,6 +103,23 @@ def _boxes(folder: Path, path: Path) -> dict[str, Any]:
         "scores": found["scores"].tolist(),
         "boxes_above_threshold": len(found["scores"]),
         "first_box": found["boxes"][0].tolist(),
+    }
+
+
+def _instances(folder: Path, path: Path) -> dict[str, Any]:
+    """SAM 3's instances of "ear", by its processor and one call for picture and text."""
+    network = transformers.Sam3Model.from_pretrained(folder).eval()
+    processor = transformers.Sam3Processor.from_pretrained(folder)
+    picture = Image.open(path).convert("RGB")
+    output = network(**processor(images=picture, text="ear", return_tensors="pt"))
+    (found,) = processor.post_process_instance_segmentation(output, threshold=0.5, target_sizes=[picture.size[::-1]])
+    best = output.pred_logits[0].topk(3)
+    return {
+        "scores": best.values.sigmoid().tolist(),
+        "logits": best.values.tolist(),
+        "box": output.pred_boxes[0, best.indices[0]].tolist(),
+        "instance_score": found["scores"][:1].tolist(),
+        "instance_box": found["boxes"][:1].tolist(),
     }
 
 

@@ -136,7 +136,7 @@ def write_transformers_folders(folder: Path) -> None:
         network = random_network(tiny_config(family, video=False), seed)
         nn.init.normal_(network.no_memory_embedding)  # zero otherwise, as if nothing were added
         save_network(network, folder / name)
-    save_sam3(folder / "sam3")
+    save_sam3(folder / "sam3", seed=2)
 
 
 def pvt_classifier() -> nn.Module:

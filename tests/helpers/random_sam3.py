@@ -55,6 +55,7 @@ def save_sam3(folder: Path, seed: int = 0) -> None:
         )
     )
     _amplify(model, 8)
+    nn.init.constant_(model.detr_decoder.presence_head.layer3.bias, 2.5)  # so that instances pass a threshold
     model.save_pretrained(folder)
     size = {"height": SIDE, "width": SIDE}
     Sam3Processor(image_processor=Sam3ImageProcessor(size=size), tokenizer=_tokenizer()).save_pretrained(folder)

@@ -29,6 +29,7 @@ from utils import audio
 from utils.dataset import normalize_frames
 from utils.files import read_image
 from zero_shot.detectors import grounding_dino
+from zero_shot.detectors.sam3 import Sam3Detector
 from zero_shot.encoders.clap import ClapClassifier
 from zero_shot.method_options import ProposalOptions
 from zero_shot.segmenters.sam import SamSegmenter
@@ -40,6 +41,7 @@ Plant = Callable[[pytest.MonkeyPatch, SimpleNamespace, Path], Any]
 FAULTS: list[tuple[str, list[str], Plant]] = []
 SAM2 = ("sam2.1/car", "sam2.1-tiny/truck", "edgetam/truck")
 DETECTOR = "groundingdino-swint/coco"
+SAM3 = "sam3/cat-ear"
 CLAP = ("clap/librispeech-means", "clap/esc50-first-split")
 
 
@@ -80,6 +82,7 @@ def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
     "clip-rn50/dog-embedding",
     DETECTOR,
     *SAM2,
+    SAM3,
 )
 def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
     for module in ("images", "sam", "grounding_dino", "sam2"):
@@ -325,6 +328,38 @@ def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
         return [torch.zeros_like(part) for part in fine], coarse
 
     patch.setattr(Sam2Segmenter, "_maps", coarse_only)
+
+
+@fault("no normalization of SAM 3's picture", SAM3)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    without = {"processor_config.json": lambda config: config["image_processor"].update(do_normalize=False)}
+    change_folder(patch, public, out, "sam3", without)
+
+
+@fault("another text in SAM 3's call", SAM3)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    decode = Sam3Detector._decode
+    patch.setattr(Sam3Detector, "_decode", lambda self, encoded, text: decode(self, encoded, f"a photo of a {text}"))
+
+
+@fault("SAM 3's presence left out", SAM3)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    decode = Sam3Detector._decode
+
+    def certain(self: Sam3Detector, encoded: object, text: str) -> Any:
+        output = decode(self, encoded, text)
+        output.presence_logits = torch.full_like(output.presence_logits, 20)
+        return output
+
+    patch.setattr(Sam3Detector, "_decode", certain)
+
+
+@fault("height and width of SAM 3's picture exchanged", SAM3)
+def _(patch: pytest.MonkeyPatch, public: SimpleNamespace, out: Path) -> None:
+    find = Sam3Detector._find
+    patch.setattr(
+        Sam3Detector, "_find", lambda self, encoded, text, size, *more: find(self, encoded, text, size[::-1], *more)
+    )
 
 
 def _float_maps(embedding: FeatureMaps) -> tuple[list[Tensor], Tensor]:

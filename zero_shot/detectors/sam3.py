@@ -72,17 +72,23 @@ class Sam3Detector:
         encoded = self.memo("sam3", None, [frame], lambda: self._encode(frame))
         return [self._find(encoded, text, size, threshold, min_presence) for text in texts]
 
+    @torch.inference_mode()
+    def forward(self, frame: np.ndarray, text: str) -> Any:
+        """The network's output for one text, before its post-processing."""
+        return self._decode(self._encode(validate_frame(frame)), text)
+
     def _encode(self, frame: np.ndarray) -> Any:
         pixels = self.processor(images=frame, return_tensors="pt")["pixel_values"].to(self.device)
         return self.model.get_vision_features(pixel_values=pixels)
 
+    def _decode(self, encoded: object, text: str) -> Any:
+        tokens = self.processor(text=text, return_tensors="pt").to(self.device)
+        return self.model(vision_embeds=encoded, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+
     def _find(
         self, encoded: object, text: str, size: tuple[int, int], threshold: float, min_presence: float
     ) -> Instances:
-        tokens = self.processor(text=text, return_tensors="pt").to(self.device)
-        output = self.model(
-            vision_embeds=encoded, input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-        )
+        output = self._decode(encoded, text)
         presence = float(output.presence_logits.sigmoid())
         (found,) = self.processor.post_process_instance_segmentation(
             output, threshold=threshold if presence >= min_presence else float("inf"), target_sizes=[size]
