@@ -11,6 +11,7 @@ from sklearn.utils import shuffle
 
 from utils.cli import InputError
 from utils.config import resolve_options
+from zero_shot.label_list import read_targets
 from zero_shot.options import Options
 
 MAX_SETS = 100_000  # of a search
@@ -83,6 +84,7 @@ USED: dict[str, Callable[[Options], bool]] = {
     "retrieval.logit_scale": _thresholded,  # the most probable one is the same at any scale
     "prompt.threshold": lambda o: o.method != "point" or o.prompt.points != "global",
     "sam.mask_selection": lambda o: o.sam.multimask,
+    "concept.min_presence": lambda o: o.concept.finder == "sam3",
 }
 
 
@@ -102,6 +104,10 @@ def parse_values(words: Sequence[str], base: Options) -> Values:
     known, found = defaults | EXTRA_VALUES.get(method, {}), Values()
     if base.uses_encoder and base.encoder != "audioclip":  # which has neither AudioCLIP's options nor its maps
         known, defaults = ({n: v for n, v in each.items() if not _of_audioclip(n)} for each in (known, defaults))
+    for labels in base.label_files():
+        most = len(read_targets(labels))  # a short list has fewer labels than the default values
+        numbers = [number for number in _GROUNDING["grounding.top_k"] if number <= most]
+        known, defaults = ({**each, "grounding.top_k": numbers} for each in (known, defaults))
     for word in words:
         name, equals, texts = word.partition("=")
         if name not in known:

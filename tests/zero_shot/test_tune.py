@@ -97,6 +97,17 @@ def test_a_grid_that_is_too_large_is_refused() -> None:
     assert len(option_sets(parse_values([], base), base, 200, 0)) == 200
 
 
+def test_a_search_of_concept_prompt_fits_its_labels_and_its_finder(tmp_path: Path) -> None:
+    (tmp_path / "few.txt").write_text("dog\ncat\n")
+    words = ["--method", "concept_prompt", "--grounding.labels", str(tmp_path / "few.txt")]
+    assert parse_values([], resolve_options(Options, words))["grounding.top_k"] == [1, 2]
+    found = {}
+    for finder in ("detector", "sam3"):
+        base = resolve_options(Options, [*words, "--concept.finder", finder])
+        found[finder] = len(option_sets(parse_values(["concept.min_presence"], base), base, 0, 0))
+    assert found == {"detector": 1, "sam3": 3}  # only SAM 3 has a presence score
+
+
 def test_options_are_set_by_name() -> None:
     options = set_options(Options(), {"audioclip.reverse": False, "data.split": "val", "metric_batch": 3})
     assert not options.audioclip.reverse and options.data.split == "val" and options.metric_batch == 3
