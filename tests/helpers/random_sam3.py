@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
@@ -17,9 +18,13 @@ from transformers import (
     Sam3MaskDecoderConfig,
     Sam3Model,
     Sam3Processor,
+    Sam3VideoConfig,
+    Sam3VideoModel,
     Sam3VisionConfig,
     Sam3ViTConfig,
 )
+
+from synthetic.random_sam2 import tiny_config
 
 SIDE, PATCH, WIDTH = 64, 16, 16
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
@@ -28,9 +33,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz "
 def save_sam3(folder: Path, seed: int = 0) -> None:
     """Write a small SAM 3, whose tokens are letters."""
     torch.manual_seed(seed)
-    sizes: dict[str, Any] = {"hidden_size": WIDTH, "num_attention_heads": 2, "intermediate_size": 2 * WIDTH}
     vit = Sam3ViTConfig(
-        **sizes,
+        **_sizes(WIDTH),
         num_hidden_layers=2,
         image_size=SIDE,
         patch_size=PATCH,
@@ -41,23 +45,48 @@ def save_sam3(folder: Path, seed: int = 0) -> None:
     vision = Sam3VisionConfig(
         backbone_config=vit, fpn_hidden_size=WIDTH, backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]]
     )
-    text = CLIPTextConfig(
-        **sizes, vocab_size=64, projection_dim=WIDTH, num_hidden_layers=1, max_position_embeddings=32, eos_token_id=2
-    )
-    model = Sam3Model(
-        Sam3Config(
-            vision_config=vision,
-            text_config=text,
-            geometry_encoder_config=Sam3GeometryEncoderConfig(**sizes, num_layers=1),
-            detr_encoder_config=Sam3DETREncoderConfig(**sizes, num_layers=1),
-            detr_decoder_config=Sam3DETRDecoderConfig(**sizes, num_layers=2, num_queries=8),
-            mask_decoder_config=Sam3MaskDecoderConfig(hidden_size=WIDTH, num_attention_heads=2),
-        )
-    )
+    model = Sam3Model(_detector_config(vision, WIDTH))
     _amplify(model, 8)
     nn.init.constant_(model.detr_decoder.presence_head.layer3.bias, 2.5)  # so that instances pass a threshold
     model.save_pretrained(folder)
-    size = {"height": SIDE, "width": SIDE}
+    _save_processor(folder, SIDE)
+
+
+def save_sam3_video(folder: Path, seed: int = 0) -> None:
+    """Write a small network of the kind that facebook/sam3 is: a detector and a tracker with one image tower."""
+    torch.manual_seed(seed)
+    tracker = tiny_config("sam3_tracker", video=True)
+    vision = tracker.vision_config
+    detector = _detector_config(vision, vision.fpn_hidden_size)
+    Sam3VideoModel(Sam3VideoConfig(detector_config=detector, tracker_config=tracker)).save_pretrained(folder)
+    # Its save_pretrained writes the tracker's prefix twice, where loading, as of the public file, expects it once.
+    weights = load_file(folder / "model.safetensors")
+    weights = {name.replace("tracker_model.tracker_model.", "tracker_model."): each for name, each in weights.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    _save_processor(folder, vision.image_size)
+
+
+def _sizes(width: int) -> dict[str, Any]:
+    return {"hidden_size": width, "num_attention_heads": 2, "intermediate_size": 2 * width}
+
+
+def _detector_config(vision: Sam3VisionConfig, width: int) -> Sam3Config:
+    sizes = _sizes(width)
+    text = CLIPTextConfig(
+        **sizes, vocab_size=64, projection_dim=width, num_hidden_layers=1, max_position_embeddings=32, eos_token_id=2
+    )
+    return Sam3Config(
+        vision_config=vision,
+        text_config=text,
+        geometry_encoder_config=Sam3GeometryEncoderConfig(**sizes, num_layers=1),
+        detr_encoder_config=Sam3DETREncoderConfig(**sizes, num_layers=1),
+        detr_decoder_config=Sam3DETRDecoderConfig(**sizes, num_layers=2, num_queries=8),
+        mask_decoder_config=Sam3MaskDecoderConfig(hidden_size=width, num_attention_heads=2),
+    )
+
+
+def _save_processor(folder: Path, side: int) -> None:
+    size = {"height": side, "width": side}
     Sam3Processor(image_processor=Sam3ImageProcessor(size=size), tokenizer=_tokenizer()).save_pretrained(folder)
 
 

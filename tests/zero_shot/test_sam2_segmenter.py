@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from synthetic.random_sam2 import random_folder
+from tests.helpers.random_sam3 import save_sam3_video
 from utils.cli import InputError
+from zero_shot.detectors.sam3 import Sam3Detector
 from zero_shot.method_options import ProposalOptions
 from zero_shot.model_options import Sam2Options
 from zero_shot.options import Options
@@ -240,6 +242,29 @@ def test_cache_addresses_differ_by_backend_but_not_by_class(folders: dict[str, P
     model.no_memory_embedding.data.add_(1)
     Sam2Segmenter(model, processor, cache=tmp_path).embed(frame)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 6
+
+
+def test_a_folder_of_sam3s_detector_and_tracker(tmp_path: Path) -> None:
+    """The kind of folder that facebook/sam3 is: each of its networks gets its own weights."""
+    save_sam3_video(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert {name.split(".")[0] for name in saved} == {"detector_model", "tracker_model", "tracker_neck"}
+    trackers = {tracks: load_network(tmp_path, "sam3_tracker", tracks=tracks)[0] for tracks in (False, True)}
+    prefixes = {
+        "vision_encoder.backbone.": "detector_model.vision_encoder.backbone.",
+        "vision_encoder.neck.": "tracker_neck.",
+    }
+    for network in trackers.values():
+        for name, weight in network.state_dict().items():
+            source = next(
+                (name.replace(own, other, 1) for own, other in prefixes.items() if name.startswith(own)), None
+            )
+            assert torch.equal(weight, saved[source or f"tracker_model.{name}"]), name
+    detector = Sam3Detector(tmp_path).model.state_dict()
+    assert all(torch.equal(weight, saved[f"detector_model.{name}"]) for name, weight in detector.items())
+    segmenter = build(tmp_path, "sam3_tracker")
+    masks, _ = segmenter.prompt(segmenter.embed([np.zeros((30, 40, 3), np.uint8)])[0], boxes=BOXES)
+    assert masks.shape[-2:] == (30, 40)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
