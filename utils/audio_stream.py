@@ -8,13 +8,13 @@ import soxr  # librosa has no streaming resampler
 
 from utils.audio import MAX_AUDIO_SECONDS, SAMPLE_RATE, quantize_int16
 from utils.audio_track import build_audio_graph, pull_blocks, to_int16
+from utils.media_notes import channels_cancel
 from utils.timestamps import decode_frames
 from utils.video import open_media
 from utils.video_info import MAX_GAP, VideoInfo
 
 SILENCE_PEAK = 1 / 32768  # of full scale: the last of 16 bits, which codecs leave in silence
 MAX_FILL_SECONDS = 60  # longer gaps are filled in pieces here; FFmpeg would fill them in one block
-CANCELLATION_RATIO = 0.01  # RMS of the channels' average relative to the channels', below which they cancel
 FADE_SAMPLES = 800  # 50 ms, by which coding and resampling extend a sound beyond its start and end
 
 
@@ -115,7 +115,7 @@ def read_audio_per_second(
             is_covered = len(part) >= 0.5 * min(1.0, video.duration - started) * SAMPLE_RATE
             is_silent.append(not is_covered or _is_silent(part))
             mono = part.mean(axis=1)
-            if not is_silent[-1] and np.square(mono).mean() < CANCELLATION_RATIO**2 * np.square(part).mean():
+            if not is_silent[-1] and channels_cancel(part):
                 mono = np.ascontiguousarray(part[:, 0])
                 if not cancels:
                     video.add_note(

@@ -46,13 +46,14 @@ UNTAGGED = "kept; its wav does not state its fidelity"
 
 @dataclass
 class ClipResult:
-    """A row of the report; status is done, skipped or failed."""
+    """A row of the report; status is done, skipped or failed. The notes are of clips that are done."""
 
     clip: str
     split: str
     category: str
     status: str
     reason: str = ""
+    notes: str = ""
 
 
 def frames_intact(data: AVSBench, clip: Clip) -> bool:
@@ -120,6 +121,7 @@ def preprocess_clip(
             result.status, result.reason = "skipped", "" if previous else UNTAGGED
             return result
         media, array = _read_video(data, clip, fidelity) if data.benchmark.video else _read_audio(data, clip, fidelity)
+        result.notes = " ".join(media.notes)
         if is_other:  # if killed from here on, the clip must not pass for either
             wav.unlink()
             examples.unlink(missing_ok=True)
@@ -220,6 +222,8 @@ def main(benchmark: BenchmarkName, argv: Sequence[str] | None, usage: str | None
         f"{counted(len(results), 'clip')} as {fidelity} in {seconds:.1f} s ({len(results) / seconds:.1f} per second): "
         f"{count['done']} done, {count['skipped']} skipped, {count['failed']} failed. Report: {report}"
     )
+    if noted := sum(bool(result.notes) for result in results):
+        print(f"note: {counted(noted, 'clip')} had something unusual, which the column notes of the report says")
     if untagged := sum(result.reason == UNTAGGED for result in results):
         print(f"note: {untagged} of them were kept but do not state their fidelity; --overwrite makes them again")
     return 1 if count["failed"] else 0

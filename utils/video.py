@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -16,6 +16,7 @@ from utils.audio_track import decode_audio
 from utils.cli import InputError
 from utils.fidelity import Fidelity
 from utils.files import MAX_PIXELS
+from utils.media_notes import clip_notes
 from utils.paths import describe_siblings
 from utils.timestamps import (
     PacketDecoder,
@@ -38,10 +39,12 @@ class ClipMedia:
     Attributes:
         frames: Five (224, 224, 3) RGB uint8 frames, one per second.
         samples: int16 (n, channels) at 16 kHz, one or two channels; see utils.audio_track.
+        notes: What is unusual about it, in sentences.
     """
 
     frames: list[np.ndarray]
     samples: np.ndarray
+    notes: list[str] = field(default_factory=list)
 
 
 def read_clip(path: Path, fidelity: Fidelity = "corrected", seconds: int = 5) -> ClipMedia:
@@ -156,7 +159,8 @@ def _decode(
 ) -> ClipMedia:
     video_packets: list[av.Packet] = []
     audio_packets: list[av.Packet] = []
-    for packet in demux_continuous(container, video, audio):
+    discontinuities: list[float] = []
+    for packet in demux_continuous(container, video, audio, discontinuities=discontinuities):
         (video_packets if packet.stream is video else audio_packets).append(packet)
     _check_complete(path, container, video, video_packets)
     displayed = [packet.pts for packet in video_packets if packet.size and not packet.is_discard]
@@ -173,7 +177,8 @@ def _decode(
     else:
         indices = displayed_frames(times - times[0], seconds)
     frames = _decode_frames(path, video, video_packets, np.sort(stamps)[indices].tolist(), in_decode_order)
-    return ClipMedia([resize_frame(to_rgb(frame, fidelity)) for frame in frames], samples)
+    notes = clip_notes(frames, samples, discontinuities, times[0], fidelity)
+    return ClipMedia([resize_frame(to_rgb(frame, fidelity)) for frame in frames], samples, notes)
 
 
 def _avi_output_times(video: VideoStream, packets: list[av.Packet]) -> np.ndarray:

@@ -12,10 +12,10 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from utils.cli import InputError
+from utils.media_notes import color_notes, discontinuity_note
 from utils.timestamps import ROUNDING, SAMPLE_POINT, are_in_decode_order, decode_frames, demux_continuous
-from utils.tone_map import HDR_TRANSFERS
 from utils.video import count_missing_frames, open_media
-from utils.video_frame import WIDE_GAMUTS, display_matrix, display_size, is_oblique, is_tone_mapped, is_transposed
+from utils.video_frame import display_matrix, display_size, is_oblique, is_transposed
 from utils.video_writer import limit_frame_rate
 
 DEFAULT_FPS = Fraction(25)  # if neither the header nor the time stamps give a rate
@@ -100,7 +100,7 @@ def open_video(path: Path) -> VideoInfo:
     if (gap := float(np.append(np.diff(times), last_duration).max())) > MAX_GAP:
         raise InputError(f"{path}: damaged, for it shows a frame for {gap / 3600:.0f} hours; obtain it again")
     start_time = float(times[0]) if len(times) else 0.0
-    notes = [_discontinuity_note(discontinuities, start_time)] if discontinuities else []
+    notes = [discontinuity_note(discontinuities, start_time)] if discontinuities else []
     if audio_span and has_timestamps and len(times):  # a damaged file may have no frame at all
         last_duration = max(last_duration, _compare_audio_span(audio_span, times, last_duration, notes))
     fps = max(limit_frame_rate(_choose_frame_rate(times, fps)), Fraction(1))
@@ -167,25 +167,8 @@ def _inspect_first_frame(path: Path, aspect: Fraction | None, notes: list[str]) 
             height, width = width, height
         if is_oblique(matrix):
             notes.append("The file asks for a rotation by other than quarter turns, which is ignored.")
-        notes += _color_notes(frame)
+        notes += color_notes(frame)
     return height, width
-
-
-def _color_notes(frame: av.VideoFrame) -> list[str]:
-    """What happens to colors that an ordinary screen does not have."""
-    if is_tone_mapped(frame):
-        transfer = HDR_TRANSFERS[frame.color_trc]
-        return [f"The video is HDR ({transfer}): its colors are tone-mapped to those of an ordinary screen."]
-    if frame.color_trc in HDR_TRANSFERS:
-        return [f"The video is HDR ({HDR_TRANSFERS[frame.color_trc]}) and not coded in YCbCr: it is not tone-mapped."]
-    if gamut := WIDE_GAMUTS.get(frame.color_primaries):
-        return [f"The colors are those of {gamut}, which are taken for BT.709's: they appear a little paler."]
-    return []
-
-
-def _discontinuity_note(discontinuities: list[float], start_time: float) -> str:
-    times = ", ".join(f"{max(time - start_time, 0):.1f} s" for time in discontinuities[:5])
-    return f"The file consists of concatenated parts: its time stamps start again or jump at {times}."
 
 
 def _compare_audio_span(

@@ -18,6 +18,9 @@ from tests.helpers.videos import level, moving, mux, tone
 from tests.zero_shot.test_demo import make, masks, missing, notes
 from utils.audio_stream import read_audio, read_audio_per_second
 from utils.fidelity import Fidelity
+from utils.files import write_bytes
+from utils.layout import AVSBench
+from utils.preprocess import preprocess_clip
 from utils.timestamps import displayed_frames, ffmpeg_constant_rate
 from utils.tone_map import tone_map
 from utils.video import read_clip
@@ -433,6 +436,34 @@ def test_antiphase_is_not_silent(tmp_path: Path, codec: str) -> None:
     said = notes(make(tmp_path, path))
     assert said.count("cancel each other") == 1
     assert "cancel each other, first in second 2" in said and "ilent at" not in said and "silent from" not in said
+
+
+def test_preprocessing_notes_what_is_unusual(tmp_path: Path) -> None:
+    """Clips are preprocessed all the same; the report says what of them is not as usual."""
+    sound = tone(3, 48_000, 2)
+    sound[:, 1] *= -1
+    tags = {"colorspace": 9, "color_range": 2, "color_primaries": 9, "color_trc": 16}
+    hdr = [np.full((48, 64), 594, np.uint16), *[np.full((24, 32), 512, np.uint16)] * 2]
+    stamps = [40 * n for n in range(75)]
+    videos = {
+        "joined": (joined(tmp_path, 0.0, (72, 96)), "The size of the frames changes"),
+        "antiphase": (mux(tmp_path / "a.mkv", "libx264", stamps, sound, "flac"), "cancel each other"),
+        "hdr": (encode(tmp_path / "h.mkv", hdr, "yuv420p10le", **tags), "HDR"),
+        "usual": (mux(tmp_path / "u.mkv", "libx264", stamps, tone(3, 48_000, 2), "flac"), ""),
+    }
+    found = {}
+    for name, (path, part) in videos.items():
+        root = tmp_path / name
+        root.mkdir()
+        (root / "s4_meta_data.csv").write_text(f"name,start,category,split\n{name},0,thing,test\n")
+        data = AVSBench(root, "s4")
+        write_bytes(data.video(data.clips[0]), path.read_bytes())
+        result = preprocess_clip(data, data.clips[0])
+        assert result.status == "done" and part in result.notes, (name, result)
+        found[name] = result.notes
+    assert "start again or jump at 3.0 s" in found["joined"]
+    assert found["usual"] == "" and "tone-mapped" in found["hdr"]
+    assert "original does not tone-map" in read_clip(videos["hdr"][0], "published").notes[0]
 
 
 def test_names_that_are_not_utf8(tmp_path: Path, clip_file: ClipMaker) -> None:
