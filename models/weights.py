@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from utils.cli import InputError
+from utils.words import counted
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
 MINI_DIR = PRETRAINED / "mini"
@@ -161,7 +162,7 @@ def require_downloads(paths: Iterable[Path]) -> None:
         if len(checkpoints) > 1:
             gated = "".join(checkpoint.if_gated for checkpoint in checkpoints.values())
             raise InputError(
-                f"{len(checkpoints)} checkpoints are missing in {folder}; python -m pretrained.download "
+                f"{counted(len(checkpoints), 'checkpoint')} are missing in {folder}; python -m pretrained.download "
                 f"{' '.join(checkpoints)}{_to(folder)} gets them{gated}"
             )
 
