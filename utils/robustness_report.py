@@ -5,7 +5,7 @@ import io
 import json
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +91,13 @@ def evaluate_conditions(
     """
     runs = condition_runs(args.audio, args.audio_seeds)
     recorder = RobustnessRecorder() if len(runs) > 1 else None
+    sounds: Iterable[Path] = ()
     for condition, seed in runs:
         dataset.set_sound(condition, seed, args.offscreen_sounds)
-        if condition == "offscreen" and dataset.sound and accelerator.is_main_process:
-            record_sounds(out, dataset.sound.sounds)
+        if dataset.sound and dataset.sound.sounds:
+            sounds = dataset.sound.sounds  # the same for every seed
+    if sounds and accelerator.is_main_process:
+        record_sounds(out, sounds)
     for run in runs:
         dataset.set_sound(*run, args.offscreen_sounds)
         if recorder and dataset.sound:

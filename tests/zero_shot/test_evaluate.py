@@ -299,6 +299,10 @@ def test_offscreen_sounds_are_recorded(composed: Path, tmp_path: Path, capsys: p
             shutil.copy(file, folder / f"{folder.name}.wav")
     words = ["--method", "foreground", "--data.root", str(composed / "Single-source"), "--out", str(tmp_path / "run")]
     words += ["--audio", "offscreen", "--audio-seeds", "0", "1", "--offscreen-sounds"]
+    impossible = [*words, str(folders[2]), "--audio", "offscreen", "shuffled", "--data.max_clips", "1"]
+    assert evaluate.main(impossible) == 1 and "two clips of different classes" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "offscreen_sounds.json").exists(), "nothing was evaluated"
+    shutil.rmtree(tmp_path / "run")
     codes = [evaluate.main([*words, str(folder)]) for folder in folders]
     told = capsys.readouterr()
     assert codes == [0, 0, 1] and "offscreen, seed 0" in told.out and "offscreen, seed 1" in told.out
